@@ -1,0 +1,1 @@
+//! The verbs: what may happen to an object, and the HTTP face.

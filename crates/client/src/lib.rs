@@ -1,0 +1,9 @@
+//! The door: every write and every read of an object goes through here, those of our own loops included.
+//!
+//! A [`Transport`] carries requests to an API server: [`Https`] over the wire, or one in the same process that
+//! makes the same trip without encoding (the binary and the simulator wire it). [`Client`] speaks of objects,
+//! [`Caches`] keep what the loops read, fresh by watch.
+
+mod transport;
+
+pub use transport::{Transport, TransportError, WatchEvent, WatchKind, WatchStream};

@@ -1,0 +1,1 @@
+//! The heartbeat: queue, barrier, apply, governor, ledger, lead.

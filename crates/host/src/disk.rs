@@ -1,0 +1,324 @@
+//! The disk: the machine's, and one in memory that tears and forgets what was not synced.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::Chance;
+
+/// What the store needs of a disk. All calls block; paths are absolute.
+pub trait Disk: Send + Sync {
+    /// The whole content of a file.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// The names in a folder, sorted.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Makes a folder and its parents.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Opens a file for appending, making it when it is missing.
+    fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    /// Cuts a file to `len` bytes and syncs it.
+    fn truncate(&self, path: &Path, len: u64) -> io::Result<()>;
+    /// Renames a file over another; durable only after [`Disk::sync_dir`].
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file; durable only after [`Disk::sync_dir`].
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes creations, renames and removals in a folder durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+}
+
+/// A file open for appending.
+pub trait DiskFile: Send {
+    /// Appends all of `bytes`; on an error a part of them may have been written.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Returns when everything written is on the disk.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// The machine's file system.
+pub struct RealDisk;
+
+impl Disk for RealDisk {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        fs::read(path)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut names = fs::read_dir(dir)?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect::<io::Result<Vec<_>>>()?;
+        names.sort();
+        Ok(names)
+    }
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::create_dir_all(dir)
+    }
+    fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let file = fs::OpenOptions::new().create(true).append(true).open(path)?;
+        Ok(Box::new(RealFile(file)))
+    }
+    fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {
+        let file = fs::OpenOptions::new().write(true).open(path)?;
+        file.set_len(len)?;
+        file.sync_all()
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::File::open(dir)?.sync_all()
+    }
+}
+
+struct RealFile(fs::File);
+
+impl DiskFile for RealFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+    fn sync(&mut self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+/// A disk in memory. After [`SimDisk::crash`] only what was synced is certain; the rest may be there, torn or gone.
+#[derive(Clone)]
+pub struct SimDisk(Arc<Mutex<SimState>>);
+
+struct SimState {
+    /// The files by name, as a running program sees them.
+    files: BTreeMap<PathBuf, SimContent>,
+    /// The names that survive a crash, and the file each leads to.
+    durable: BTreeMap<PathBuf, SimContent>,
+    /// Bytes that may still be written before the disk is full.
+    room: u64,
+    /// Syncs that succeed before the disk fails for good.
+    syncs_left: u64,
+    syncs: u64,
+}
+
+type SimContent = Arc<Mutex<SimBytes>>;
+
+#[derive(Default, Clone)]
+struct SimBytes {
+    bytes: Vec<u8>,
+    synced: usize,
+}
+
+impl Default for SimDisk {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(SimState {
+            files: BTreeMap::new(),
+            durable: BTreeMap::new(),
+            room: u64::MAX,
+            syncs_left: u64::MAX,
+            syncs: 0,
+        })))
+    }
+}
+
+impl SimDisk {
+    /// An empty disk without faults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets `bytes` more be written, then answers "no space left".
+    pub fn set_room(&self, bytes: u64) {
+        self.state().room = bytes;
+    }
+
+    /// Lets `count` more syncs succeed; then every write and sync fails, as when the power is cut.
+    pub fn fail_after_syncs(&self, count: u64) {
+        self.state().syncs_left = count;
+    }
+
+    /// How many syncs, of files and folders, have succeeded.
+    pub fn syncs(&self) -> u64 {
+        self.state().syncs
+    }
+
+    /// Changes one byte of a file, as a failing disk would; false when the file is shorter.
+    pub fn flip(&self, path: &Path, at: usize) -> bool {
+        let content = self.state().files.get(path).cloned();
+        content.is_some_and(|content| {
+            let mut content = lock(&content);
+            match content.bytes.get_mut(at) {
+                Some(byte) => {
+                    *byte ^= 0x20;
+                    true
+                }
+                None => false,
+            }
+        })
+    }
+
+    /// Cuts the power: names and bytes that were not synced survive in part, as chance has it. Faults are lifted.
+    pub fn crash(&self, chance: &Chance) {
+        let mut state = self.state();
+        let mut after = state.durable.clone();
+        for (path, content) in &state.files {
+            // An unsynced name may or may not have reached the disk.
+            if !after.contains_key(path) && chance.below(2) == 0 {
+                after.insert(path.clone(), content.clone());
+            }
+        }
+        for content in after.values_mut() {
+            let mut kept = lock(content).clone();
+            let loose = kept.bytes.len() - kept.synced;
+            let survived = chance.below(loose as u64 + 1) as usize;
+            kept.bytes.truncate(kept.synced + survived);
+            // A torn write: a stretch of the unsynced bytes never arrived.
+            if survived > 0 && chance.below(3) == 0 {
+                let from = kept.synced + chance.below(survived as u64) as usize;
+                kept.bytes[from..].fill(0);
+            }
+            kept.synced = kept.bytes.len();
+            *content = Arc::new(Mutex::new(kept));
+        }
+        state.files = after.clone();
+        state.durable = after;
+        state.room = u64::MAX;
+        state.syncs_left = u64::MAX;
+    }
+
+    /// Guards the names and faults for the length of one call.
+    fn state(&self) -> MutexGuard<'_, SimState> {
+        lock(&self.0)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn missing(path: &Path) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("{} does not exist", path.display()))
+}
+
+impl SimState {
+    fn sync_counted(&mut self) -> io::Result<()> {
+        if self.syncs_left == 0 {
+            return Err(io::Error::other("the power is off"));
+        }
+        self.syncs_left -= 1;
+        self.syncs += 1;
+        Ok(())
+    }
+
+    fn take_room(&mut self, len: u64) -> io::Result<()> {
+        if self.syncs_left == 0 {
+            return Err(io::Error::other("the power is off"));
+        }
+        match self.room.checked_sub(len) {
+            Some(room) => {
+                self.room = room;
+                Ok(())
+            }
+            None => Err(io::ErrorKind::StorageFull.into()),
+        }
+    }
+}
+
+impl Disk for SimDisk {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let content = self.state().files.get(path).cloned().ok_or_else(|| missing(path))?;
+        Ok(lock(&content).bytes.clone())
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let state = self.state();
+        let here = state.files.keys().filter(|path| path.parent() == Some(dir));
+        Ok(here.filter_map(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned()).collect())
+    }
+    fn create_dir(&self, _dir: &Path) -> io::Result<()> {
+        Ok(())
+    }
+    fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let content = self.state().files.entry(path.to_path_buf()).or_default().clone();
+        Ok(Box::new(SimFile { disk: self.clone(), content }))
+    }
+    fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {
+        let content = self.state().files.get(path).cloned().ok_or_else(|| missing(path))?;
+        self.state().sync_counted()?;
+        let mut content = lock(&content);
+        content.bytes.resize(usize::try_from(len).map_err(io::Error::other)?, 0);
+        content.synced = content.bytes.len();
+        Ok(())
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        let content = state.files.remove(from).ok_or_else(|| missing(from))?;
+        state.files.insert(to.to_path_buf(), content);
+        Ok(())
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.state().files.remove(path).map(|_| ()).ok_or_else(|| missing(path))
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        state.sync_counted()?;
+        let inside = |path: &PathBuf| path.parent() == Some(dir);
+        state.durable.retain(|path, _| !inside(path));
+        let now: Vec<_> = state.files.iter().filter(|(path, _)| inside(path)).map(|(p, c)| (p.clone(), c.clone())).collect();
+        state.durable.extend(now);
+        Ok(())
+    }
+}
+
+struct SimFile {
+    disk: SimDisk,
+    content: SimContent,
+}
+
+impl DiskFile for SimFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let taken = self.disk.state().take_room(bytes.len() as u64);
+        let mut content = lock(&self.content);
+        match taken {
+            Ok(()) => content.bytes.extend_from_slice(bytes),
+            // A full disk takes a part of the last write.
+            Err(_) => content.bytes.extend_from_slice(&bytes[..bytes.len() / 2]),
+        }
+        taken
+    }
+    fn sync(&mut self) -> io::Result<()> {
+        self.disk.state().sync_counted()?;
+        let mut content = lock(&self.content);
+        content.synced = content.bytes.len();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_synced_survives_a_crash_and_the_rest_may_not() {
+        for seed in 0..50 {
+            let disk = SimDisk::new();
+            let path = Path::new("/d/log");
+            let mut file = disk.append(path).expect("the disk is empty");
+            file.write(b"kept").expect("there is room");
+            file.sync().expect("the power is on");
+            disk.sync_dir(Path::new("/d")).expect("the power is on");
+            file.write(b"loose").expect("there is room");
+            disk.crash(&Chance::from_seed(seed));
+            let bytes = disk.read(path).expect("the name was synced");
+            assert!(bytes.starts_with(b"kept") && bytes.len() <= 9, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_says_so() {
+        let disk = SimDisk::new();
+        disk.set_room(4);
+        let mut file = disk.append(Path::new("/d/log")).expect("the disk is empty");
+        file.write(b"1234").expect("there is room");
+        let error = file.write(b"5").expect_err("the disk is full");
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    }
+}

@@ -1,0 +1,1 @@
+//! One node: pods, probes, volumes, lease and fence.

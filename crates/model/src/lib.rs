@@ -1,0 +1,18 @@
+//! The nouns of the house: kinds, objects, selectors, quantities, plans. No I/O and no clock.
+
+pub mod kinds;
+pub mod names;
+pub mod object;
+pub mod plan;
+pub mod schema;
+pub mod world;
+
+pub use names::{Gvr, Key};
+pub use object::{Meta, Object, Owner};
+pub use plan::{Act, Plan, Precondition, Propagation, Write};
+pub use world::World;
+
+/// A point in wall-clock time, as objects carry it.
+pub type Time = jiff::Timestamp;
+/// A JSON tree; exists on the write path only.
+pub type Tree = serde_json::Value;

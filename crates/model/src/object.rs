@@ -1,0 +1,143 @@
+//! An object as everybody below the write path holds it: its canonical bytes and a little read out of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::Time;
+
+/// An object: canonical JSON bytes, shared, with its metadata read out once. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Object(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    bytes: Bytes,
+    meta: Meta,
+}
+
+/// The part of `metadata` that decisions read.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Meta {
+    /// The name.
+    pub name: String,
+    /// The namespace; empty for cluster-wide objects.
+    pub namespace: String,
+    /// The unique id of this incarnation of the name.
+    pub uid: String,
+    /// The revision at which these bytes were written, in decimal.
+    pub resource_version: String,
+    /// Grows with each change of the desired state.
+    pub generation: i64,
+    /// When it was created.
+    pub creation_timestamp: Option<Time>,
+    /// When its deletion was asked for.
+    pub deletion_timestamp: Option<Time>,
+    /// How long its deletion may take.
+    pub deletion_grace_period_seconds: Option<i64>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Who must let go before it is removed.
+    pub finalizers: Vec<String>,
+    /// Whose child it is.
+    pub owner_references: Vec<Owner>,
+}
+
+/// One owner reference.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Owner {
+    /// `group/version` of the owner.
+    pub api_version: String,
+    /// The owner's kind.
+    pub kind: String,
+    /// The owner's name.
+    pub name: String,
+    /// The owner's uid.
+    pub uid: String,
+    /// Whether this owner is the one that manages the object.
+    pub controller: bool,
+    /// Whether the owner's foreground deletion waits for the object.
+    pub block_owner_deletion: bool,
+}
+
+/// Bytes that are not an object.
+#[derive(Debug, thiserror::Error)]
+#[error("not an object")]
+pub struct NotAnObject(#[from] serde_json::Error);
+
+#[derive(Deserialize)]
+struct MetaOnly {
+    #[serde(default)]
+    metadata: Meta,
+}
+
+impl Object {
+    /// Reads the metadata of `bytes` and keeps both.
+    pub fn read(bytes: Bytes) -> Result<Self, NotAnObject> {
+        let MetaOnly { metadata } = serde_json::from_slice(&bytes)?;
+        Ok(Self(Arc::new(Inner { bytes, meta: metadata })))
+    }
+
+    /// The canonical JSON bytes.
+    pub fn bytes(&self) -> &Bytes {
+        &self.0.bytes
+    }
+
+    /// The metadata.
+    pub fn meta(&self) -> &Meta {
+        &self.0.meta
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.0.meta.name
+    }
+
+    /// The namespace; empty for cluster-wide objects.
+    pub fn namespace(&self) -> &str {
+        &self.0.meta.namespace
+    }
+
+    /// The uid.
+    pub fn uid(&self) -> &str {
+        &self.0.meta.uid
+    }
+
+    /// The revision as a number; 0 when it has none.
+    pub fn revision(&self) -> u64 {
+        self.0.meta.resource_version.parse().unwrap_or(0)
+    }
+
+    /// Whether its deletion was asked for.
+    pub fn is_ending(&self) -> bool {
+        self.0.meta.deletion_timestamp.is_some()
+    }
+
+    /// The owner that manages it.
+    pub fn controller(&self) -> Option<&Owner> {
+        self.0.meta.owner_references.iter().find(|owner| owner.controller)
+    }
+
+    /// A typed view, decoded anew; for logic that needs names. Never a form to store or patch.
+    pub fn view<T: DeserializeOwned>(&self) -> Result<T, NotAnObject> {
+        Ok(serde_json::from_slice(&self.0.bytes)?)
+    }
+
+    /// The whole as a tree.
+    pub fn tree(&self) -> Result<crate::Tree, NotAnObject> {
+        self.view()
+    }
+}
+
+impl PartialEq for Object {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.bytes == other.0.bytes
+    }
+}

@@ -1,0 +1,150 @@
+//! What a decision returns: writes, each with its precondition and its reason, and perhaps a time to look again.
+
+use crate::{Gvr, Key, Time, Tree};
+
+/// The outcome of one pass. The engine carries the acts out in order and stops at the first refusal.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    /// What to write, in this order.
+    pub acts: Vec<Act>,
+    /// When to look again even if nothing changes.
+    pub wake_at: Option<Time>,
+}
+
+/// One write with its reason.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Act {
+    /// What to write.
+    pub write: Write,
+    /// Why, in a few words; kept in the ledger and in events.
+    pub why: String,
+}
+
+/// A write, with the precondition under which it was decided.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Write {
+    /// Make an object; "already exists" counts as done.
+    Create {
+        /// Of which resource.
+        gvr: Gvr,
+        /// In which namespace; empty for cluster-wide ones.
+        namespace: String,
+        /// The whole object, with `metadata.name` or `metadata.generateName`.
+        object: Tree,
+    },
+    /// Change parts of an object by a JSON merge patch (RFC 7396).
+    Patch {
+        /// Which object.
+        key: Key,
+        /// Which part: `""` for the object itself, or `status`, `scale`, `finalize` …
+        part: &'static str,
+        /// The patch, without preconditions.
+        patch: Tree,
+        /// When it may be done.
+        when: Precondition,
+    },
+    /// Replace an object or a part of it (the tree carries the resourceVersion, or the write is unconditional).
+    Replace {
+        /// Which object.
+        key: Key,
+        /// Which part, as in [`Write::Patch`].
+        part: &'static str,
+        /// The whole object.
+        object: Tree,
+    },
+    /// Bind a pod to a node (`pods/binding`).
+    Bind {
+        /// The pod.
+        pod: Key,
+        /// The pod's uid, as a precondition.
+        uid: String,
+        /// The node's name.
+        node: String,
+    },
+    /// Evict a pod (`pods/eviction`): a deletion that respects budgets.
+    Evict {
+        /// The pod.
+        pod: Key,
+        /// When it may be done.
+        when: Precondition,
+    },
+    /// Delete an object; "not found" counts as done.
+    Delete {
+        /// Which object.
+        key: Key,
+        /// When it may be done.
+        when: Precondition,
+        /// How long it may take; `None` for the object's own default.
+        grace_seconds: Option<i64>,
+        /// What becomes of its children.
+        propagation: Propagation,
+    },
+}
+
+/// What must still hold when a write is carried out. Empty fields ask for nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Precondition {
+    /// The uid that was seen.
+    pub uid: Option<String>,
+    /// The revision that was seen.
+    pub resource_version: Option<String>,
+}
+
+/// What becomes of an object's children when it is deleted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Propagation {
+    /// The object goes at once, its children after it.
+    #[default]
+    Background,
+    /// The children go first.
+    Foreground,
+    /// The children stay.
+    Orphan,
+}
+
+impl Plan {
+    /// Adds a creation.
+    pub fn create(&mut self, gvr: &Gvr, namespace: &str, object: Tree, why: impl Into<String>) {
+        self.act(Write::Create { gvr: gvr.clone(), namespace: namespace.into(), object }, why);
+    }
+
+    /// Adds a merge patch of `part` (`""`: the object itself).
+    pub fn patch(&mut self, key: Key, part: &'static str, patch: Tree, when: Precondition, why: impl Into<String>) {
+        self.act(Write::Patch { key, part, patch, when }, why);
+    }
+
+    /// Adds a deletion in the background.
+    pub fn delete(&mut self, key: Key, when: Precondition, why: impl Into<String>) {
+        self.act(Write::Delete { key, when, grace_seconds: None, propagation: Propagation::Background }, why);
+    }
+
+    /// Adds any write.
+    pub fn act(&mut self, write: Write, why: impl Into<String>) {
+        self.acts.push(Act { write, why: why.into() });
+    }
+
+    /// Asks to look again at `at`, or earlier if that was asked for already.
+    pub fn wake(&mut self, at: Time) {
+        self.wake_at = Some(self.wake_at.map_or(at, |known| known.min(at)));
+    }
+
+    /// Whether nothing is to be written.
+    pub fn is_quiet(&self) -> bool {
+        self.acts.is_empty()
+    }
+}
+
+impl Precondition {
+    /// The object seen, whatever its revision.
+    pub fn same(object: &crate::Object) -> Self {
+        Self { uid: Some(object.uid().to_owned()), resource_version: None }
+    }
+
+    /// The object seen, at the revision seen.
+    pub fn exactly(object: &crate::Object) -> Self {
+        Self {
+            uid: Some(object.uid().to_owned()),
+            resource_version: Some(object.meta().resource_version.clone()),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! One table of what objects look like: names, numbers, types, merge keys, defaults.
+//!
+//! The built-in table is generated from the published facts of Kubernetes v1.36 (`cargo xtask table`); a
+//! CustomResourceDefinition becomes one more table at run time. Strict decoding, pruning, defaulting, strategic
+//! merge, server-side apply, protobuf and OpenAPI are all driven by it, and by nothing else.
+
+use std::sync::Arc;
+
+/// A table of types.
+#[derive(Debug, Default)]
+pub struct Schema {
+    /// The types; a [`TypeId`] is an index.
+    pub types: Vec<Type>,
+}
+
+/// Names a type within its [`Schema`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TypeId(pub u32);
+
+/// An object type: its fields, ordered by JSON name.
+#[derive(Debug, Clone)]
+pub struct Type {
+    /// Its published name, such as `io.k8s.api.core.v1.Pod`.
+    pub name: Arc<str>,
+    /// Its fields, ordered by JSON name.
+    pub fields: Vec<Field>,
+    /// Whether fields that the table does not know are kept (`x-kubernetes-preserve-unknown-fields`).
+    pub open: bool,
+    /// Whether server-side apply treats the whole as one value (`x-kubernetes-map-type: atomic`).
+    pub atomic: bool,
+}
+
+/// One field of a type.
+#[derive(Debug, Clone)]
+pub struct Field {
+    /// Its JSON name.
+    pub name: Arc<str>,
+    /// Its protobuf field number; 0 when it has none.
+    pub proto: u32,
+    /// What it holds.
+    pub shape: Shape,
+    /// Whether the published schema requires it.
+    pub required: bool,
+    /// Whether `null` is a value of it (custom resources only).
+    pub nullable: bool,
+    /// How strategic merge patches treat it (`x-kubernetes-patch-strategy`).
+    pub patch: PatchStrategy,
+    /// The key by which strategic merge matches list items (`x-kubernetes-patch-merge-key`).
+    pub merge_key: Option<Arc<str>>,
+    /// What it is when left out.
+    pub default: Option<crate::Tree>,
+}
+
+/// What a field, item or value holds.
+#[derive(Debug, Clone)]
+pub enum Shape {
+    /// A string.
+    Text,
+    /// `true` or `false`.
+    Flag,
+    /// A 32-bit integer.
+    Int32,
+    /// A 64-bit integer.
+    Int64,
+    /// A double.
+    Double,
+    /// Bytes, base64 in JSON.
+    Bytes,
+    /// A time to the second, RFC 3339.
+    Time,
+    /// A time to the microsecond.
+    MicroTime,
+    /// A resource quantity (string or number in JSON, string when stored).
+    Quantity,
+    /// An integer or a string.
+    IntOrString,
+    /// Any JSON.
+    Any,
+    /// An object of a type in the same table.
+    Object(TypeId),
+    /// A list.
+    List {
+        /// What the items are.
+        item: Box<Shape>,
+        /// How server-side apply merges it.
+        merge: ListMerge,
+    },
+    /// A map from strings.
+    Map {
+        /// What the values are.
+        value: Box<Shape>,
+        /// Whether server-side apply treats the whole as one value.
+        atomic: bool,
+    },
+}
+
+/// How server-side apply merges a list (`x-kubernetes-list-type`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListMerge {
+    /// The whole list is one value.
+    Atomic,
+    /// Scalars, each owned by itself.
+    Set,
+    /// Objects, told apart by these keys.
+    Map(Vec<Arc<str>>),
+}
+
+/// How a strategic merge patch treats a field (`x-kubernetes-patch-strategy`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PatchStrategy {
+    /// `merge`: lists are merged (by the merge key, or as a set of scalars), not replaced.
+    pub merge: bool,
+    /// `retainKeys`: only the keys that the patch names stay.
+    pub retain_keys: bool,
+}
+
+impl Schema {
+    /// The type of an id.
+    ///
+    /// # Panics
+    /// When the id is of another table.
+    pub fn get(&self, id: TypeId) -> &Type {
+        &self.types[id.0 as usize]
+    }
+}
+
+impl Type {
+    /// The field of a JSON name.
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        self.fields.binary_search_by(|field| (*field.name).cmp(name)).ok().map(|at| &self.fields[at])
+    }
+
+    /// The field of a protobuf number (never 0).
+    pub fn proto_field(&self, number: u32) -> Option<&Field> {
+        self.fields.iter().find(|field| field.proto == number && number != 0)
+    }
+}

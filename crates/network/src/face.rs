@@ -1,0 +1,120 @@
+//! What a node asks of its network. Two real implementations: the kernel's, and the simulator's.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+
+/// Gives pods their addresses and Services their rules on one node.
+#[async_trait]
+pub trait Network: Send + Sync + 'static {
+    /// Gives a pod an interface and an address in its network namespace, and its host ports. Doing it again gives
+    /// the same address.
+    async fn attach(&self, pod: PodNetwork) -> Result<Vec<IpAddr>, NetworkError>;
+    /// Takes them away. Gone already counts as done.
+    async fn detach(&self, pod_uid: &str) -> Result<(), NetworkError>;
+    /// The pods that have addresses here, for whoever adopts them: uid and addresses.
+    async fn attached(&self) -> Result<Vec<(String, Vec<IpAddr>)>, NetworkError>;
+    /// Makes the packet rules be these, by the difference to what they are.
+    async fn serve(&self, rules: ServiceRules) -> Result<(), NetworkError>;
+    /// Makes the routes to the pods of other nodes be these.
+    async fn route(&self, routes: Vec<NodeRoute>) -> Result<(), NetworkError>;
+}
+
+/// A pod's wishes of the network.
+#[derive(Debug, Clone)]
+pub struct PodNetwork {
+    /// The pod's uid.
+    pub pod_uid: String,
+    /// The path of its network namespace.
+    pub netns: PathBuf,
+    /// Ports of the node that lead to it.
+    pub host_ports: Vec<HostPort>,
+}
+
+/// A port of the node that leads to a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
+    /// The node's address; `None` for all.
+    pub host_ip: Option<IpAddr>,
+    /// The node's port.
+    pub host_port: u16,
+    /// The pod's port.
+    pub pod_port: u16,
+    /// The protocol.
+    pub protocol: Protocol,
+}
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+/// Another node's pods: this range is behind that address.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NodeRoute {
+    /// The node's name.
+    pub node: String,
+    /// The node's own address.
+    pub via: IpAddr,
+    /// Its pods' range, such as `10.244.1.0/24`.
+    pub pod_cidr: String,
+}
+
+/// All Services of a node, as rules: the whole wanted state.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServiceRules {
+    /// One entry a Service port, ordered.
+    pub ports: Vec<ServicePort>,
+}
+
+/// One port of a Service and where it leads.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServicePort {
+    /// `namespace/name:port`, for counters and messages.
+    pub name: String,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// Virtual addresses it is reached at: cluster, external and load balancer ones.
+    pub addresses: Vec<IpAddr>,
+    /// The port at those addresses.
+    pub port: u16,
+    /// The port at every node's address; 0 for none.
+    pub node_port: u16,
+    /// How long a client stays with its endpoint, in seconds (`sessionAffinity: ClientIP`).
+    pub affinity_seconds: Option<u32>,
+    /// Where it leads, for traffic from inside.
+    pub endpoints: Vec<SocketAddr>,
+    /// Where it leads for traffic from outside (`externalTrafficPolicy: Local`: those on this node).
+    pub external_endpoints: Vec<SocketAddr>,
+    /// Whether traffic from outside keeps its source address.
+    pub keep_source: bool,
+}
+
+/// Why the network did not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// The node's range of addresses is used up.
+    #[error("no address left in {range}")]
+    NoAddress {
+        /// The node's range.
+        range: String,
+    },
+    /// The port is taken by another pod.
+    #[error("host port {0} is taken")]
+    PortTaken(u16),
+    /// The kernel refused: try again, or see the cause.
+    #[error("{doing}")]
+    Kernel {
+        /// What was being done.
+        doing: String,
+        /// Why it failed.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}

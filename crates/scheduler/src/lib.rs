@@ -1,0 +1,1 @@
+//! The brain that places pods: pure decisions.

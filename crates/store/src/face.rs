@@ -1,0 +1,185 @@
+//! What the API asks of the store. Behind it: the embedded log, and later etcd.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+/// The number of a change. Every write has its own, and they only grow.
+pub type Revision = u64;
+
+/// Where a value lies: segments joined by `/`, such as `/pods/default/web-1`. The first segment names a collection.
+pub type Path = Arc<str>;
+
+/// A stored value.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Where it lies.
+    pub path: Path,
+    /// The value, as readers get it.
+    pub value: Bytes,
+    /// The revision that wrote it.
+    pub revision: Revision,
+    /// The revision that created it.
+    pub created: Revision,
+    /// What was read out of the value, for selectors.
+    pub tags: Arc<Tags>,
+}
+
+/// What is read out of a value once, so that lists and watches can select without decoding. Plain pairs, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tags {
+    /// Labels.
+    pub labels: Vec<(Box<str>, Box<str>)>,
+    /// The values of selectable fields.
+    pub fields: Vec<(Box<str>, Box<str>)>,
+}
+
+/// Reads the tags out of a stored value when the log is loaded: by path, so that the store need not know kinds.
+pub type Tagger = Arc<dyn Fn(&str, &[u8]) -> Tags + Send + Sync>;
+
+/// A value to be written: the revision, in decimal, goes between the two halves.
+///
+/// So an object can carry its own revision and still be encoded once, before the revision is known.
+#[derive(Debug, Clone)]
+pub struct Body {
+    /// What precedes the revision.
+    pub before: Bytes,
+    /// What follows it. `None`: `before` is the whole value.
+    pub after: Option<Bytes>,
+}
+
+/// What must hold for a transaction to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// Nothing lies there.
+    Absent,
+    /// What lies there was written at this revision.
+    At(Revision),
+}
+
+/// One write of a transaction.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// Put a value.
+    Put {
+        /// Where.
+        path: Path,
+        /// What.
+        body: Body,
+        /// Its tags.
+        tags: Arc<Tags>,
+    },
+    /// Remove a value. Watchers are shown `last` (with the revision of the removal), or the last value when `None`.
+    Remove {
+        /// Where.
+        path: Path,
+        /// The value as watchers shall see it go.
+        last: Option<Body>,
+    },
+}
+
+/// Writes that are done together or not at all.
+#[derive(Debug, Clone, Default)]
+pub struct Txn {
+    /// What must hold.
+    pub expect: Vec<(Path, Expect)>,
+    /// What to write, in order; each gets a revision of its own.
+    pub changes: Vec<Change>,
+}
+
+/// One event of the history.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// The record as written; for a removal its value is the one watchers shall see go, its revision that of the removal.
+    pub record: Record,
+    /// What lay there before.
+    pub before: Option<Record>,
+    /// Whether it was removed.
+    pub removed: bool,
+}
+
+/// A range of records at one revision.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// The records, ordered by path.
+    pub records: Vec<Record>,
+    /// The revision at which all of them were read.
+    pub revision: Revision,
+    /// Whether more follow.
+    pub more: bool,
+    /// How many follow, exactly.
+    pub remaining: usize,
+}
+
+/// What to list.
+#[derive(Debug, Clone, Default)]
+pub struct Range {
+    /// The prefix of the paths.
+    pub prefix: String,
+    /// Only paths after this one.
+    pub after: Option<String>,
+    /// At most so many; 0 for all.
+    pub limit: usize,
+    /// As it was at this revision; `None` for now.
+    pub at: Option<Revision>,
+}
+
+/// Why the store did not do as asked. One variant for each thing a caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Someone wrote first: read again, decide again.
+    #[error("{path} is at revision {actual:?}, not as expected")]
+    Conflict {
+        /// Where.
+        path: Path,
+        /// What lies there; `None` for nothing.
+        actual: Option<Revision>,
+    },
+    /// That history is gone: list again, then watch from there.
+    #[error("revision {asked} is compacted, the oldest kept is {oldest}")]
+    Compacted {
+        /// What was asked for.
+        asked: Revision,
+        /// The oldest that can be.
+        oldest: Revision,
+    },
+    /// That revision is not written yet.
+    #[error("revision {asked} is in the future, the newest is {newest}")]
+    Future {
+        /// What was asked for.
+        asked: Revision,
+        /// The newest.
+        newest: Revision,
+    },
+    /// The disk has no room: nothing was written; try again when there is.
+    #[error("no space left on the disk of {}", dir.display())]
+    Full {
+        /// The store's folder.
+        dir: PathBuf,
+    },
+    /// The log cannot be trusted: stop the process.
+    #[error("cannot use {}", path.display())]
+    Disk {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The data on disk is damaged, and not by a torn last write: nothing is served.
+    #[error("{} is damaged at byte {at}: {what}", path.display())]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// Where.
+        at: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// A watcher read too slowly and was cut off.
+    #[error("the watcher fell behind")]
+    TooSlow,
+    /// The store has been closed.
+    #[error("the store is closed")]
+    Closed,
+}
