@@ -1,5 +1,6 @@
 //! The nouns of the house: kinds, objects, selectors, quantities, plans. No I/O and no clock.
 
+pub mod controller;
 pub mod kinds;
 pub mod names;
 pub mod object;
@@ -7,9 +8,10 @@ pub mod plan;
 pub mod schema;
 pub mod world;
 
+pub use controller::{Controller, Watch};
 pub use names::{Gvr, Key};
 pub use object::{Meta, Object, Owner};
-pub use plan::{Act, Plan, Precondition, Propagation, Write};
+pub use plan::{Act, EventNote, Plan, Precondition, Propagation, Write};
 pub use world::World;
 
 /// A point in wall-clock time, as objects carry it.

@@ -16,8 +16,55 @@ pub struct Plan {
 pub struct Act {
     /// What to write.
     pub write: Write,
-    /// Why, in a few words; kept in the ledger and in events.
+    /// Why, in a few words; kept in the ledger and in the log.
     pub why: String,
+    /// What to tell users when it has been done, as a Kubernetes Event.
+    pub event: Option<EventNote>,
+}
+
+/// An Event to be written once its act has been done.
+///
+/// `{name}` in the message stands for the name of the object that the act wrote (as the server gave it). When the
+/// act is refused, an event whose reason begins with `Successful` is told as a warning with `Failed` instead.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventNote {
+    /// What the event is about.
+    pub object: Key,
+    /// The kind of that, such as `ReplicaSet`.
+    pub kind: String,
+    /// Its uid.
+    pub uid: String,
+    /// Whether something is wrong: `Warning` rather than `Normal`.
+    pub is_warning: bool,
+    /// The reason, such as `SuccessfulCreate`.
+    pub reason: String,
+    /// The message, such as `Created pod: {name}`.
+    pub message: String,
+}
+
+impl EventNote {
+    /// An event of type `Normal` about `object`.
+    pub fn normal(
+        object: &crate::Object,
+        gvr: &Gvr,
+        kind: &str,
+        reason: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            object: Key::new(gvr, object.namespace(), object.name()),
+            kind: kind.into(),
+            uid: object.uid().into(),
+            is_warning: false,
+            reason: reason.into(),
+            message: message.into(),
+        }
+    }
+
+    /// The same, of type `Warning`.
+    pub fn warning(self) -> Self {
+        Self { is_warning: true, ..self }
+    }
 }
 
 /// A write, with the precondition under which it was decided.
@@ -109,7 +156,14 @@ impl Plan {
     }
 
     /// Adds a merge patch of `part` (`""`: the object itself).
-    pub fn patch(&mut self, key: Key, part: &'static str, patch: Tree, when: Precondition, why: impl Into<String>) {
+    pub fn patch(
+        &mut self,
+        key: Key,
+        part: &'static str,
+        patch: Tree,
+        when: Precondition,
+        why: impl Into<String>,
+    ) {
         self.act(Write::Patch { key, part, patch, when }, why);
     }
 
@@ -120,7 +174,14 @@ impl Plan {
 
     /// Adds any write.
     pub fn act(&mut self, write: Write, why: impl Into<String>) {
-        self.acts.push(Act { write, why: why.into() });
+        self.acts.push(Act { write, why: why.into(), event: None });
+    }
+
+    /// Attaches an event to the last act. Without an act nothing is told: a pass that does nothing has no news.
+    pub fn tell(&mut self, event: EventNote) {
+        if let Some(act) = self.acts.last_mut() {
+            act.event = Some(event);
+        }
     }
 
     /// Asks to look again at `at`, or earlier if that was asked for already.
