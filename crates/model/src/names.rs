@@ -24,7 +24,11 @@ impl Gvr {
 
     /// `apiVersion` as objects carry it: `group/version`, or the version alone in the core group.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.to_string() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.to_string()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     /// The path under which the resource is served: `/api/v1` or `/apis/group/version`.

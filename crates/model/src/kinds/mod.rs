@@ -1,5 +1,9 @@
 //! The kinds: one file each, one line in [`KINDS`]. What the schema table cannot say about a kind stands in its file.
 
+mod gvr;
+
+pub use gvr::*;
+
 use crate::{Gvr, Tree};
 
 /// What the house knows of a kind beyond its schema.
