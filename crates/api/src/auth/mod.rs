@@ -1,0 +1,13 @@
+//! Who may do what: certificates, tokens, and the rules that roles give.
+//!
+//! Proving who asks (`pki`, `tokens`, `authenticate`) is apart from deciding what they may do (`rbac`, pure).
+
+mod authenticate;
+mod identity;
+pub mod pki;
+pub mod rbac;
+pub mod roles;
+pub mod tokens;
+
+pub use authenticate::{Authenticator, Credentials, from_certificate};
+pub use identity::{ANONYMOUS, AUTHENTICATED, Attributes, Decision, Identity, MASTERS, UNAUTHENTICATED};
