@@ -34,12 +34,16 @@ pub fn nobody(_: &Object, _: &dyn World) -> Vec<Key> {
 
 /// Wakes the controlling owner when it is of the resource `owner` and of the kind named.
 pub fn owner(object: &Object, owner: &Gvr, kind: &str) -> Vec<Key> {
-    let named = object.controller().filter(|named| named.kind == kind && named.api_version == owner.api_version());
+    let named =
+        object.controller().filter(|named| named.kind == kind && named.api_version == owner.api_version());
     named.map(|named| Key::new(owner, object.namespace(), named.name.clone())).into_iter().collect()
 }
 
 impl std::fmt::Debug for Controller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Controller").field("name", &self.name).field("primary", &self.primary).finish_non_exhaustive()
+        f.debug_struct("Controller")
+            .field("name", &self.name)
+            .field("primary", &self.primary)
+            .finish_non_exhaustive()
     }
 }

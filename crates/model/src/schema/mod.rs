@@ -6,6 +6,10 @@
 
 use std::sync::Arc;
 
+mod builtin;
+
+pub use builtin::builtin;
+
 /// A table of types.
 #[derive(Debug, Default)]
 pub struct Schema {
@@ -37,6 +41,9 @@ pub struct Field {
     pub name: Arc<str>,
     /// Its protobuf field number; 0 when it has none.
     pub proto: u32,
+    /// The numbers of the messages it stands in, outermost first, where JSON inlines what protobuf nests
+    /// (a `Volume`'s `configMap` is number 19 within the message at 2). Almost always empty.
+    pub proto_within: Vec<u32>,
     /// What it holds.
     pub shape: Shape,
     /// Whether the published schema requires it.
@@ -122,6 +129,13 @@ impl Schema {
     pub fn get(&self, id: TypeId) -> &Type {
         &self.types[id.0 as usize]
     }
+
+    /// The type of a published name, such as `io.k8s.api.core.v1.Pod`.
+    pub fn type_named(&self, name: &str) -> Option<TypeId> {
+        let sorted = self.types.binary_search_by(|kind| (*kind.name).cmp(name)).ok();
+        let found = sorted.or_else(|| self.types.iter().position(|kind| &*kind.name == name))?;
+        u32::try_from(found).ok().map(TypeId)
+    }
 }
 
 impl Type {
@@ -130,8 +144,37 @@ impl Type {
         self.fields.binary_search_by(|field| (*field.name).cmp(name)).ok().map(|at| &self.fields[at])
     }
 
-    /// The field of a protobuf number (never 0).
+    /// The field of a protobuf number (never 0), not looking into messages that JSON inlines.
     pub fn proto_field(&self, number: u32) -> Option<&Field> {
-        self.fields.iter().find(|field| field.proto == number && number != 0)
+        self.proto_field_within(&[], number)
+    }
+
+    /// The field of a protobuf number within the inlined messages of these numbers.
+    pub fn proto_field_within(&self, within: &[u32], number: u32) -> Option<&Field> {
+        self.fields.iter().find(|field| field.proto == number && number != 0 && field.proto_within == within)
+    }
+
+    /// Whether the number, within these, is an inlined message.
+    pub fn proto_nests(&self, within: &[u32], number: u32) -> bool {
+        self.fields.iter().any(|field| {
+            field.proto_within.strip_prefix(within).is_some_and(|rest| rest.first() == Some(&number))
+        })
+    }
+}
+
+impl Field {
+    /// An optional field with no number, no default and no merge rules.
+    pub fn new(name: impl Into<Arc<str>>, shape: Shape) -> Self {
+        Self {
+            name: name.into(),
+            proto: 0,
+            proto_within: Vec::new(),
+            shape,
+            required: false,
+            nullable: false,
+            patch: PatchStrategy::default(),
+            merge_key: None,
+            default: None,
+        }
     }
 }
