@@ -4,6 +4,14 @@
 //! makes the same trip without encoding (the binary and the simulator wire it). [`Client`] speaks of objects,
 //! [`Caches`] keep what the loops read, fresh by watch.
 
+mod carry;
+mod client;
+mod error;
+mod select;
 mod transport;
 
+pub use carry::Outcome;
+pub use client::{Client, Deletion, PatchKind};
+pub use error::{ClientError, DEFAULT_RETRY_AFTER};
+pub use select::Select;
 pub use transport::{Transport, TransportError, WatchEvent, WatchKind, WatchStream};
