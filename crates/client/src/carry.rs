@@ -48,11 +48,23 @@ impl Client {
                 let done = self.create_part(pod, "eviction", &eviction(pod, when)).await;
                 gone_is_done(done.map(|_| None))
             }
+            Write::Absent { key, uid } => self.absent(key, uid).await,
             Write::Delete { key, when, grace_seconds, propagation } => {
                 let deletion =
                     Deletion { when: when.clone(), grace_seconds: *grace_seconds, propagation: *propagation };
                 gone_is_done(self.delete(key, &deletion).await)
             }
+        }
+    }
+
+    /// Nothing when the object of this uid is gone, a conflict when it is there.
+    async fn absent(&self, key: &Key, uid: &str) -> Result<Outcome, ClientError> {
+        match self.get(key).await {
+            Ok(there) if there.uid() == uid => {
+                Err(ClientError::Conflict { message: format!("{key} with uid {uid} is still there") })
+            }
+            Ok(_) | Err(ClientError::NotFound { .. }) => Ok(Outcome::already(None)),
+            Err(error) => Err(error),
         }
     }
 

@@ -105,7 +105,8 @@ impl Client {
 
     /// Makes an object.
     pub async fn create(&self, gvr: &Gvr, namespace: &str, object: &Tree) -> Result<Object, ClientError> {
-        let request = self.request(Method::POST, gvr.collection_path(namespace), Some(JSON), encode(object)?)?;
+        let request =
+            self.request(Method::POST, gvr.collection_path(namespace), Some(JSON), encode(object)?)?;
         self.object(request).await
     }
 
@@ -143,7 +144,8 @@ impl Client {
     pub async fn delete(&self, key: &Key, deletion: &Deletion) -> Result<Option<Object>, ClientError> {
         let body = encode(&delete_options(deletion))?;
         let answer = self.call(self.request(Method::DELETE, key.path(), Some(JSON), body)?).await?;
-        let head: Head = serde_json::from_slice(&answer).map_err(|e| ClientError::malformed("an answer", e))?;
+        let head: Head =
+            serde_json::from_slice(&answer).map_err(|e| ClientError::malformed("an answer", e))?;
         match head.kind.as_ref() {
             "Status" => Ok(None),
             _ => read_object(answer).map(|object| object.is_ending().then_some(object)),

@@ -104,7 +104,8 @@ impl ClientError {
             message: String::from_utf8_lossy(&body[..body.len().min(MESSAGE_LEN_MAX)]).into_owned(),
             ..Status::default()
         });
-        let header = headers.get(http::header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let header =
+            headers.get(http::header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         Self::of_status(code.as_u16(), status, header)
     }
 
@@ -163,7 +164,11 @@ mod tests {
         check(409, r#"{"reason":"Conflict","message":"a moved"}"#, "conflict: a moved");
         check(404, r#"{"message":"no a"}"#, "not found: no a");
         check(410, r#"{"reason":"Expired","message":"too old"}"#, "expired: too old");
-        check(429, r#"{"message":"budget","details":{"retryAfterSeconds":10}}"#, "to be tried again after 10s: budget");
+        check(
+            429,
+            r#"{"message":"budget","details":{"retryAfterSeconds":10}}"#,
+            "to be tried again after 10s: budget",
+        );
         check(503, "busy", "to be tried again after 1s: busy");
         check(422, r#"{"reason":"Invalid","message":"bad"}"#, "refused with 422 Invalid: bad");
     }

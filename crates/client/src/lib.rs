@@ -4,13 +4,22 @@
 //! makes the same trip without encoding (the binary and the simulator wire it). [`Client`] speaks of objects,
 //! [`Caches`] keep what the loops read, fresh by watch.
 
+mod backoff;
+mod cache;
+mod caches;
 mod carry;
+mod changes;
 mod client;
 mod error;
+pub mod follow;
 mod select;
 mod transport;
 
+pub use backoff::Backoff;
+pub use cache::Changed;
+pub use caches::{Caches, Follow};
 pub use carry::Outcome;
+pub use changes::Changes;
 pub use client::{Client, Deletion, PatchKind};
 pub use error::{ClientError, DEFAULT_RETRY_AFTER};
 pub use select::Select;

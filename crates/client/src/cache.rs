@@ -1,0 +1,221 @@
+//! One cache: the objects that one watch has shown, found by name, namespace and owner.
+//!
+//! Pure: events go in, changes come out. Promises: objects come in order of namespace and name; a repeated event
+//! changes nothing; what it holds are the shared bytes, never a tree.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::{Gvr, Key, Object};
+
+/// Where an object lies within a cache: namespace and name.
+pub(crate) type Place = (String, String);
+
+/// That something is not as it was. Says "look again" and lets the reader see both sides.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Changed {
+    /// What changed.
+    pub key: Key,
+    /// What it was; `None`: it is new.
+    pub old: Option<Object>,
+    /// What it is; `None`: it is gone.
+    pub new: Option<Object>,
+}
+
+impl Changed {
+    /// The resource of what changed.
+    pub fn gvr(&self) -> &Gvr {
+        &self.key.gvr
+    }
+}
+
+/// The objects of one resource that one watch selects.
+#[derive(Debug, Default)]
+pub(crate) struct Cache {
+    objects: BTreeMap<Place, Object>,
+    by_owner: BTreeMap<String, BTreeSet<Place>>,
+    revision: u64,
+    is_synced: bool,
+}
+
+impl Cache {
+    /// The revision up to which everything has been seen.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Whether everything that was there when the watch began has been seen.
+    pub fn is_synced(&self) -> bool {
+        self.is_synced
+    }
+
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    pub fn get(&self, namespace: &str, name: &str) -> Option<&Object> {
+        self.objects.get(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    /// The objects of a namespace (`""`: of all), in order.
+    pub fn list<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Object> {
+        let from: Place = (namespace.to_owned(), String::new());
+        let inside = move |place: &Place| namespace.is_empty() || place.0 == namespace;
+        self.objects.range(from..).take_while(move |(place, _)| inside(place)).map(|(_, object)| object)
+    }
+
+    /// The objects that name `uid` among their owners, in order.
+    pub fn owned_by<'a>(&'a self, uid: &str) -> impl Iterator<Item = &'a Object> {
+        self.by_owner.get(uid).into_iter().flatten().filter_map(|place| self.objects.get(place))
+    }
+
+    /// Takes an object as it is now. `None` when it is no news.
+    pub fn put(&mut self, gvr: &Gvr, object: Object) -> Option<Changed> {
+        self.revision = self.revision.max(object.revision());
+        let place = place_of(&object);
+        let old = self.objects.get(&place);
+        if old.is_some_and(|old| old.uid() == object.uid() && old.revision() >= object.revision()) {
+            return None;
+        }
+        let old = self.insert(place, object.clone());
+        Some(changed(gvr, old, Some(object)))
+    }
+
+    /// Takes that an object is gone; `last` is how it went. `None` when it is no news.
+    pub fn remove(&mut self, gvr: &Gvr, last: &Object) -> Option<Changed> {
+        self.revision = self.revision.max(last.revision());
+        let old = self.take(&place_of(last))?;
+        Some(changed(gvr, Some(old), None))
+    }
+
+    /// Takes that everything up to `revision` has been seen.
+    pub fn reach(&mut self, revision: u64) {
+        self.revision = self.revision.max(revision);
+    }
+
+    /// Takes a whole new picture as of `revision`, and tells the differences.
+    pub fn replace(&mut self, gvr: &Gvr, objects: Vec<Object>, revision: u64) -> Vec<Changed> {
+        let mut fresh: BTreeMap<Place, Object> =
+            objects.into_iter().map(|object| (place_of(&object), object)).collect();
+        let gone: Vec<Place> =
+            self.objects.keys().filter(|place| !fresh.contains_key(*place)).cloned().collect();
+        let mut changes: Vec<Changed> = Vec::new();
+        for place in gone {
+            changes.extend(self.take(&place).map(|old| changed(gvr, Some(old), None)));
+        }
+        while let Some((place, object)) = fresh.pop_first() {
+            let same = |old: &Object| old.uid() == object.uid() && old.revision() == object.revision();
+            if !self.objects.get(&place).is_some_and(same) {
+                let old = self.insert(place, object.clone());
+                changes.push(changed(gvr, old, Some(object)));
+            }
+        }
+        self.revision = revision;
+        self.is_synced = true;
+        changes
+    }
+
+    fn insert(&mut self, place: Place, object: Object) -> Option<Object> {
+        let old = self.take(&place);
+        for owner in &object.meta().owner_references {
+            self.by_owner.entry(owner.uid.clone()).or_default().insert(place.clone());
+        }
+        self.objects.insert(place, object);
+        old
+    }
+
+    fn take(&mut self, place: &Place) -> Option<Object> {
+        let old = self.objects.remove(place)?;
+        for owner in &old.meta().owner_references {
+            if let Some(places) = self.by_owner.get_mut(&owner.uid) {
+                places.remove(place);
+                if places.is_empty() {
+                    self.by_owner.remove(&owner.uid);
+                }
+            }
+        }
+        Some(old)
+    }
+}
+
+fn place_of(object: &Object) -> Place {
+    (object.namespace().to_owned(), object.name().to_owned())
+}
+
+fn changed(gvr: &Gvr, old: Option<Object>, new: Option<Object>) -> Changed {
+    let named = new.as_ref().or(old.as_ref());
+    let (namespace, name) = named.map(place_of).unwrap_or_default();
+    Changed { key: Key::new(gvr, namespace, name), old, new }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(name: &str, revision: u64, owner: &str) -> Object {
+        let (namespace, name) = name.split_once('/').expect("a namespace and a name");
+        let text = format!(
+            r#"{{"metadata":{{"namespace":"{namespace}","name":"{name}","uid":"u-{name}","resourceVersion":"{revision}",
+            "ownerReferences":[{{"uid":"{owner}"}}]}}}}"#
+        );
+        Object::read(text.into()).expect("an object")
+    }
+
+    fn pods() -> Gvr {
+        Gvr::new("", "v1", "pods")
+    }
+
+    fn names<'a>(objects: impl Iterator<Item = &'a Object>) -> String {
+        objects
+            .map(|object| format!("{}/{}", object.namespace(), object.name()))
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    #[test]
+    fn objects_are_found_by_namespace_and_by_owner_in_order() {
+        let mut cache = Cache::default();
+        for (at, name) in ["b/x", "a/y", "b/a", "a/b", "ab/c"].iter().enumerate() {
+            cache.put(&pods(), object(name, at as u64 + 1, if at % 2 == 0 { "even" } else { "odd" }));
+        }
+        assert_eq!(names(cache.list("")), "a/b a/y ab/c b/a b/x");
+        assert_eq!(names(cache.list("a")), "a/b a/y");
+        assert_eq!(names(cache.owned_by("odd")), "a/b a/y");
+        assert_eq!(names(cache.owned_by("nobody")), "");
+    }
+
+    #[test]
+    fn a_repeated_or_older_event_is_no_news() {
+        let mut cache = Cache::default();
+        assert!(cache.put(&pods(), object("a/x", 5, "o")).is_some());
+        assert!(cache.put(&pods(), object("a/x", 5, "o")).is_none());
+        assert!(cache.put(&pods(), object("a/x", 4, "o")).is_none());
+        assert!(cache.remove(&pods(), &object("a/x", 7, "o")).is_some());
+        assert!(cache.remove(&pods(), &object("a/x", 7, "o")).is_none());
+        assert_eq!((cache.revision(), cache.len()), (7, 0));
+    }
+
+    #[test]
+    fn a_new_owner_replaces_the_old_one_in_the_index() {
+        let mut cache = Cache::default();
+        cache.put(&pods(), object("a/x", 1, "before"));
+        cache.put(&pods(), object("a/x", 2, "after"));
+        assert_eq!(names(cache.owned_by("before")), "");
+        assert_eq!(names(cache.owned_by("after")), "a/x");
+    }
+
+    #[test]
+    fn a_new_picture_tells_only_the_differences() {
+        let mut cache = Cache::default();
+        cache.replace(
+            &pods(),
+            vec![object("a/gone", 1, "o"), object("a/same", 2, "o"), object("a/moved", 3, "o")],
+            3,
+        );
+        let picture = vec![object("a/same", 2, "o"), object("a/moved", 8, "o"), object("a/new", 9, "o")];
+        let told = cache.replace(&pods(), picture, 9);
+        let told: Vec<_> =
+            told.iter().map(|c| (c.key.name.as_str(), c.old.is_some(), c.new.is_some())).collect();
+        assert_eq!(told, [("gone", true, false), ("moved", true, true), ("new", false, true)]);
+        assert_eq!((cache.revision(), cache.is_synced()), (9, true));
+    }
+}

@@ -1,0 +1,240 @@
+//! What the loops read: caches kept fresh by watch, one for each [`Follow`].
+//!
+//! Promises: a cache appears whole or not at all; whoever subscribed is told of every key that changed; reading
+//! inside [`Caches::read`] sees one picture. Never asks the server on behalf of a reader.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+
+use host::{Host, Task};
+use model::{Gvr, Key, Object, World};
+use tokio::sync::watch;
+
+use crate::cache::Cache;
+use crate::changes::Inbox;
+use crate::{Changed, Changes, Client, Select, follow};
+
+/// What a cache follows.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Follow {
+    /// Of which resource.
+    pub gvr: Gvr,
+    /// In which namespace; empty for all, and for cluster-wide resources.
+    pub namespace: String,
+    /// A label selector; empty for any.
+    pub labels: String,
+    /// A field selector; empty for any.
+    pub fields: String,
+}
+
+impl Follow {
+    /// All objects of a resource.
+    pub fn all(gvr: &Gvr) -> Self {
+        Self { gvr: gvr.clone(), namespace: String::new(), labels: String::new(), fields: String::new() }
+    }
+
+    /// The objects of a resource with these fields, such as `spec.nodeName=a`.
+    pub fn fields(gvr: &Gvr, selector: impl Into<String>) -> Self {
+        Self { fields: selector.into(), ..Self::all(gvr) }
+    }
+
+    /// One object.
+    pub fn one(key: &Key) -> Self {
+        let fields = format!("metadata.name={}", key.name);
+        Self { namespace: key.namespace.clone(), ..Self::fields(&key.gvr, fields) }
+    }
+
+    pub(crate) fn select(&self) -> Select {
+        Select { labels: self.labels.clone(), fields: self.fields.clone() }
+    }
+}
+
+/// Caches of what an API server holds. Clones share them; the watches end with the last clone.
+#[derive(Clone)]
+pub struct Caches {
+    board: Arc<Board>,
+    client: Client,
+    host: Host,
+    /// Guards the watches for the length of one insertion or removal.
+    tasks: Arc<Mutex<BTreeMap<Follow, Task<()>>>>,
+}
+
+/// Where the watches write and the readers read.
+pub(crate) struct Board {
+    /// Guards the pictures: written for one event at a time, read for one look or one pass. Never across an await.
+    caches: RwLock<BTreeMap<Follow, Cache>>,
+    /// Guards the list of subscribers; taken inside the lock above, so that news comes in the order of events.
+    inboxes: Mutex<Vec<Weak<Inbox>>>,
+    /// Counts what the watches have brought, bookmarks included.
+    progress: watch::Sender<u64>,
+}
+
+impl Caches {
+    /// No caches yet; `client` will be asked, `host` gives time and chance.
+    pub fn new(client: Client, host: Host) -> Self {
+        let board =
+            Board { caches: RwLock::default(), inboxes: Mutex::default(), progress: watch::Sender::new(0) };
+        Self { board: Arc::new(board), client, host, tasks: Arc::default() }
+    }
+
+    /// Begins to follow; does nothing when it is followed already.
+    pub fn follow(&self, what: Follow) {
+        let mut tasks = self.tasks();
+        if !tasks.contains_key(&what) {
+            self.board.write().insert(what.clone(), Cache::default());
+            let keep = follow::keep(what.clone(), self.client.clone(), self.host.clone(), self.board.clone());
+            tasks.insert(what, self.host.spawn(keep));
+        }
+    }
+
+    /// Ends to follow and forgets the cache, telling of nothing.
+    pub fn unfollow(&self, what: &Follow) {
+        self.tasks().remove(what);
+        self.board.write().remove(what);
+        self.board.advance();
+    }
+
+    /// What is followed.
+    pub fn followed(&self) -> BTreeSet<Follow> {
+        self.tasks().keys().cloned().collect()
+    }
+
+    /// Returns when every cache that is followed by now has its first whole picture.
+    pub async fn synced(&self) {
+        let mut progress = self.progress();
+        while !self.is_synced() {
+            if progress.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Whether every cache that is followed has its first whole picture.
+    pub fn is_synced(&self) -> bool {
+        self.board.read().values().all(Cache::is_synced)
+    }
+
+    /// Subscribes to what changes from now on.
+    pub fn changes(&self) -> Changes {
+        let inbox = Arc::new(Inbox::default());
+        self.board.inboxes().push(Arc::downgrade(&inbox));
+        Changes::new(inbox)
+    }
+
+    /// A number that moves whenever a watch has brought something, be it only a revision.
+    pub fn progress(&self) -> watch::Receiver<u64> {
+        self.board.progress.subscribe()
+    }
+
+    /// The revision up to which everything of a resource has been seen; `None` when it is not followed.
+    pub fn reached(&self, gvr: &Gvr) -> Option<u64> {
+        of(&self.board.read(), gvr).map(Cache::revision).min()
+    }
+
+    /// How many objects are held.
+    pub fn len(&self) -> usize {
+        self.board.read().values().map(Cache::len).sum()
+    }
+
+    /// Whether no object is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Looks at one picture that does not change meanwhile. To be short: the watches wait.
+    pub fn read<T>(&self, look: impl FnOnce(&dyn World) -> T) -> T {
+        look(&Picture(self.board.read()))
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, BTreeMap<Follow, Task<()>>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The caches at one moment.
+struct Picture<'a>(RwLockReadGuard<'a, BTreeMap<Follow, Cache>>);
+
+impl World for Picture<'_> {
+    fn get(&self, key: &Key) -> Option<Object> {
+        of(&self.0, &key.gvr).find_map(|cache| cache.get(&key.namespace, &key.name)).cloned()
+    }
+
+    fn list(&self, gvr: &Gvr, namespace: &str) -> Vec<Object> {
+        merged(of(&self.0, gvr).map(|cache| cache.list(namespace).cloned().collect()))
+    }
+
+    fn owned_by(&self, gvr: &Gvr, uid: &str) -> Vec<Object> {
+        merged(of(&self.0, gvr).map(|cache| cache.owned_by(uid).cloned().collect()))
+    }
+}
+
+/// Each call sees the caches as they are then; for one picture over several calls, use [`Caches::read`].
+impl World for Caches {
+    fn get(&self, key: &Key) -> Option<Object> {
+        self.read(|world| world.get(key))
+    }
+
+    fn list(&self, gvr: &Gvr, namespace: &str) -> Vec<Object> {
+        self.read(|world| world.list(gvr, namespace))
+    }
+
+    fn owned_by(&self, gvr: &Gvr, uid: &str) -> Vec<Object> {
+        self.read(|world| world.owned_by(gvr, uid))
+    }
+}
+
+/// The caches of a resource: one unless several selections of it are followed.
+fn of<'a>(caches: &'a BTreeMap<Follow, Cache>, gvr: &'a Gvr) -> impl Iterator<Item = &'a Cache> {
+    caches.range(Follow::all(gvr)..).take_while(move |(what, _)| what.gvr == *gvr).map(|(_, cache)| cache)
+}
+
+/// Several ordered lists as one, each object once.
+fn merged(mut lists: impl Iterator<Item = Vec<Object>>) -> Vec<Object> {
+    let mut all = lists.next().unwrap_or_default();
+    for more in lists {
+        all.extend(more);
+        all.sort_by(|a, b| (a.namespace(), a.name()).cmp(&(b.namespace(), b.name())));
+        all.dedup_by(|a, b| a.namespace() == b.namespace() && a.name() == b.name());
+    }
+    all
+}
+
+impl Board {
+    /// Changes one cache and tells the subscribers what became of it. Nothing happens to one that was forgotten.
+    pub fn update<C: IntoIterator<Item = Changed>>(
+        &self,
+        what: &Follow,
+        change: impl FnOnce(&mut Cache) -> C,
+    ) {
+        let mut caches = self.write();
+        if let Some(cache) = caches.get_mut(what) {
+            let mut told = change(cache).into_iter().peekable();
+            if told.peek().is_some() {
+                let mut inboxes = self.inboxes();
+                inboxes.retain(|inbox| inbox.strong_count() > 0);
+                let open: Vec<Arc<Inbox>> = inboxes.iter().filter_map(Weak::upgrade).collect();
+                for changed in told {
+                    open.iter().for_each(|inbox| inbox.push(changed.clone()));
+                }
+            }
+        }
+        drop(caches);
+        self.advance();
+    }
+
+    fn advance(&self) {
+        self.progress.send_modify(|count| *count += 1);
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<Follow, Cache>> {
+        self.caches.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<Follow, Cache>> {
+        self.caches.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn inboxes(&self) -> MutexGuard<'_, Vec<Weak<Inbox>>> {
+        self.inboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
