@@ -12,7 +12,7 @@ pub use controller::{Controller, Watch};
 pub use names::{Gvr, Key};
 pub use object::{Meta, Object, Owner};
 pub use plan::{Act, EventNote, Plan, Precondition, Propagation, Write};
-pub use world::World;
+pub use world::{Resource, World};
 
 /// A point in wall-clock time, as objects carry it.
 pub type Time = jiff::Timestamp;

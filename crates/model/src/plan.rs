@@ -20,6 +20,10 @@ pub struct Act {
     pub why: String,
     /// What to tell users when it has been done, as a Kubernetes Event.
     pub event: Option<EventNote>,
+    /// What to write instead when it is refused (by a quota, by admission: not for a conflict or a lack of contact).
+    ///
+    /// `{refusal}` in its texts stands for the message of the refusal. The plan still stops there.
+    pub otherwise: Option<Box<Write>>,
 }
 
 /// An Event to be written once its act has been done.
@@ -115,6 +119,15 @@ pub enum Write {
         /// When it may be done.
         when: Precondition,
     },
+    /// Go on only if no object of this key has this uid: asked of the server itself, since a cache may lag.
+    ///
+    /// It writes nothing. When the object is there, that is a refusal: the plan stops, and the key is looked at again.
+    Absent {
+        /// Which object must be gone.
+        key: Key,
+        /// Which incarnation of it.
+        uid: String,
+    },
     /// Delete an object; "not found" counts as done.
     Delete {
         /// Which object.
@@ -174,13 +187,20 @@ impl Plan {
 
     /// Adds any write.
     pub fn act(&mut self, write: Write, why: impl Into<String>) {
-        self.acts.push(Act { write, why: why.into(), event: None });
+        self.acts.push(Act { write, why: why.into(), event: None, otherwise: None });
     }
 
     /// Attaches an event to the last act. Without an act nothing is told: a pass that does nothing has no news.
     pub fn tell(&mut self, event: EventNote) {
         if let Some(act) = self.acts.last_mut() {
             act.event = Some(event);
+        }
+    }
+
+    /// Says what to write when the last act is refused.
+    pub fn otherwise(&mut self, write: Write) {
+        if let Some(act) = self.acts.last_mut() {
+            act.otherwise = Some(Box::new(write));
         }
     }
 

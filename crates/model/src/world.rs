@@ -1,6 +1,17 @@
 //! The view through which a decision reads. The engine answers from its caches, a test from a few lines of text.
 
-use crate::{Gvr, Key, Object};
+use crate::{Gvr, Key, Object, Time, kinds};
+
+/// A resource that a world holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resource {
+    /// Group, version and plural.
+    pub gvr: Gvr,
+    /// Its kind, such as `Pod`.
+    pub kind: String,
+    /// Whether its objects live in namespaces.
+    pub namespaced: bool,
+}
 
 /// Everything a pass may see. Reading is free of effects; the same world gives the same answers in the same order.
 pub trait World {
@@ -15,5 +26,28 @@ pub trait World {
         let mut all = self.list(gvr, "");
         all.retain(|object| object.meta().owner_references.iter().any(|owner| owner.uid == uid));
         all
+    }
+
+    /// Every resource this world holds, custom ones included, ordered by group and plural.
+    fn resources(&self) -> Vec<Resource> {
+        let all = kinds::KINDS.iter().filter(|kind| kind.verbs == kinds::Verbs::All);
+        all.map(|kind| Resource {
+            gvr: kind.gvr.clone(),
+            kind: kind.kind.to_owned(),
+            namespaced: kind.namespaced,
+        })
+        .collect()
+    }
+
+    /// The resource of a kind, as owner references name it.
+    fn resource_of(&self, api_version: &str, kind: &str) -> Option<Resource> {
+        self.resources()
+            .into_iter()
+            .find(|known| known.kind == kind && known.gvr.api_version() == api_version)
+    }
+
+    /// Since when this world has been up to date without a gap: silence before that proves nothing.
+    fn began(&self) -> Option<Time> {
+        None
     }
 }
