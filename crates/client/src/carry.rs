@@ -49,7 +49,6 @@ impl Client {
                 gone_is_done(done.map(|_| None))
             }
             Write::Absent { key, uid } => self.absent(key, uid).await,
-            Write::Absent { key, uid } => self.prove_absent(key, uid).await,
             Write::Delete { key, when, grace_seconds, propagation } => {
                 let deletion =
                     Deletion { when: when.clone(), grace_seconds: *grace_seconds, propagation: *propagation };
@@ -63,17 +62,6 @@ impl Client {
         match self.get(key).await {
             Ok(there) if there.uid() == uid => {
                 Err(ClientError::Conflict { message: format!("{key} with uid {uid} is still there") })
-            }
-            Ok(_) | Err(ClientError::NotFound { .. }) => Ok(Outcome::already(None)),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Asks the server itself, since a cache may lag; an object that is there after all is a conflict.
-    async fn prove_absent(&self, key: &Key, uid: &str) -> Result<Outcome, ClientError> {
-        match self.get(key).await {
-            Ok(there) if there.uid() == uid => {
-                Err(ClientError::Conflict { message: format!("{key} is there, with uid {uid}") })
             }
             Ok(_) | Err(ClientError::NotFound { .. }) => Ok(Outcome::already(None)),
             Err(error) => Err(error),
