@@ -82,7 +82,7 @@ pub enum Change {
 /// Writes that are done together or not at all.
 #[derive(Debug, Clone, Default)]
 pub struct Txn {
-    /// What must hold.
+    /// What must hold before the first change. A removal also fails with a conflict when nothing lies there.
     pub expect: Vec<(Path, Expect)>,
     /// What to write, in order; each gets a revision of its own.
     pub changes: Vec<Change>,
@@ -97,6 +97,15 @@ pub struct Event {
     pub before: Option<Record>,
     /// Whether it was removed.
     pub removed: bool,
+}
+
+/// What a transaction did.
+#[derive(Debug, Clone)]
+pub struct Committed {
+    /// What each change wrote, in order; for a removal the record that watchers see go.
+    pub records: Vec<Record>,
+    /// The revision of the last change; the store's newest when there was none.
+    pub revision: Revision,
 }
 
 /// A range of records at one revision.
@@ -152,6 +161,14 @@ pub enum StoreError {
         /// The newest.
         newest: Revision,
     },
+    /// The transaction is larger than the log takes: make it smaller.
+    #[error("a transaction of {bytes} bytes exceeds the limit of {limit}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// The disk has no room: nothing was written; try again when there is.
     #[error("no space left on the disk of {}", dir.display())]
     Full {
@@ -165,6 +182,12 @@ pub enum StoreError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// Another process uses the folder: stop that one first.
+    #[error("{} is in use by another process", dir.display())]
+    InUse {
+        /// The store's folder.
+        dir: PathBuf,
     },
     /// The data on disk is damaged, and not by a torn last write: nothing is served.
     #[error("{} is damaged at byte {at}: {what}", path.display())]

@@ -2,7 +2,20 @@
 //!
 //! Promises: an acknowledged write is on disk; revisions only grow; a watcher sees each key's history without gap or
 //! repeat; what a reader saw was durable. It knows no kinds, no JSON and no labels beyond the [`Tags`] it is handed.
+//!
+//! A write goes [`Store::commit`] → the writer's queue → `stage` (decides the batch) → `log` (one frame, one sync) →
+//! `memory` (visible to readers) → [`Watch`]. Nothing is polled: an idle store does nothing.
 
 mod face;
+mod history;
+mod limits;
+mod memory;
+mod stage;
+mod store;
+mod watch;
+mod writer;
 
 pub use face::*;
+pub use limits::Limits;
+pub use store::Store;
+pub use watch::{Batch, Watch};

@@ -1,0 +1,117 @@
+//! The handle on a store: reads go straight to the memory, writes queue for the writer.
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use host::{Host, Task};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::face::{Committed, Page, Range, Record, Revision, StoreError, Tagger, Txn};
+use crate::limits::Limits;
+use crate::memory::Memory;
+use crate::watch::Watch;
+use crate::writer::{Job, Writer};
+
+/// What the handles, the watches and the writer share.
+pub(crate) struct Shared {
+    /// Guards records and history for the length of a read, or of the taking in of a batch.
+    memory: RwLock<Memory>,
+}
+
+impl Shared {
+    pub fn new(memory: Memory) -> Arc<Self> {
+        Arc::new(Self { memory: RwLock::new(memory) })
+    }
+
+    pub fn read(&self) -> RwLockReadGuard<'_, Memory> {
+        self.memory.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn write(&self) -> RwLockWriteGuard<'_, Memory> {
+        self.memory.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells every watcher that nothing more will come.
+    pub fn close(&self) {
+        let bells = self.write().close();
+        bells.iter().for_each(|bell| bell.send_modify(|_| {}));
+    }
+}
+
+/// A handle on the store; clones share it. When the last one is dropped, writing stops.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    jobs: mpsc::Sender<Job>,
+    _writer: Task<()>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+impl Store {
+    /// Opens the store in `dir`, making it when it is missing.
+    ///
+    /// # Errors
+    /// `InUse` when another process has it open, `Damaged` when its data is, `Full` or `Disk` when the disk does not do.
+    pub async fn open(host: &Host, dir: PathBuf, tagger: Tagger, limits: Limits) -> Result<Self, StoreError> {
+        let (jobs, queue) = mpsc::channel(limits.queue_len);
+        let (shared, writer) = Writer::open(host, dir, tagger, limits, queue).await?;
+        Ok(Self(Arc::new(Inner { shared, jobs, _writer: host.spawn(writer.run()) })))
+    }
+
+    /// The newest revision.
+    pub fn revision(&self) -> Revision {
+        self.0.shared.read().revision
+    }
+
+    /// The oldest revision that can be listed at or watched from.
+    pub fn oldest(&self) -> Revision {
+        self.0.shared.read().oldest
+    }
+
+    /// What lies at `path`.
+    pub fn get(&self, path: &str) -> Option<Record> {
+        self.0.shared.read().get(path).cloned()
+    }
+
+    /// The records of a range, all as they were at one revision.
+    ///
+    /// # Errors
+    /// `Compacted` or `Future` when the revision asked for is out of reach.
+    pub fn list(&self, range: &Range) -> Result<Page, StoreError> {
+        self.0.shared.read().list(range)
+    }
+
+    /// Does a transaction, whole or not at all; returns when it is on disk and visible.
+    ///
+    /// Dropped while it waits, the transaction may be done or not.
+    ///
+    /// # Errors
+    /// `Conflict`, `TooLarge`, `Full`: nothing was written. `Disk`: it may have been, and nothing more will be.
+    pub async fn commit(&self, txn: Txn) -> Result<Committed, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.0.jobs.send(Job::Commit { txn, answer }).await.map_err(|_| StoreError::Closed)?;
+        answered.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Follows all events under `prefix` after a revision. Cheapest when the prefix is a collection, such as `/pods/`.
+    ///
+    /// # Errors
+    /// `Compacted` or `Future` when the revision is out of reach.
+    pub fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
+        Watch::new(self.0.shared.clone(), prefix, after)
+    }
+
+    /// Finishes what is queued, ends every watch and lets go of the folder. Reads go on, writes are refused.
+    pub async fn close(&self) {
+        if self.0.jobs.send(Job::Close).await.is_ok() {
+            self.0.jobs.closed().await;
+        }
+    }
+}
