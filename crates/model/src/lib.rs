@@ -5,13 +5,21 @@ pub mod kinds;
 pub mod names;
 pub mod object;
 pub mod plan;
+pub mod pod;
+pub mod quantity;
 pub mod schema;
+pub mod selector;
+pub mod syntax;
+pub mod time;
+pub mod tiny;
 pub mod world;
 
 pub use controller::{Controller, Watch};
 pub use names::{Gvr, Key};
 pub use object::{Meta, Object, Owner};
 pub use plan::{Act, EventNote, Plan, Precondition, Propagation, Write};
+pub use quantity::Quantity;
+pub use selector::{FieldSelector, Selector};
 pub use world::{Resource, World};
 
 /// A point in wall-clock time, as objects carry it.
