@@ -1,7 +1,8 @@
 //! An object as everybody below the write path holds it: its canonical bytes and a little read out of them.
 
+use std::any::Any;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -17,6 +18,8 @@ pub struct Object(Arc<Inner>);
 struct Inner {
     bytes: Bytes,
     meta: Meta,
+    /// What has been read out of the bytes so far, one of each type: a memory only, it never changes an answer.
+    seen: Mutex<Vec<Arc<dyn Any + Send + Sync>>>,
 }
 
 /// The part of `metadata` that decisions read.
@@ -82,7 +85,7 @@ impl Object {
     /// Reads the metadata of `bytes` and keeps both.
     pub fn read(bytes: Bytes) -> Result<Self, NotAnObject> {
         let MetaOnly { metadata } = serde_json::from_slice(&bytes)?;
-        Ok(Self(Arc::new(Inner { bytes, meta: metadata })))
+        Ok(Self(Arc::new(Inner { bytes, meta: metadata, seen: Mutex::default() })))
     }
 
     /// The canonical JSON bytes.
@@ -128,6 +131,23 @@ impl Object {
     /// A typed view, decoded anew; for logic that needs names. Never a form to store or patch.
     pub fn view<T: DeserializeOwned>(&self) -> Result<T, NotAnObject> {
         Ok(serde_json::from_slice(&self.0.bytes)?)
+    }
+
+    /// A slim projection of what a decision reads, decoded once for all who hold this revision of the object.
+    ///
+    /// For small types only: it lives as long as the object does. `None` when the bytes do not fit the type.
+    pub fn seen<T: DeserializeOwned + Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        let known = |seen: &[Arc<dyn Any + Send + Sync>]| {
+            seen.iter().find_map(|one| Arc::clone(one).downcast::<T>().ok())
+        };
+        // Guards the list of what has been read; nothing is decoded while it is held.
+        let lock = || self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(seen) = known(&lock()) {
+            return Some(seen);
+        }
+        let fresh: Arc<T> = Arc::new(self.view().ok()?);
+        lock().push(Arc::<T>::clone(&fresh));
+        Some(fresh)
     }
 
     /// The whole as a tree.
