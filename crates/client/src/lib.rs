@@ -4,6 +4,7 @@
 //! makes the same trip without encoding (the binary and the simulator wire it). [`Client`] speaks of objects,
 //! [`Caches`] keep what the loops read, fresh by watch.
 
+mod access;
 mod backoff;
 mod cache;
 mod caches;
@@ -11,10 +12,17 @@ mod carry;
 mod changes;
 mod client;
 mod error;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 pub mod follow;
+pub mod https;
+mod lines;
 mod select;
+#[cfg(test)]
+mod tests;
 mod transport;
 
+pub use access::{Access, AccessError, Identity};
 pub use backoff::Backoff;
 pub use cache::Changed;
 pub use caches::{Caches, Follow};
@@ -22,5 +30,6 @@ pub use carry::Outcome;
 pub use changes::Changes;
 pub use client::{Client, Deletion, PatchKind};
 pub use error::{ClientError, DEFAULT_RETRY_AFTER};
+pub use https::Https;
 pub use select::Select;
 pub use transport::{Transport, TransportError, WatchEvent, WatchKind, WatchStream};

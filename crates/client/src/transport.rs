@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
+use serde::Deserialize;
 
 /// Carries requests to an API server and answers back.
 #[async_trait]
@@ -29,7 +30,8 @@ pub struct WatchEvent {
 }
 
 /// What a watch event says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
 pub enum WatchKind {
     /// The object is new, or newly selected.
     Added,
