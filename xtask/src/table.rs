@@ -192,7 +192,7 @@ fn rows(path: &Path) -> Result<Vec<Row>> {
     Ok(lines.map(row).collect())
 }
 
-/// Adds the types without fields; gives the atomic ones.
+/// Adds the types without fields and the formats of items; gives the atomic types.
 fn openapi(path: &Path, schema: &mut BTreeMap<String, Vec<Row>>) -> Result<BTreeSet<String>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     let document: Value = serde_json::from_str(&text)?;
@@ -201,12 +201,22 @@ fn openapi(path: &Path, schema: &mut BTreeMap<String, Vec<Row>>) -> Result<BTree
         if SPECIAL.iter().any(|(special, _)| special == name) {
             continue;
         }
-        schema.entry(name.clone()).or_default();
+        for row in schema.entry(name.clone()).or_default() {
+            add_format(row, &definition["properties"][row["field"].as_str()]);
+        }
         if definition["x-kubernetes-map-type"] == "atomic" {
             atomic.insert(name.clone());
         }
     }
     Ok(atomic)
+}
+
+/// Adds the format of items or values, which the list of fields does not tell.
+fn add_format(row: &mut Row, property: &Value) {
+    let inner = [&property["items"]["format"], &property["additionalProperties"]["format"]];
+    if let Some(format) = inner.iter().find_map(|format| format.as_str()) {
+        row.insert("format".into(), format.into());
+    }
 }
 
 fn granular(schema: &BTreeMap<String, Vec<Row>>) -> BTreeSet<String> {
@@ -223,7 +233,7 @@ fn shape(row: &Row) -> Result<String> {
                 "map" => &row["list_map_keys"],
                 _ => "",
             };
-            format!("[{merge}]{}", scalar(items, "")?)
+            format!("[{merge}]{}", scalar(items, &row["format"])?)
         }
         "object" => {
             let values = items.strip_prefix("map:").with_context(|| format!("an object of {items:?}"))?;

@@ -18,8 +18,7 @@ pub fn parse(text: &str) -> Result<Time, NotATime> {
 /// To the second, in UTC: `2026-01-02T03:04:05Z`.
 pub fn seconds(time: Time) -> String {
     // Cut, not rounded: a time must not lie after the moment it names.
-    let cut = Time::from_second(time.as_nanosecond().div_euclid(1_000_000_000) as i64).unwrap_or(time);
-    cut.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    to_whole_second(time).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// To the microsecond, in UTC: `2026-01-02T03:04:05.000006Z`.

@@ -7,8 +7,15 @@
 use std::sync::Arc;
 
 mod builtin;
+mod decode;
+pub mod defaults;
+mod scalar;
 
 pub use builtin::builtin;
+pub use decode::{
+    DEPTH_MAX, DecodeError, FieldProblem, Mode, PROBLEMS_LEN_MAX, SIZE_MAX, decode_json, decode_tree,
+    to_bytes,
+};
 
 /// A table of types.
 #[derive(Debug, Default)]
