@@ -27,6 +27,12 @@ pub struct Watch {
     pub wakes: fn(&Object, &dyn World) -> Vec<Key>,
 }
 
+/// Stands, as a `primary` or in a [`Watch`], for every resource that the world holds, custom ones included.
+///
+/// With it as `primary`, every change of any object wakes that object's key. Events and leases are left out: they
+/// come often and own nothing.
+pub const EVERY: Gvr = Gvr::new("*", "*", "*");
+
 /// Wakes nobody: for resources that are only read.
 pub fn nobody(_: &Object, _: &dyn World) -> Vec<Key> {
     Vec::new()
