@@ -38,6 +38,8 @@ pub struct EventNote {
     pub kind: String,
     /// Its uid.
     pub uid: String,
+    /// Which part of it, such as `spec.containers{web}`; empty for the whole.
+    pub field_path: String,
     /// Whether something is wrong: `Warning` rather than `Normal`.
     pub is_warning: bool,
     /// The reason, such as `SuccessfulCreate`.
@@ -59,10 +61,16 @@ impl EventNote {
             object: Key::new(gvr, object.namespace(), object.name()),
             kind: kind.into(),
             uid: object.uid().into(),
+            field_path: String::new(),
             is_warning: false,
             reason: reason.into(),
             message: message.into(),
         }
+    }
+
+    /// The same, about a part of the object.
+    pub fn about(self, field_path: impl Into<String>) -> Self {
+        Self { field_path: field_path.into(), ..self }
     }
 
     /// The same, of type `Warning`.
