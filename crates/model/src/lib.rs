@@ -12,6 +12,7 @@ pub mod selector;
 pub mod syntax;
 pub mod time;
 pub mod tiny;
+pub mod tree;
 pub mod world;
 
 pub use controller::{Controller, Watch};

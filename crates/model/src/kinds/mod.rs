@@ -1,8 +1,17 @@
 //! The kinds: one file each, one line in [`KINDS`]. What the schema table cannot say about a kind stands in its file.
 
+mod faults;
 mod gvr;
+mod meta;
+mod prepare;
+mod table;
 
 pub use gvr::*;
+pub use meta::{
+    ANNOTATIONS_SIZE_MAX, MetaRules, change_meta, check_annotations, check_labels, check_meta, check_selector,
+};
+pub use prepare::{prepare_create, prepare_status, prepare_update};
+pub use table::{AGE, NAME, table};
 
 use crate::{Gvr, Tree};
 
@@ -37,6 +46,68 @@ pub struct Kind {
     pub check: fn(&Tree, &mut Faults),
     /// May the first become the second?
     pub change: fn(&Tree, &Tree, &mut Faults),
+    /// What a name may look like: what is wrong with it, or nothing.
+    pub name_rule: fn(&str) -> Vec<String>,
+    /// Whether `metadata.generation` counts changes of what its author wants.
+    pub counts: bool,
+    /// Whether it counts changes of annotations too.
+    pub counts_annotations: bool,
+    /// Whether a status that comes with a creation is kept.
+    pub keeps_status: bool,
+    /// Whether `kubectl get` shows no age.
+    pub ageless: bool,
+    /// Where its objects are stored, when it is another version's (or group's) name for the same objects.
+    pub stored_as: Option<&'static Gvr>,
+    /// Turns an object of this version into one of the stored version, but for `apiVersion`.
+    pub to_stored: fn(&mut Tree),
+    /// Turns a stored object into one of this version, but for `apiVersion`.
+    pub from_stored: fn(&mut Tree),
+    /// What the API writes into a new object, once the status is gone: the first status.
+    pub first: fn(&mut Tree),
+    /// What the API writes into a changed object (the second), given the old one.
+    pub next: fn(&Tree, &mut Tree),
+}
+
+impl Kind {
+    /// A cluster-wide kind with the usual verbs and nothing else.
+    pub const fn new(gvr: Gvr, kind: &'static str, singular: &'static str, schema: &'static str) -> Self {
+        Self {
+            gvr,
+            kind,
+            singular,
+            short: &[],
+            categories: &[],
+            namespaced: false,
+            schema,
+            verbs: Verbs::All,
+            parts: &[],
+            columns: &[],
+            fields: &[],
+            fill: |_| {},
+            check: |_, _| {},
+            change: |_, _, _| {},
+            name_rule: crate::syntax::dns1123_subdomain,
+            counts: false,
+            counts_annotations: false,
+            keeps_status: false,
+            ageless: false,
+            stored_as: None,
+            to_stored: |_| {},
+            from_stored: |_| {},
+            first: |_| {},
+            next: |_, _| {},
+        }
+    }
+
+    /// Where its objects are stored.
+    pub fn storage(&self) -> &Gvr {
+        self.stored_as.unwrap_or(&self.gvr)
+    }
+
+    /// What [`check_meta`] needs to know of it.
+    pub fn meta_rules(&self) -> MetaRules {
+        MetaRules { namespaced: self.namespaced, name: self.name_rule }
+    }
 }
 
 /// Which verbs a kind has.
