@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{Gvr, Key, Object};
+use model::{Gvr, Key, Object, Time};
 
 /// Where an object lies within a cache: namespace and name.
 pub(crate) type Place = (String, String);
@@ -35,6 +35,7 @@ pub(crate) struct Cache {
     by_owner: BTreeMap<String, BTreeSet<Place>>,
     revision: u64,
     is_synced: bool,
+    steady_since: Option<Time>,
 }
 
 impl Cache {
@@ -46,6 +47,21 @@ impl Cache {
     /// Whether everything that was there when the watch began has been seen.
     pub fn is_synced(&self) -> bool {
         self.is_synced
+    }
+
+    /// Since when the watch has run without a gap; `None`: it does not run, or has no picture yet.
+    pub fn steady_since(&self) -> Option<Time> {
+        self.steady_since.filter(|_| self.is_synced)
+    }
+
+    /// Takes that the watch runs (again) since `now`.
+    pub fn steady(&mut self, now: Time) {
+        self.steady_since.get_or_insert(now);
+    }
+
+    /// Takes that the watch has been cut.
+    pub fn lose(&mut self) {
+        self.steady_since = None;
     }
 
     pub fn len(&self) -> usize {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use host::{Host, Task};
-use model::{Gvr, Key, Object, World};
+use model::{Gvr, Key, Object, Time, World};
 use tokio::sync::watch;
 
 use crate::cache::Cache;
@@ -166,6 +166,11 @@ impl World for Picture<'_> {
     fn owned_by(&self, gvr: &Gvr, uid: &str) -> Vec<Object> {
         merged(of(&self.0, gvr).map(|cache| cache.owned_by(uid).cloned().collect()))
     }
+
+    fn began(&self) -> Option<Time> {
+        let each = self.0.values().map(Cache::steady_since);
+        each.reduce(|a, b| Some(a?.max(b?))).flatten()
+    }
 }
 
 /// Each call sees the caches as they are then; for one picture over several calls, use [`Caches::read`].
@@ -180,6 +185,10 @@ impl World for Caches {
 
     fn owned_by(&self, gvr: &Gvr, uid: &str) -> Vec<Object> {
         self.read(|world| world.owned_by(gvr, uid))
+    }
+
+    fn began(&self) -> Option<Time> {
+        self.read(|world| world.began())
     }
 }
 

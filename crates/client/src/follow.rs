@@ -11,6 +11,7 @@ use host::Host;
 use model::Object;
 
 use crate::backoff::Backoff;
+use crate::cache::Cache;
 use crate::caches::Board;
 use crate::error::Status;
 use crate::{Client, ClientError, Follow, WatchEvent, WatchKind, WatchStream};
@@ -45,6 +46,9 @@ pub(crate) async fn keep(what: Follow, client: Client, host: Host, board: Arc<Bo
         let ended = follower.once().await;
         if follower.served {
             backoff.reset();
+        }
+        if ended.is_err() {
+            follower.note(Cache::lose);
         }
         match ended {
             // A watch that served and ended, as watches do: go on at once.
@@ -89,10 +93,19 @@ impl Follower {
             self.show(objects, revision);
         }
         let stream = self.watch().await?;
+        let now = self.host.now();
+        self.note(|cache| cache.steady(now));
         match self.from {
             Some(_) => self.events(stream).await,
             None => self.picture(stream).await,
         }
+    }
+
+    fn note(&self, note: impl FnOnce(&mut Cache)) {
+        self.board.update(&self.what, |cache| {
+            note(cache);
+            None
+        });
     }
 
     async fn watch(&self) -> Result<WatchStream, ClientError> {

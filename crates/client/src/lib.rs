@@ -12,6 +12,7 @@ mod carry;
 mod changes;
 mod client;
 mod error;
+pub mod events;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod follow;
@@ -30,6 +31,7 @@ pub use carry::Outcome;
 pub use changes::Changes;
 pub use client::{Client, Deletion, PatchKind};
 pub use error::{ClientError, DEFAULT_RETRY_AFTER};
+pub use events::Events;
 pub use https::Https;
 pub use select::Select;
 pub use transport::{Transport, TransportError, WatchEvent, WatchKind, WatchStream};
