@@ -1,1 +1,43 @@
 //! The brain of the control plane: pure decisions.
+//!
+//! One file a controller, each a [`Controller`] in [`ALL`]. A controller sees a [`model::World`] and the time, and
+//! gives a plan; it cannot wait, lock, read a clock or ask for anything, because nothing that could is within reach.
+
+use model::{Controller, Selector, Tree};
+
+pub mod deployment;
+mod naming;
+mod owning;
+mod pods;
+mod replicas;
+pub mod replicaset;
+pub mod replication_controller;
+mod status;
+mod templates;
+
+/// Every controller.
+pub static ALL: &[&Controller] =
+    &[&deployment::CONTROLLER, &replicaset::CONTROLLER, &replication_controller::CONTROLLER];
+
+/// A selector as a tree has it: a label selector, or a plain map of labels. One that is left out or senseless matches
+/// nothing.
+fn selector(tree: &Tree) -> Selector {
+    let is_map = tree.as_object().is_some_and(|map| !map.is_empty() && map.values().all(Tree::is_string));
+    if is_map {
+        return Selector::of_label_tree(tree);
+    }
+    Selector::of_tree(Some(tree)).unwrap_or_else(|_| Selector::nothing())
+}
+
+/// A number or a share of `whole` (`25%`), rounded up or down. What makes no sense is nothing.
+fn share(tree: &Tree, whole: i64, round_up: bool) -> i64 {
+    let percent =
+        tree.as_str().and_then(|text| text.strip_suffix('%')).and_then(|digits| digits.parse::<i64>().ok());
+    match percent {
+        None => tree.as_i64().or_else(|| tree.as_str()?.parse().ok()).unwrap_or(0).max(0),
+        Some(percent) => {
+            let hundredths = percent.max(0).saturating_mul(whole.max(0));
+            (hundredths + if round_up { 99 } else { 0 }) / 100
+        }
+    }
+}

@@ -53,6 +53,11 @@ impl TinyWorld {
         self.refused.insert(plural.into(), message.into());
     }
 
+    /// Refuses it no longer.
+    pub fn allow(&mut self, plural: &str) {
+        self.refused.remove(plural);
+    }
+
     /// Adds or replaces the objects of the text.
     pub fn also(&mut self, text: &str) -> &mut Self {
         for (key, mut tree) in text::objects(text) {
