@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,6 +12,11 @@ use crate::Chance;
 pub trait Disk: Send + Sync {
     /// The whole content of a file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// At most `len` bytes of a file from `at` on; fewer where it ends.
+    fn read_at(&self, path: &Path, at: u64, len: u64) -> io::Result<Vec<u8>>;
+    /// Locks a file, making it when it is missing, until the returned guard is dropped; `WouldBlock` when another
+    /// process (or another guard of this one) holds it.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
     /// The names in a folder, sorted.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// Makes a folder and its parents.
@@ -42,6 +47,18 @@ pub struct RealDisk;
 impl Disk for RealDisk {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         fs::read(path)
+    }
+    fn read_at(&self, path: &Path, at: u64, len: u64) -> io::Result<Vec<u8>> {
+        let mut file = fs::File::open(path)?;
+        file.seek(SeekFrom::Start(at))?;
+        let mut bytes = Vec::new();
+        file.take(len).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        let file = fs::OpenOptions::new().create(true).append(true).open(path)?;
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Box::new(file))
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let mut names = fs::read_dir(dir)?
@@ -228,6 +245,16 @@ impl Disk for SimDisk {
         let content = self.state().files.get(path).cloned().ok_or_else(|| missing(path))?;
         Ok(lock(&content).bytes.clone())
     }
+    fn read_at(&self, path: &Path, at: u64, len: u64) -> io::Result<Vec<u8>> {
+        let bytes = self.read(path)?;
+        let from = usize::try_from(at).map_err(io::Error::other)?.min(bytes.len());
+        let len = usize::try_from(len).map_err(io::Error::other)?.min(bytes.len() - from);
+        Ok(bytes[from..from + len].to_vec())
+    }
+    /// Only one program runs on a simulated disk.
+    fn lock(&self, _path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        Ok(Box::new(()))
+    }
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let state = self.state();
         let here = state.files.keys().filter(|path| path.parent() == Some(dir));
@@ -262,7 +289,12 @@ impl Disk for SimDisk {
         state.sync_counted()?;
         let inside = |path: &PathBuf| path.parent() == Some(dir);
         state.durable.retain(|path, _| !inside(path));
-        let now: Vec<_> = state.files.iter().filter(|(path, _)| inside(path)).map(|(p, c)| (p.clone(), c.clone())).collect();
+        let now: Vec<_> = state
+            .files
+            .iter()
+            .filter(|(path, _)| inside(path))
+            .map(|(p, c)| (p.clone(), c.clone()))
+            .collect();
         state.durable.extend(now);
         Ok(())
     }
@@ -309,6 +341,27 @@ mod tests {
             disk.crash(&Chance::from_seed(seed));
             let bytes = disk.read(path).expect("the name was synced");
             assert!(bytes.starts_with(b"kept") && bytes.len() <= 9, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_locked_file_is_locked_until_the_guard_is_dropped() {
+        let dir = tempfile::tempdir().expect("a folder of our own");
+        let path = dir.path().join("lock");
+        let guard = RealDisk.lock(&path).expect("nobody holds it");
+        assert_eq!(RealDisk.lock(&path).err().map(|error| error.kind()), Some(io::ErrorKind::WouldBlock));
+        drop(guard);
+        assert!(RealDisk.lock(&path).is_ok());
+    }
+
+    #[test]
+    fn a_part_of_a_file_ends_where_the_file_ends() {
+        let dir = tempfile::tempdir().expect("a folder of our own");
+        for disk in [&RealDisk as &dyn Disk, &SimDisk::new()] {
+            let path = dir.path().join("file");
+            disk.append(&path).and_then(|mut file| file.write(b"0123456789")).expect("there is room");
+            let part = |at, len| disk.read_at(&path, at, len).expect("the file is there");
+            assert_eq!((part(2, 3), part(8, 5), part(20, 1)), (b"234".to_vec(), b"89".to_vec(), vec![]));
         }
     }
 

@@ -6,14 +6,23 @@
 //! A write goes [`Store::commit`] → the writer's queue → `stage` (decides the batch) → `log` (one frame, one sync) →
 //! `memory` (visible to readers) → [`Watch`]. Nothing is polled: an idle store does nothing.
 
+mod entry;
 mod face;
+mod folder;
+mod frame;
 mod history;
 mod limits;
+mod load;
+mod log;
 mod memory;
+mod snapshot;
 mod stage;
 mod store;
 mod watch;
 mod writer;
+
+#[cfg(test)]
+mod tests;
 
 pub use face::*;
 pub use limits::Limits;

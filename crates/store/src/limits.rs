@@ -20,6 +20,9 @@ const HISTORY_BYTES: usize = 128 * MIB;
 /// A sync takes a fraction of a millisecond, so this is more than any burst gathers meanwhile.
 const QUEUE_LEN: usize = 4096;
 
+/// Bytes of transactions that wait; more wait at the door. Twice the largest transaction, so that two of them can overlap.
+const QUEUE_BYTES: usize = 64 * MIB;
+
 /// Bytes after which a batch is closed, though more transactions wait.
 ///
 /// Far beyond where a larger batch still gains throughput, small enough to be written in tens of milliseconds.
@@ -45,6 +48,8 @@ pub struct Limits {
     pub history_bytes: usize,
     /// Transactions that wait for the writer.
     pub queue_len: usize,
+    /// Bytes of transactions that wait for the writer.
+    pub queue_bytes: usize,
     /// Bytes after which a batch is closed.
     pub batch_bytes: usize,
     /// Bytes of one transaction.
@@ -61,6 +66,7 @@ impl Default for Limits {
             history_age: HISTORY_AGE,
             history_bytes: HISTORY_BYTES,
             queue_len: QUEUE_LEN,
+            queue_bytes: QUEUE_BYTES,
             batch_bytes: BATCH_BYTES,
             txn_bytes: TXN_BYTES,
             segment_bytes: SEGMENT_BYTES,

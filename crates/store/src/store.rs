@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use host::{Host, Task};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::face::{Committed, Page, Range, Record, Revision, StoreError, Tagger, Txn};
 use crate::limits::Limits;
 use crate::memory::Memory;
 use crate::watch::Watch;
-use crate::writer::{Job, Writer};
+use crate::writer::{Job, Request, Writer, txn_bytes};
 
 /// What the handles, the watches and the writer share.
 pub(crate) struct Shared {
@@ -45,13 +45,10 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     shared: Arc<Shared>,
     jobs: mpsc::Sender<Job>,
+    /// The bytes of transactions that may still come to wait.
+    room: Arc<Semaphore>,
+    txn_bytes_max: usize,
     _writer: Task<()>,
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.shared.close();
-    }
 }
 
 impl Store {
@@ -61,8 +58,11 @@ impl Store {
     /// `InUse` when another process has it open, `Damaged` when its data is, `Full` or `Disk` when the disk does not do.
     pub async fn open(host: &Host, dir: PathBuf, tagger: Tagger, limits: Limits) -> Result<Self, StoreError> {
         let (jobs, queue) = mpsc::channel(limits.queue_len);
+        let txn_bytes_max = limits.txn_bytes;
+        let room =
+            Arc::new(Semaphore::new(limits.queue_bytes.max(txn_bytes_max).min(Semaphore::MAX_PERMITS)));
         let (shared, writer) = Writer::open(host, dir, tagger, limits, queue).await?;
-        Ok(Self(Arc::new(Inner { shared, jobs, _writer: host.spawn(writer.run()) })))
+        Ok(Self(Arc::new(Inner { shared, jobs, room, txn_bytes_max, _writer: host.spawn(writer.run()) })))
     }
 
     /// The newest revision.
@@ -95,8 +95,13 @@ impl Store {
     /// # Errors
     /// `Conflict`, `TooLarge`, `Full`: nothing was written. `Disk`: it may have been, and nothing more will be.
     pub async fn commit(&self, txn: Txn) -> Result<Committed, StoreError> {
+        let (bytes, limit) = (txn_bytes(&txn), self.0.txn_bytes_max);
+        let too_large = StoreError::TooLarge { bytes, limit };
+        let permits = u32::try_from(bytes).ok().filter(|_| bytes <= limit).ok_or(too_large)?;
+        let _room = self.0.room.clone().acquire_many_owned(permits).await.map_err(|_| StoreError::Closed)?;
         let (answer, answered) = oneshot::channel();
-        self.0.jobs.send(Job::Commit { txn, answer }).await.map_err(|_| StoreError::Closed)?;
+        let request = Request { txn, bytes, answer, _room };
+        self.0.jobs.send(Job::Commit(request)).await.map_err(|_| StoreError::Closed)?;
         answered.await.map_err(|_| StoreError::Closed)?
     }
 

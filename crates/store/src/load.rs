@@ -1,0 +1,225 @@
+//! Opening: the snapshot, then the log after it. Decides what is a torn last write and what is damage.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use host::{Host, Moment};
+
+use crate::entry::{BatchHead, BatchRead};
+use crate::face::{Revision, StoreError, Tagger};
+use crate::folder::{Failure, Folder, Names, log_name, snapshot_name};
+use crate::frame::{self, FRAME_HEAD, HEADER_LEN, Header, Kind};
+use crate::limits::Limits;
+use crate::log::{Log, OpenSegment, Segment};
+use crate::memory::{FIRST_REVISION, Memory};
+use crate::snapshot;
+
+/// What was found in the folder, ready to go on.
+pub(crate) struct Loaded {
+    pub memory: Memory,
+    pub log: Log,
+    /// The revision of the snapshot under the log, if there is one.
+    pub snapshot: Option<Revision>,
+}
+
+/// Reads the store in `dir`, or begins one. Blocks.
+pub(crate) fn load(
+    host: &Host,
+    dir: PathBuf,
+    tagger: &Tagger,
+    limits: &Limits,
+) -> Result<Loaded, StoreError> {
+    let folder = Folder::open(host.disk().clone(), dir)?;
+    let names = folder.names()?;
+    let snapshot = names.snapshots.last().copied();
+    let memory = match snapshot {
+        Some(revision) => snapshot::read(&folder, revision, tagger)?,
+        None => Memory::new(FIRST_REVISION),
+    };
+    let firsts = firsts_needed(&folder, &names, snapshot)?;
+    let base = memory.revision;
+    let mut replay = Replay { host, folder: &folder, tagger, limits, base, next: 0, memory };
+    let (full, last) = replay.segments(&firsts)?;
+    let memory = replay.memory;
+    let failed = |failure: Failure| failure.to_error(&folder.dir);
+    tidy(&folder, &names, &firsts, snapshot).map_err(failed)?;
+    let (chance, next) = (host.chance().fork(), memory.revision + 1);
+    let open = match last {
+        Some(read) => reopen(&folder, read)?,
+        None => begin(&folder, &chance, next).map_err(failed)?,
+    };
+    let log = Log::new(folder, chance, limits.segment_bytes, next, full, open);
+    Ok(Loaded { memory, log, snapshot })
+}
+
+/// The segments that hold something after the snapshot, and the last one always; refuses when there is a gap before them.
+fn firsts_needed(
+    folder: &Folder,
+    names: &Names,
+    snapshot: Option<Revision>,
+) -> Result<Vec<Revision>, StoreError> {
+    let next = snapshot.unwrap_or(FIRST_REVISION) + 1;
+    let covered = names.logs.iter().skip(1).take_while(|first| **first <= next).count();
+    let needed = names.logs[covered.min(names.logs.len())..].to_vec();
+    let missing = match (needed.first(), snapshot) {
+        (Some(first), _) if *first > next => Some(log_name(next)),
+        (None, Some(_)) => Some(log_name(next)),
+        _ => None,
+    };
+    match missing {
+        Some(name) => {
+            let what = "a part of the log that should begin here is missing".into();
+            Err(StoreError::Damaged { path: folder.path(&name), at: 0, what })
+        }
+        None => Ok(needed),
+    }
+}
+
+/// Begins the log of a new store, and makes the folder's own name durable.
+fn begin(folder: &Folder, chance: &host::Chance, first: Revision) -> Result<OpenSegment, Failure> {
+    if let Some(parent) = folder.dir.parent() {
+        folder.disk.sync_dir(parent).map_err(|error| Failure::disk(parent, error))?;
+    }
+    OpenSegment::create(folder, chance, first)
+}
+
+/// Cuts a torn end off the last segment and opens it for appending.
+fn reopen(folder: &Folder, read: SegmentRead) -> Result<OpenSegment, StoreError> {
+    let failed = |source| Failure::of(&read.path, source).to_error(&folder.dir);
+    if read.len < read.file_len {
+        tracing::warn!(path = %read.path.display(), at = read.len, bytes = read.file_len - read.len, "cut a torn last write");
+        folder.disk.truncate(&read.path, read.len).map_err(failed)?;
+    }
+    let file = folder.disk.append(&read.path).map_err(failed)?;
+    Ok(OpenSegment { path: read.path.clone(), marker: read.marker, len: read.len, file })
+}
+
+/// Removes what an interruption left: unfinished files, segments under the snapshot, older snapshots.
+fn tidy(
+    folder: &Folder,
+    names: &Names,
+    needed: &[Revision],
+    snapshot: Option<Revision>,
+) -> Result<(), Failure> {
+    let logs = names.logs.iter().filter(|first| !needed.contains(first)).map(|first| log_name(*first));
+    let snapshots = names.snapshots.iter().filter(|revision| Some(**revision) != snapshot);
+    let snapshots = snapshots.map(|revision| snapshot_name(*revision));
+    for name in names.unfinished.iter().cloned().chain(logs).chain(snapshots) {
+        folder.remove_if_there(&folder.path(&name))?;
+    }
+    Ok(())
+}
+
+/// What was read of a segment.
+struct SegmentRead {
+    path: PathBuf,
+    marker: u32,
+    /// Bytes that are sound.
+    len: u64,
+    file_len: u64,
+}
+
+struct Replay<'a> {
+    host: &'a Host,
+    folder: &'a Folder,
+    tagger: &'a Tagger,
+    limits: &'a Limits,
+    /// The revision of the snapshot: what is not after it is in the memory already.
+    base: Revision,
+    /// The revision that must come next in the log; 0 before the first segment.
+    next: Revision,
+    memory: Memory,
+}
+
+/// Where in a file something is wrong, and what.
+struct Flaw(usize, &'static str);
+
+impl Replay<'_> {
+    /// Takes in the segments in order; returns the full ones and the last.
+    fn segments(
+        &mut self,
+        firsts: &[Revision],
+    ) -> Result<(VecDeque<Segment>, Option<SegmentRead>), StoreError> {
+        let Some((last, before)) = firsts.split_last() else { return Ok((VecDeque::new(), None)) };
+        let mut full = VecDeque::new();
+        for first in before {
+            let read = self.segment(*first, false)?;
+            full.push_back(Segment { path: read.path, last: self.next - 1, len: read.len });
+        }
+        let read = self.segment(*last, true)?;
+        if self.next <= self.memory.revision {
+            let what = "the log ends before the snapshot".into();
+            return Err(StoreError::Damaged { path: read.path, at: read.len, what });
+        }
+        Ok((full, Some(read)))
+    }
+
+    fn segment(&mut self, first: Revision, is_last: bool) -> Result<SegmentRead, StoreError> {
+        let path = self.folder.path(&log_name(first));
+        let bytes = self.folder.disk.read(&path).map_err(|source| self.folder.unreadable(&path, source))?;
+        let read = self.frames(&bytes, first, is_last);
+        let (marker, len) = read.map_err(|Flaw(at, what)| StoreError::Damaged {
+            path: path.clone(),
+            at: at as u64,
+            what: what.into(),
+        })?;
+        Ok(SegmentRead { path, marker, len: len as u64, file_len: bytes.len() as u64 })
+    }
+
+    /// Takes in the frames of a segment; returns its marker and where the sound frames end.
+    fn frames(&mut self, bytes: &[u8], first: Revision, is_last: bool) -> Result<(u32, usize), Flaw> {
+        let header = Header::decode(bytes, Kind::Log).map_err(|what| Flaw(0, what))?;
+        if header.revision != first {
+            return Err(Flaw(0, "the name tells another revision than the header"));
+        }
+        if self.next != 0 && self.next != first {
+            return Err(Flaw(0, "the segment before this one is missing or ends elsewhere"));
+        }
+        self.next = first;
+        let mut at = HEADER_LEN;
+        while at < bytes.len() {
+            let Some(payload) = frame::open(&bytes[at..], header.marker) else {
+                check_torn(bytes, at, header.marker, is_last)?;
+                break;
+            };
+            self.batch(payload).map_err(|what| Flaw(at, what))?;
+            at += FRAME_HEAD + payload.len();
+        }
+        Ok((header.marker, at))
+    }
+
+    fn batch(&mut self, payload: &[u8]) -> Result<(), &'static str> {
+        let batch = BatchRead::decode(payload).ok_or("the batch is cut short")?;
+        let head = batch.head;
+        if head.first != self.next {
+            return Err("a batch is missing before this one");
+        }
+        let (events, last) = batch.events(&self.memory, self.base, self.tagger)?;
+        self.next = last + 1;
+        if !events.is_empty() {
+            let at = moment_of(self.host, head);
+            // No bell has a listener yet.
+            drop(self.memory.apply(events, at, self.limits));
+        }
+        Ok(())
+    }
+}
+
+/// Whether what is wrong at `at` can be a write that the power cut short: nothing sound may follow it.
+fn check_torn(bytes: &[u8], at: usize, marker: u32, is_last: bool) -> Result<(), Flaw> {
+    if !is_last {
+        return Err(Flaw(at, "the checksum is wrong, and a later segment follows"));
+    }
+    match frame::find(&bytes[at + 1..], marker) {
+        Some(_) => Err(Flaw(at, "the checksum is wrong, and sound writes follow")),
+        None => Ok(()),
+    }
+}
+
+/// When a batch was written, on the clock that counts its age.
+fn moment_of(host: &Host, head: BatchHead) -> Moment {
+    let now = u64::try_from(host.now().as_millisecond()).unwrap_or(0);
+    let age = Duration::from_millis(now.saturating_sub(head.millis));
+    Moment(host.moment().0.saturating_sub(age))
+}
