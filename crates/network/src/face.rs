@@ -118,3 +118,29 @@ pub enum NetworkError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
+
+impl Protocol {
+    /// Its number in a packet's header.
+    pub fn number(self) -> u8 {
+        match self {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+            Protocol::Sctp => 132,
+        }
+    }
+
+    /// The protocol of that number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
+            .into_iter()
+            .find(|protocol| protocol.number() == number)
+    }
+}
+
+/// An error of the kernel, or of the way to it, with what was being done.
+pub(crate) fn failed<E>(doing: impl Into<String>) -> impl FnOnce(E) -> NetworkError
+where
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    move |error| NetworkError::Kernel { doing: doing.into(), source: error.into() }
+}

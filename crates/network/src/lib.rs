@@ -1,7 +1,20 @@
 //! Pod interfaces and routes, Services as packet rules, names.
 //!
-//! [`Network`] is the one face; the real one speaks netlink, the simulator has its own.
+//! [`Network`] is the one face; the real one, [`KernelNetwork`], speaks netlink, the simulator has its own.
+//! [`links::Lan`] makes several nodes of one machine, [`names`] answers the cluster's names, [`preflight`] says what
+//! the machine lacks.
 
+mod cidr;
 mod face;
+mod kernel;
+pub mod links;
+mod preflight;
+mod services;
+mod wire;
 
+pub use cidr::{Cidr, NotACidr};
 pub use face::*;
+pub use kernel::{KernelNetwork, Settings};
+pub use preflight::{Lack, preflight};
+
+pub(crate) use face::failed;

@@ -1,0 +1,210 @@
+//! The network of one node, in the kernel: routed veth pairs, packet rules, routes to other nodes.
+//!
+//! Everything is named by the cluster's prefix and found again by it: a restarted agent opens what is there. It
+//! lives in the network namespace of the process that opens it.
+
+mod addresses;
+mod attach;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use host::Host;
+
+use crate::links::{Links, Route, Steps, route_metric};
+use crate::services::{Packets, Place};
+use crate::{Cidr, Network, NetworkError, NodeRoute, PodNetwork, ServiceRules, failed};
+use addresses::Addresses;
+pub(crate) use addresses::pod_addresses;
+
+/// The largest packet where the way out says nothing else.
+const MTU_DEFAULT: u32 = 1500;
+
+/// Where a node is in its cluster, and what its things are called.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The node's folder; the network remembers its pods in `run/network` under it.
+    pub data_dir: PathBuf,
+    /// The short name of the cluster, see [`crate::links::prefix_of`].
+    pub name_prefix: String,
+    /// The range this node's pods get their addresses from.
+    pub pod_cidr: Cidr,
+    /// The range of all pods of the cluster.
+    pub cluster_cidr: Cidr,
+    /// The range of the Services' virtual addresses.
+    pub service_cidr: Cidr,
+    /// The node's own address, by which other nodes reach it.
+    pub node_ip: Ipv4Addr,
+    /// The largest packet of pods; `None` takes that of the way out.
+    pub mtu: Option<u32>,
+}
+
+/// The kernel's network. Dropping it leaves everything in place.
+pub struct KernelNetwork {
+    host: Host,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: Settings,
+    mtu: u32,
+    /// The node's address, if it is one of this namespace: the kernel refuses others as a source.
+    node_source: Option<Ipv4Addr>,
+    /// Who has which address; held for one allocation or the writing of its file.
+    addresses: Mutex<Addresses>,
+    /// The links of the node's namespace; held for one pod's exchange with the kernel.
+    links: Mutex<Links>,
+    /// The packet rules; held while one change is carried out, so that changes come one after another.
+    packets: Mutex<Packets>,
+}
+
+impl KernelNetwork {
+    /// Opens the node's network in the calling process's namespace: finds the pods that are there, lets packets be
+    /// forwarded, and makes the table of rules (as it was left, until [`Network::serve`] is called).
+    pub async fn open(host: Host, settings: Settings) -> Result<Self, NetworkError> {
+        let disk = host.disk().clone();
+        let inner = host.blocking(move || Inner::open(disk, settings)).await?;
+        Ok(Self { host, inner: Arc::new(inner) })
+    }
+
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> T + Send + 'static) -> T {
+        let inner = self.inner.clone();
+        self.host.blocking(move || work(&inner)).await
+    }
+}
+
+#[async_trait]
+impl Network for KernelNetwork {
+    async fn attach(&self, pod: PodNetwork) -> Result<Vec<IpAddr>, NetworkError> {
+        self.run(move |inner| inner.attach(&pod)).await
+    }
+
+    async fn detach(&self, pod_uid: &str) -> Result<(), NetworkError> {
+        let uid = pod_uid.to_owned();
+        self.run(move |inner| inner.detach(&uid)).await
+    }
+
+    async fn attached(&self) -> Result<Vec<(String, Vec<IpAddr>)>, NetworkError> {
+        self.run(Inner::attached).await
+    }
+
+    async fn serve(&self, rules: ServiceRules) -> Result<(), NetworkError> {
+        self.run(move |inner| inner.packets().serve(rules)).await
+    }
+
+    async fn route(&self, routes: Vec<NodeRoute>) -> Result<(), NetworkError> {
+        self.run(move |inner| inner.route(&routes)).await
+    }
+}
+
+impl Inner {
+    fn open(disk: Arc<dyn host::Disk>, settings: Settings) -> Result<Self, NetworkError> {
+        let links = Links::open().map_err(failed("open a netlink socket"))?;
+        links.raise_loopback()?;
+        let mtu = match settings.mtu {
+            Some(mtu) => mtu,
+            None => way_out_mtu(&links)?,
+        };
+        let mut addresses = Addresses::open(disk, &settings)?;
+        attach::forget_lost(&links, &settings, &mut addresses)?;
+        let mut packets = Packets::open(place(&settings))?;
+        packets.set_host_ports(addresses.host_ports())?;
+        let node_ip = settings.node_ip;
+        let node_source = links.addresses()?.iter().any(|(_, here)| *here == node_ip).then_some(node_ip);
+        let inner = Self {
+            settings,
+            mtu,
+            node_source,
+            addresses: Mutex::new(addresses),
+            links: Mutex::new(links),
+            packets: Mutex::new(packets),
+        };
+        inner.route_services()?;
+        Ok(inner)
+    }
+
+    /// Makes the node's own packets to virtual addresses leave with the node's address, also where there is no
+    /// default route. They never travel this route: they are translated first, or refused.
+    fn route_services(&self) -> Result<(), NetworkError> {
+        const LOOPBACK: u32 = 1;
+        let mut steps = Steps::default();
+        steps.route(&Route {
+            to: self.settings.service_cidr,
+            via: None,
+            link: LOOPBACK,
+            source: self.node_source,
+            metric: self.metric(),
+            mtu: self.mtu,
+        });
+        self.links().carry_out(steps)
+    }
+
+    fn route(&self, wanted: &[NodeRoute]) -> Result<(), NetworkError> {
+        let metric = self.metric();
+        let wanted: Vec<Route> =
+            wanted.iter().map(|route| kernel_route(route, metric)).collect::<Result<_, _>>()?;
+        let links = self.links();
+        let here = links.routes()?;
+        let here = here
+            .iter()
+            .filter(|route| route.metric == metric && route.via.is_some() && route.to.prefix() > 0);
+        let steps = routes_difference(&here.cloned().collect::<Vec<_>>(), &wanted);
+        links.carry_out(steps)
+    }
+
+    fn metric(&self) -> u32 {
+        route_metric(&self.settings.name_prefix)
+    }
+
+    fn addresses(&self) -> MutexGuard<'_, Addresses> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn links(&self) -> MutexGuard<'_, Links> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn packets(&self) -> MutexGuard<'_, Packets> {
+        self.packets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What turns the routes that are here into those wanted.
+fn routes_difference(here: &[Route], wanted: &[Route]) -> Steps {
+    let same = |a: &Route, b: &Route| a.to == b.to && a.via == b.via;
+    let mut steps = Steps::default();
+    for route in here.iter().filter(|route| !wanted.iter().any(|other| other.to == route.to)) {
+        steps.remove_route(route);
+    }
+    for route in wanted.iter().filter(|route| !here.iter().any(|other| same(other, route))) {
+        steps.route(route);
+    }
+    steps
+}
+
+fn kernel_route(route: &NodeRoute, metric: u32) -> Result<Route, NetworkError> {
+    let doing = || format!("route to node {}", route.node);
+    let to = route.pod_cidr.parse::<Cidr>().map_err(failed(doing()))?;
+    let IpAddr::V4(via) = route.via else {
+        return Err(failed(doing())(format!("{} is no IPv4 address", route.via)));
+    };
+    Ok(Route { to, via: Some(via), link: 0, source: None, metric, mtu: 0 })
+}
+
+fn way_out_mtu(links: &Links) -> Result<u32, NetworkError> {
+    let Some(out) = links.default_link()? else { return Ok(MTU_DEFAULT) };
+    let found = links.list()?.into_iter().find(|link| link.index == out);
+    Ok(found.map_or(MTU_DEFAULT, |link| link.mtu).min(MTU_DEFAULT))
+}
+
+fn place(settings: &Settings) -> Place {
+    Place {
+        table: format!("kintsugi-{}", settings.name_prefix),
+        pods: settings.pod_cidr,
+        cluster: settings.cluster_cidr,
+        services: settings.service_cidr,
+        node: settings.node_ip,
+    }
+}

@@ -1,0 +1,154 @@
+//! Services as packet rules: decided in `program` and `difference`, carried out here.
+//!
+//! [`Packets`] owns a cluster's table in the kernel. It promises that a change is whole or not at all, that it is
+//! found from what was applied last, and that what the kernel refuses is written anew from nothing.
+
+mod difference;
+pub(crate) mod outside;
+mod program;
+mod rule;
+pub(crate) mod table;
+mod tracked;
+mod transaction;
+pub(crate) mod trial;
+
+use std::net::Ipv4Addr;
+
+use difference::{Change, Served, difference, host_port, normal};
+use transaction::Transaction;
+
+use crate::wire::Socket;
+use crate::{Cidr, HostPort, NetworkError, ServicePort, ServiceRules, failed};
+
+/// Where the rules are and which ranges they tell apart.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// The table's name.
+    pub table: String,
+    /// The range of this node's pods.
+    pub pods: Cidr,
+    /// The range of all pods.
+    pub cluster: Cidr,
+    /// The range of virtual addresses.
+    pub services: Cidr,
+    /// The node's address.
+    pub node: Ipv4Addr,
+}
+
+/// The packet rules of one cluster on one node.
+pub(crate) struct Packets {
+    place: Place,
+    socket: Socket,
+    comment: String,
+    /// What the kernel has; `None` when that is not known and all has to be written.
+    served: Option<Served>,
+    /// Whether `serve` was called: until then what an earlier process left keeps serving.
+    is_told: bool,
+    host_ports: Vec<ServicePort>,
+}
+
+impl Packets {
+    /// Makes the table's fixed part. What an earlier process filled in stays and serves on.
+    pub fn open(place: Place) -> Result<Self, NetworkError> {
+        let socket = Socket::netfilter().map_err(failed("open a netlink socket"))?;
+        let is_fresh = !table::tables(&socket)?.iter().any(|(name, _)| *name == place.table);
+        let comment = table::forward(&socket, &place.table)?;
+        let mut packets =
+            Self { place, socket, comment, served: None, is_told: false, host_ports: Vec::new() };
+        let is_kept = packets.transact(|packets, transaction| {
+            table::write_fixed(transaction, &packets.place, &packets.comment);
+        });
+        if is_kept.is_err() {
+            // The table is another version's.
+            packets.transact(|packets, transaction| packets.write_anew(transaction))?;
+        }
+        if is_fresh || is_kept.is_err() {
+            packets.served = Some(Served::default());
+        }
+        Ok(packets)
+    }
+
+    /// Makes the rules be these and those of the host ports.
+    pub fn serve(&mut self, rules: ServiceRules) -> Result<(), NetworkError> {
+        self.is_told = true;
+        let mut ports = rules.ports;
+        ports.extend(self.host_ports.iter().cloned());
+        self.apply(normal(ports))
+    }
+
+    /// Makes the host ports be these: the pod's uid, its address, the port.
+    pub fn set_host_ports(&mut self, ports: Vec<(String, Ipv4Addr, HostPort)>) -> Result<(), NetworkError> {
+        self.host_ports = ports.iter().map(|(uid, pod, port)| host_port(uid, *pod, port)).collect();
+        if self.served.is_none() && !self.is_told {
+            // What was left has them, or the first `serve` will.
+            return Ok(());
+        }
+        let served = self.served.as_ref().map(|served| served.ports.clone()).unwrap_or_default();
+        let mut ports: Vec<_> = served.into_iter().filter(|port| !port.name.starts_with('~')).collect();
+        ports.extend(self.host_ports.iter().cloned());
+        self.apply(normal(ports))
+    }
+
+    fn apply(&mut self, ports: Vec<ServicePort>) -> Result<(), NetworkError> {
+        let Some(served) = &self.served else { return self.write_all(ports) };
+        let (change, manners) = difference(served, &ports, self.place.services);
+        if !change.is_empty() {
+            let changed = self.transact(|packets, transaction| {
+                table::write_change(transaction, &packets.place, &change);
+            });
+            if let Err(error) = changed {
+                tracing::warn!(%error, "packet rules are not as they were left: writing them anew");
+                return self.write_all(ports);
+            }
+            self.forget_connections(&change, false);
+        }
+        self.served = Some(Served { ports, manners });
+        Ok(())
+    }
+
+    /// Writes everything: over what is there, so that clients stay where they are; or else from nothing.
+    fn write_all(&mut self, ports: Vec<ServicePort>) -> Result<(), NetworkError> {
+        self.served = None;
+        let (change, manners) = difference(&Served::default(), &ports, self.place.services);
+        let chains = table::filled_chains(&self.socket, &self.place.table)?;
+        let over = self.transact(|packets, transaction| {
+            table::write_fixed(transaction, &packets.place, &packets.comment);
+            table::write_empty(transaction, &chains);
+            table::write_change(transaction, &packets.place, &change);
+        });
+        if let Err(error) = over {
+            tracing::warn!(%error, "packet rules cannot be overwritten: removing them first");
+            self.transact(|packets, transaction| {
+                packets.write_anew(transaction);
+                table::write_change(transaction, &packets.place, &change);
+            })?;
+        }
+        self.forget_connections(&change, true);
+        self.served = Some(Served { ports, manners });
+        Ok(())
+    }
+
+    fn write_anew(&self, transaction: &mut Transaction<'_>) {
+        transaction.table(&self.comment);
+        transaction.remove_table();
+        table::write_fixed(transaction, &self.place, &self.comment);
+    }
+
+    fn transact(&self, write: impl FnOnce(&Self, &mut Transaction<'_>)) -> Result<(), NetworkError> {
+        let mut transaction = Transaction::new(&self.place.table);
+        write(self, &mut transaction);
+        transaction.commit(&self.socket)
+    }
+
+    /// UDP has no end of a connection: those that lead to endpoints no longer served are forgotten. The rules are
+    /// right already, so a failure costs a client a timeout and is only told.
+    fn forget_connections(&self, change: &Change, is_all: bool) {
+        if change.udp.is_empty() && !is_all {
+            return;
+        }
+        let services = is_all.then_some(self.place.services);
+        if let Err(error) = tracked::forget(&self.socket, &change.udp, services) {
+            tracing::warn!(%error, "connections to removed endpoints are not forgotten");
+        }
+    }
+}
