@@ -1,0 +1,236 @@
+//! Who manages which fields: `metadata.managedFields`, kept on every write. Pure.
+
+use model::schema::{Schema, Shape};
+use model::{Time, Tree};
+use serde_json::{Value, json};
+
+use super::owned::Fields;
+
+/// Update managers kept apart on one object; the oldest beyond them become one (as upstream's `ancient-changes`).
+const UPDATE_MANAGERS_MAX: usize = 10;
+/// The manager into which the oldest ones are folded.
+const ANCIENT: &str = "ancient-changes";
+/// The longest name of a manager, in bytes (upstream's limit).
+pub const MANAGER_LEN_MAX: usize = 128;
+
+/// Who writes, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manager {
+    /// Its name: `fieldManager`, or what precedes the slash of the user agent.
+    pub name: String,
+    /// Whether it applies (server-side apply) or updates.
+    pub applies: bool,
+    /// The version in which it writes.
+    pub api_version: String,
+    /// The part through which it writes; empty for the object itself.
+    pub part: String,
+}
+
+/// One entry of `managedFields`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Who.
+    pub manager: Manager,
+    /// When it last changed what it owns; as it is written.
+    pub time: Value,
+    /// What it owns.
+    pub fields: Fields,
+}
+
+impl Manager {
+    fn is(&self, other: &Manager) -> bool {
+        self.name == other.name
+            && self.applies == other.applies
+            && self.part == other.part
+            && (self.applies || self.api_version == other.api_version)
+    }
+}
+
+/// Reads the entries of an object.
+pub fn read(object: &Tree) -> Vec<Entry> {
+    let text = |entry: &Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+    let entries = object["metadata"]["managedFields"].as_array().into_iter().flatten();
+    entries
+        .map(|entry| Entry {
+            manager: Manager {
+                name: text(entry, "manager"),
+                applies: entry["operation"] == "Apply",
+                api_version: text(entry, "apiVersion"),
+                part: text(entry, "subresource"),
+            },
+            time: entry["time"].clone(),
+            fields: Fields::from_v1(&entry["fieldsV1"]),
+        })
+        .collect()
+}
+
+/// Writes the entries into an object, appliers first; none leaves no trace.
+pub fn write(object: &mut Tree, entries: &[Entry]) {
+    let (appliers, updaters): (Vec<&Entry>, Vec<&Entry>) =
+        entries.iter().filter(|entry| !entry.fields.is_empty()).partition(|entry| entry.manager.applies);
+    let written: Vec<Value> = appliers.into_iter().chain(updaters).map(Entry::written).collect();
+    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    if written.is_empty() {
+        metadata.remove("managedFields");
+    } else {
+        metadata.insert("managedFields".into(), Value::Array(written));
+    }
+}
+
+impl Entry {
+    fn written(&self) -> Value {
+        let mut entry = json!({
+            "manager": self.manager.name,
+            "operation": if self.manager.applies { "Apply" } else { "Update" },
+            "apiVersion": self.manager.api_version,
+            "fieldsType": "FieldsV1",
+            "fieldsV1": self.fields.to_v1(),
+        });
+        if !self.time.is_null() {
+            entry["time"] = self.time.clone();
+        }
+        if !self.manager.part.is_empty() {
+            entry["subresource"] = json!(self.manager.part);
+        }
+        entry
+    }
+}
+
+/// Notes a write that is no apply: what `new` changes against `old` is the manager's from now on, and nobody else's.
+///
+/// `new` may carry `managedFields` of its own: an empty list (with or without an empty entry) resets them; anything
+/// else that a client sends is ignored in favour of what was.
+pub fn note_update(
+    schema: &Schema,
+    shape: &Shape,
+    old: Option<&Tree>,
+    new: &mut Tree,
+    manager: &Manager,
+    now: Time,
+) {
+    let nothing = json!({});
+    let resets = is_reset(new) && old.is_some();
+    let mut entries = if resets { Vec::new() } else { old.map(read).unwrap_or_default() };
+    let (changed, removed) = Fields::difference(schema, shape, old.unwrap_or(&nothing), new);
+    if !resets {
+        take(&mut entries, manager, changed, &removed, now);
+        fold_oldest(&mut entries);
+    }
+    write(new, &entries);
+}
+
+/// A client empties `managedFields` by sending `[]` or `[{}]` (upstream's rule).
+fn is_reset(object: &Tree) -> bool {
+    object["metadata"]["managedFields"].as_array().is_some_and(|list| match list.as_slice() {
+        [] => true,
+        [only] => only.as_object().is_some_and(serde_json::Map::is_empty),
+        _ => false,
+    })
+}
+
+/// Moves `changed` to `manager`, and takes both from all others.
+fn take(entries: &mut Vec<Entry>, manager: &Manager, changed: Fields, removed: &Fields, now: Time) {
+    for entry in entries.iter_mut() {
+        let mut left = entry.fields.minus(removed);
+        if !entry.manager.is(manager) {
+            left = left.minus(&changed);
+        }
+        entry.fields = left;
+    }
+    if !changed.is_empty() {
+        let stamp = crate::verbs::stamp(now);
+        match entries.iter_mut().find(|entry| entry.manager.is(manager)) {
+            Some(entry) => {
+                entry.fields = std::mem::take(&mut entry.fields).union(&changed);
+                entry.time = stamp;
+            }
+            None => entries.push(Entry { manager: manager.clone(), time: stamp, fields: changed }),
+        }
+    }
+    entries.retain(|entry| !entry.fields.is_empty());
+}
+
+fn fold_oldest(entries: &mut Vec<Entry>) {
+    let updaters = |entries: &[Entry]| entries.iter().filter(|entry| !entry.manager.applies).count();
+    while updaters(entries) > UPDATE_MANAGERS_MAX {
+        let oldest = |entries: &[Entry]| {
+            let named = entries.iter().enumerate().filter(|(_, entry)| !entry.manager.applies);
+            let named = named.filter(|(_, entry)| entry.manager.name != ANCIENT);
+            named
+                .min_by_key(|(_, entry)| entry.time.as_str().unwrap_or_default().to_owned())
+                .map(|(at, _)| at)
+        };
+        let Some(at) = oldest(entries) else { return };
+        let mut folded = entries.remove(at);
+        folded.manager.name = ANCIENT.into();
+        match entries.iter_mut().find(|entry| entry.manager.name == ANCIENT) {
+            Some(entry) => entry.fields = std::mem::take(&mut entry.fields).union(&folded.fields),
+            None => entries.push(folded),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::schema::builtin;
+
+    use super::*;
+
+    fn shape() -> Shape {
+        Shape::Object(builtin().type_named("io.k8s.api.core.v1.ConfigMap").expect("a published type"))
+    }
+
+    fn manager(name: &str) -> Manager {
+        Manager { name: name.into(), applies: false, api_version: "v1".into(), part: String::new() }
+    }
+
+    fn at(second: i64) -> Time {
+        Time::from_second(second).expect("in range")
+    }
+
+    fn owned(object: &Tree) -> Vec<(String, Vec<String>)> {
+        read(object).into_iter().map(|entry| (entry.manager.name, entry.fields.paths())).collect()
+    }
+
+    #[test]
+    fn a_writer_owns_what_it_changes_and_others_lose_it() {
+        let mut first = json!({"metadata": {"name": "a"}, "data": {"x": "1", "y": "1"}});
+        note_update(builtin(), &shape(), None, &mut first, &manager("ann"), at(1));
+        let mut second = first.clone();
+        second["data"] = json!({"x": "2", "z": "1"});
+        note_update(builtin(), &shape(), Some(&first), &mut second, &manager("bob"), at(2));
+        assert_eq!(owned(&first), [("ann".into(), vec![".data.x".into(), ".data.y".into()])]);
+        assert_eq!(owned(&second), [("bob".to_owned(), vec![".data.x".to_owned(), ".data.z".to_owned()])]);
+    }
+
+    #[test]
+    fn an_empty_list_resets_and_an_unchanged_write_changes_nothing() {
+        let mut first = json!({"metadata": {"name": "a"}, "data": {"x": "1"}});
+        note_update(builtin(), &shape(), None, &mut first, &manager("ann"), at(1));
+        let mut same = first.clone();
+        note_update(builtin(), &shape(), Some(&first), &mut same, &manager("bob"), at(2));
+        assert_eq!(same, first);
+        same["metadata"]["managedFields"] = json!([]);
+        note_update(builtin(), &shape(), Some(&first), &mut same, &manager("bob"), at(2));
+        assert!(same["metadata"].get("managedFields").is_none());
+    }
+
+    #[test]
+    fn old_writers_are_folded_into_one() {
+        let mut object = json!({"metadata": {"name": "a"}, "data": {}});
+        for writer in 0..15 {
+            let old = object.clone();
+            object["data"][format!("k{writer:02}")] = json!("1");
+            note_update(
+                builtin(),
+                &shape(),
+                Some(&old),
+                &mut object,
+                &manager(&format!("w{writer}")),
+                at(writer),
+            );
+        }
+        let names: Vec<String> = owned(&object).into_iter().map(|(name, _)| name).collect();
+        assert_eq!((names.len(), names.iter().filter(|name| *name == ANCIENT).count()), (10, 1));
+    }
+}

@@ -1,0 +1,290 @@
+//! The story: five faults, what was done about each, and how long it took.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use client::{Client, Deletion, PatchKind};
+use host::Host;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use model::{Key, Precondition, Tree, kinds};
+use runtime::{ContainerRef, Runtime};
+use serde_json::json;
+
+use super::load::{Answer, Load, get, parse, post};
+use super::pods::{NAMESPACE, Pods, address, container, is_ready, name, ready, restarts, waiting_reason};
+
+/// The port on which the demo's web server listens in its pods.
+const PORT: u16 = 8080;
+/// The pause between two looks at what a single pod answers.
+const GLANCE: Duration = Duration::from_millis(1);
+/// How long a single pod may take to answer again.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
+/// How often the crash-looping container fails before it is mended: once more than restarts come at once.
+const CRASHES: i32 = 4;
+/// SIGKILL, as the runtime takes it.
+const SIGKILL: i32 = 9;
+
+/// One row of the table: a fault and its mending.
+#[derive(Debug)]
+pub struct Row {
+    /// What broke.
+    pub broke: &'static str,
+    /// What was done.
+    pub done: String,
+    /// From the fault to the first sign of it in the API.
+    pub detected: Duration,
+    /// From the fault to everything well again.
+    pub recovered: Duration,
+    /// Requests that failed meanwhile, of how many.
+    pub failed: (u64, u64),
+}
+
+/// Where the story plays.
+pub struct Stage {
+    /// Speaks to the API over https, as any user would.
+    pub client: Client,
+    /// Time.
+    pub host: Host,
+    /// Kills containers behind the cluster's back.
+    pub runtime: Arc<dyn Runtime>,
+    /// The image of the web server.
+    pub image: String,
+    /// The requests that run all the while.
+    load: Option<Load>,
+    pods: Option<Pods>,
+}
+
+impl Stage {
+    /// An empty stage.
+    pub fn new(client: Client, host: Host, runtime: Arc<dyn Runtime>, image: String) -> Self {
+        Self { client, host, runtime, image, load: None, pods: None }
+    }
+
+    /// Sets up a Deployment of three behind a Service, and starts the requests. Gives the time until all were Ready.
+    pub async fn set_up(&mut self) -> Result<Duration> {
+        let began = Instant::now();
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+            "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": PORT}]},
+        });
+        let service: Service = self.client.create(&kinds::SERVICE, NAMESPACE, &service).await?.view()?;
+        let args = json!([PORT.to_string()]);
+        self.client
+            .create(&kinds::DEPLOYMENT, NAMESPACE, &deployment("web", 3, &self.image, args, true))
+            .await?;
+        let mut pods = Pods::follow(&self.client, &self.host, "app=web").await?;
+        pods.until("three Ready pods", |pods| (ready(pods).len() == 3).then_some(())).await?;
+        let took = began.elapsed();
+        let ip = service.spec.and_then(|spec| spec.cluster_ip).context("the Service has no address")?;
+        let target = SocketAddr::new(ip.parse()?, 80);
+        self.first_answer(target).await?;
+        self.load = Some(Load::start(&self.host, target));
+        self.pods = Some(pods);
+        Ok(took)
+    }
+
+    /// A container's process is killed with SIGKILL; its replacement answers.
+    pub async fn kill_container(&mut self) -> Result<Row> {
+        let pod = self.some_pod().await?;
+        let target = SocketAddr::new(address(&pod).context("a Ready pod has an address")?, PORT);
+        let before = self.answer(target).await?;
+        let container = reference(&pod)?;
+        let (count, began) = (self.counts()?, Instant::now());
+        self.runtime.signal(&container, SIGKILL).await?;
+        self.answer_unlike(target, &before).await?;
+        let recovered = began.elapsed();
+        let restarted = restarts(&pod) + 1;
+        let seen = name(&pod).to_owned();
+        self.pods()?
+            .until("the restart in the pod's status", |pods| {
+                pods.get(&seen).filter(|pod| restarts(pod) >= restarted).map(|_| ())
+            })
+            .await?;
+        let detected = began.elapsed().min(recovered);
+        self.all_ready().await?;
+        Ok(self.row("a container killed (SIGKILL)", "restarted in place".into(), detected, recovered, count))
+    }
+
+    /// A pod is deleted; its replacement is Ready.
+    pub async fn delete_pod(&mut self) -> Result<Row> {
+        let pod = self.some_pod().await?;
+        let gone = name(&pod).to_owned();
+        let known: Vec<String> =
+            self.pods()?.until("the pods", |pods| Some(pods.keys().cloned().collect())).await?;
+        let (count, began) = (self.counts()?, Instant::now());
+        self.client.delete(&Key::new(&kinds::POD, NAMESPACE, &gone), &Deletion::default()).await?;
+        let replacement = self
+            .pods()?
+            .until("a replacement", |pods| pods.keys().find(|name| !known.contains(name)).cloned())
+            .await?;
+        let detected = began.elapsed();
+        self.pods()?
+            .until("the replacement to be Ready", |pods| {
+                pods.get(&replacement).filter(|pod| is_ready(pod)).map(|_| ())
+            })
+            .await?;
+        let recovered = began.elapsed();
+        Ok(self.row("a pod deleted", "replaced".into(), detected, recovered, count))
+    }
+
+    /// A pod's readiness probe begins to fail; the last request has reached it; then it returns.
+    pub async fn fail_readiness(&mut self) -> Result<Row> {
+        let pod = self.some_pod().await?;
+        let target = SocketAddr::new(address(&pod).context("a Ready pod has an address")?, PORT);
+        let sick = name(&pod).to_owned();
+        let (count, began) = (self.counts()?, Instant::now());
+        anyhow::ensure!(post(target, "/unready").await, "the pod did not take the order to be unready");
+        self.pods()?
+            .until("the pod to be unready", |pods| pods.get(&sick).filter(|pod| !is_ready(pod)).map(|_| ()))
+            .await?;
+        let detected = began.elapsed();
+        // Long enough for a request on its way to show up.
+        self.host.sleep(Duration::from_millis(500)).await;
+        let last = self.load.as_ref().and_then(|load| load.last_answer_of(&sick));
+        let recovered = last.map_or(Duration::ZERO, |at| at.saturating_duration_since(began));
+        anyhow::ensure!(post(target, "/ready").await, "the pod did not take the order to be ready");
+        self.all_ready().await?;
+        let done = "taken out of the Service, and back".into();
+        Ok(self.row("a readiness probe failing", done, detected, recovered, count))
+    }
+
+    /// A container that crashes again and again is held back, seen as CrashLoopBackOff, and mended by its owner.
+    pub async fn crash_loop(&mut self) -> Result<Row> {
+        let began = Instant::now();
+        let count = self.counts()?;
+        let broken = deployment("crasher", 1, &self.image, json!(["crash"]), false);
+        self.client.create(&kinds::DEPLOYMENT, NAMESPACE, &broken).await?;
+        let mut pods = Pods::follow(&self.client, &self.host, "app=crasher").await?;
+        pods.until("CrashLoopBackOff", |pods| {
+            pods.values().find(|pod| waiting_reason(pod) == Some("CrashLoopBackOff")).map(|_| ())
+        })
+        .await?;
+        let detected = began.elapsed();
+        let crashes = pods
+            .until("more crashes", |pods| pods.values().map(restarts).find(|&count| count >= CRASHES))
+            .await?;
+        let mended = Instant::now();
+        let patch = json!({"spec": {"template": {"spec": {"containers": [{"name": "web", "args": [PORT.to_string()]}]}}}});
+        let key = Key::new(&kinds::DEPLOYMENT, NAMESPACE, "crasher");
+        self.client.patch(&key, "", PatchKind::Strategic, &patch, &Precondition::default()).await?;
+        pods.until("the mended pod to be Ready", |pods| {
+            (ready(pods).len() == 1 && pods.len() == 1).then_some(())
+        })
+        .await?;
+        let done = format!("held back after {crashes} crashes, rolled forward once corrected");
+        Ok(self.row("a container crash-looping", done, detected, mended.elapsed(), count))
+    }
+
+    /// A pod's liveness probe begins to fail; its container is restarted.
+    pub async fn fail_liveness(&mut self) -> Result<Row> {
+        let pod = self.some_pod().await?;
+        let target = SocketAddr::new(address(&pod).context("a Ready pod has an address")?, PORT);
+        let before = self.answer(target).await?;
+        let sick = name(&pod).to_owned();
+        let restarted = restarts(&pod) + 1;
+        let (count, began) = (self.counts()?, Instant::now());
+        anyhow::ensure!(post(target, "/sick").await, "the pod did not take the order to be sick");
+        self.answer_unlike(target, &before).await?;
+        let recovered = began.elapsed();
+        self.pods()?
+            .until("the restart in the pod's status", |pods| {
+                pods.get(&sick).filter(|pod| restarts(pod) >= restarted).map(|_| ())
+            })
+            .await?;
+        let detected = began.elapsed().min(recovered);
+        self.all_ready().await?;
+        Ok(self.row("a liveness probe failing", "container restarted".into(), detected, recovered, count))
+    }
+
+    fn row(
+        &self,
+        broke: &'static str,
+        done: String,
+        detected: Duration,
+        recovered: Duration,
+        (sent, failed): (u64, u64),
+    ) -> Row {
+        let (sent_now, failed_now) = self.load.as_ref().map_or((0, 0), Load::counts);
+        Row { broke, done, detected, recovered, failed: (failed_now - failed, sent_now - sent) }
+    }
+
+    fn counts(&self) -> Result<(u64, u64)> {
+        Ok(self.load.as_ref().context("no requests run")?.counts())
+    }
+
+    fn pods(&mut self) -> Result<&mut Pods> {
+        self.pods.as_mut().context("the pods are not watched")
+    }
+
+    async fn all_ready(&mut self) -> Result<()> {
+        self.pods()?.until("three Ready pods", |pods| (ready(pods).len() == 3).then_some(())).await
+    }
+
+    async fn some_pod(&mut self) -> Result<Pod> {
+        self.pods()?
+            .until("three Ready pods", |pods| match ready(pods).as_slice() {
+                [first, _, _] => Some((*first).clone()),
+                _ => None,
+            })
+            .await
+    }
+
+    async fn answer(&self, target: SocketAddr) -> Result<Answer> {
+        let body = get(target, "/").await.with_context(|| format!("{target} does not answer"))?;
+        parse(&body).with_context(|| format!("{target} answers {body:?}"))
+    }
+
+    async fn first_answer(&self, target: SocketAddr) -> Result<()> {
+        let until = self.host.moment().plus(ANSWER_PATIENCE);
+        while self.host.moment() < until {
+            if self.answer(target).await.is_ok() {
+                return Ok(());
+            }
+            self.host.sleep(GLANCE).await;
+        }
+        bail!("the Service at {target} does not answer")
+    }
+
+    async fn answer_unlike(&self, target: SocketAddr, before: &Answer) -> Result<()> {
+        let until = self.host.moment().plus(ANSWER_PATIENCE);
+        while self.host.moment() < until {
+            match self.answer(target).await {
+                Ok(answer) if answer != *before => return Ok(()),
+                _ => self.host.sleep(GLANCE).await,
+            }
+        }
+        bail!("no other process answers at {target}")
+    }
+}
+
+fn reference(pod: &Pod) -> Result<ContainerRef> {
+    let id = container(pod)
+        .and_then(|status| status.container_id.as_deref())
+        .context("the container has no id")?;
+    let id = id.rsplit('/').next().unwrap_or(id).to_owned();
+    Ok(ContainerRef { pod_uid: pod.metadata.uid.clone().unwrap_or_default(), id })
+}
+
+fn deployment(name: &str, replicas: u32, image: &str, args: Tree, probes: bool) -> Tree {
+    let probe = |path: &str, threshold: u32| json!({"httpGet": {"path": path, "port": PORT}, "periodSeconds": 1, "failureThreshold": threshold});
+    let mut web = json!({
+        "name": "web", "image": image, "args": args, "imagePullPolicy": "IfNotPresent",
+        "ports": [{"containerPort": PORT}],
+    });
+    if probes {
+        web["readinessProbe"] = probe("/readyz", 1);
+        web["livenessProbe"] = probe("/healthz", 1);
+    }
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas, "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {"terminationGracePeriodSeconds": 1, "containers": [web]},
+            },
+        },
+    })
+}
