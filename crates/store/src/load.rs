@@ -39,14 +39,15 @@ pub(crate) fn load(
     };
     let firsts = firsts_needed(&folder, &names, snapshot)?;
     let base = memory.revision;
-    let mut replay = Replay { host, folder: &folder, tagger, limits, base, next: 0, memory };
+    let mut replay =
+        Replay { host, folder: &folder, tagger, limits, base, next: 0, has_ended_well: true, memory };
     let (full, last) = replay.segments(&firsts)?;
     let memory = replay.memory;
     let failed = |failure: Failure| failure.to_error(&folder.dir);
     tidy(&folder, &names, &firsts, snapshot).map_err(failed)?;
     let (chance, next) = (host.chance().fork(), memory.revision + 1);
     let open = match last {
-        Some(read) => reopen(&folder, read)?,
+        Some(read) => reopen(&folder, read).map_err(failed)?,
         None => begin(&folder, &chance, next).map_err(failed)?,
     };
     let log = Log::new(folder, chance, limits.segment_bytes, next, full, open);
@@ -84,15 +85,28 @@ fn begin(folder: &Folder, chance: &host::Chance, first: Revision) -> Result<Open
     OpenSegment::create(folder, chance, first)
 }
 
-/// Cuts a torn end off the last segment and opens it for appending.
-fn reopen(folder: &Folder, read: SegmentRead) -> Result<OpenSegment, StoreError> {
-    let failed = |source| Failure::of(&read.path, source).to_error(&folder.dir);
-    if read.len < read.file_len {
-        tracing::warn!(path = %read.path.display(), at = read.len, bytes = read.file_len - read.len, "cut a torn last write");
-        folder.disk.truncate(&read.path, read.len).map_err(failed)?;
+/// Opens the last segment for appending, without its torn end.
+///
+/// Unless it ended well, what was read may lie in the kernel's memory alone: a process killed before its sync leaves it there,
+/// and so does a disk that failed one. So it is written anew before anyone sees it.
+fn reopen(folder: &Folder, read: SegmentRead) -> Result<OpenSegment, Failure> {
+    if read.torn_bytes > 0 {
+        tracing::warn!(path = %read.path.display(), at = read.sound.len(), bytes = read.torn_bytes, "cut a torn last write");
     }
-    let file = folder.disk.append(&read.path).map_err(failed)?;
-    Ok(OpenSegment { path: read.path.clone(), marker: read.marker, len: read.len, file })
+    let len = read.sound.len() as u64;
+    let open_old = || folder.disk.append(&read.path).map_err(|error| Failure::of(&read.path, error));
+    let file = match (read.has_ended_well, read.torn_bytes) {
+        (true, 0) => open_old()?,
+        _ => match folder.create(&read.name, |file| file.write(&read.sound)) {
+            // Without room for a copy the old file has to do.
+            Err(Failure::Full) => {
+                folder.disk.truncate(&read.path, len).map_err(|error| Failure::disk(&read.path, error))?;
+                open_old()?
+            }
+            created => created?,
+        },
+    };
+    Ok(OpenSegment { path: read.path, marker: read.marker, len, file })
 }
 
 /// Removes what an interruption left: unfinished files, segments under the snapshot, older snapshots.
@@ -108,16 +122,21 @@ fn tidy(
     for name in names.unfinished.iter().cloned().chain(logs).chain(snapshots) {
         folder.remove_if_there(&folder.path(&name))?;
     }
-    Ok(())
+    // Names that were found may not be durable yet either.
+    folder.sync()
 }
 
 /// What was read of a segment.
 struct SegmentRead {
+    name: String,
     path: PathBuf,
     marker: u32,
-    /// Bytes that are sound.
-    len: u64,
-    file_len: u64,
+    /// The bytes of the header and of all sound frames.
+    sound: Vec<u8>,
+    /// Bytes after them.
+    torn_bytes: usize,
+    /// Whether it holds no batch or ends with the mark of a clean end.
+    has_ended_well: bool,
 }
 
 struct Replay<'a> {
@@ -129,6 +148,8 @@ struct Replay<'a> {
     base: Revision,
     /// The revision that must come next in the log; 0 before the first segment.
     next: Revision,
+    /// Whether nothing was written since the last segment began, or the store was closed.
+    has_ended_well: bool,
     memory: Memory,
 }
 
@@ -145,26 +166,31 @@ impl Replay<'_> {
         let mut full = VecDeque::new();
         for first in before {
             let read = self.segment(*first, false)?;
-            full.push_back(Segment { path: read.path, last: self.next - 1, len: read.len });
+            full.push_back(Segment { path: read.path, last: self.next - 1, len: read.sound.len() as u64 });
         }
         let read = self.segment(*last, true)?;
         if self.next <= self.memory.revision {
             let what = "the log ends before the snapshot".into();
-            return Err(StoreError::Damaged { path: read.path, at: read.len, what });
+            return Err(StoreError::Damaged { path: read.path, at: read.sound.len() as u64, what });
         }
         Ok((full, Some(read)))
     }
 
     fn segment(&mut self, first: Revision, is_last: bool) -> Result<SegmentRead, StoreError> {
-        let path = self.folder.path(&log_name(first));
-        let bytes = self.folder.disk.read(&path).map_err(|source| self.folder.unreadable(&path, source))?;
-        let read = self.frames(&bytes, first, is_last);
-        let (marker, len) = read.map_err(|Flaw(at, what)| StoreError::Damaged {
+        let name = log_name(first);
+        let path = self.folder.path(&name);
+        let read = self.folder.disk.read(&path);
+        let mut sound = read.map_err(|source| self.folder.unreadable(&path, source))?;
+        self.has_ended_well = true;
+        let damaged = |Flaw(at, what): Flaw| StoreError::Damaged {
             path: path.clone(),
             at: at as u64,
             what: what.into(),
-        })?;
-        Ok(SegmentRead { path, marker, len: len as u64, file_len: bytes.len() as u64 })
+        };
+        let (marker, len) = self.frames(&sound, first, is_last).map_err(damaged)?;
+        let torn_bytes = sound.len() - len;
+        sound.truncate(len);
+        Ok(SegmentRead { name, path, marker, sound, torn_bytes, has_ended_well: self.has_ended_well })
     }
 
     /// Takes in the frames of a segment; returns its marker and where the sound frames end.
@@ -196,6 +222,7 @@ impl Replay<'_> {
             return Err("a batch is missing before this one");
         }
         let (events, last) = batch.events(&self.memory, self.base, self.tagger)?;
+        self.has_ended_well = last < head.first;
         self.next = last + 1;
         if !events.is_empty() {
             let at = moment_of(self.host, head);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::face::{Event, Path, Revision, StoreError};
-use crate::history::Chunk;
+use crate::history::{Chunk, Gone};
 use crate::memory::is_within_one;
 use crate::store::Shared;
 
@@ -44,6 +44,8 @@ impl Watch {
     /// `TooSlow` when the history was forgotten before it was read, `Closed` when the store is.
     pub async fn next(&mut self) -> Result<Batch, StoreError> {
         loop {
+            // One that always finds more shall not keep its thread from others.
+            tokio::task::coop::consume_budget().await;
             // Marked as heard before looking, so that what comes after the look rings again.
             self.bell.borrow_and_update();
             if let Some(batch) = self.try_next()? {
@@ -60,21 +62,30 @@ impl Watch {
     /// # Errors
     /// As [`Watch::next`].
     pub fn try_next(&mut self) -> Result<Option<Batch>, StoreError> {
-        let memory = self.shared.read();
-        let feed = memory.feed(&self.prefix).ok_or(StoreError::Closed)?;
-        while let Some(chunk) = feed.history.at(self.place).map_err(|_| StoreError::TooSlow)? {
-            self.place += 1;
-            self.seen = chunk.last();
+        while let Some(chunk) = self.take()? {
             let from = chunk.place_after(self.after);
-            let batch =
-                Batch { chunk: chunk.clone(), from, prefix: self.narrow.then(|| self.prefix.clone()) };
+            let batch = Batch { chunk, from, prefix: self.narrow.then(|| self.prefix.clone()) };
             if batch.iter().next().is_some() {
                 return Ok(Some(batch));
             }
         }
-        // Nothing more here: all that is written elsewhere has been seen too.
-        self.seen = self.seen.max(memory.revision);
-        if memory.closed { Err(StoreError::Closed) } else { Ok(None) }
+        Ok(None)
+    }
+
+    /// Takes the next chunk of the feed, holding the memory no longer than that.
+    fn take(&mut self) -> Result<Option<Arc<Chunk>>, StoreError> {
+        let memory = self.shared.read();
+        let feed = memory.feed(&self.prefix).ok_or(StoreError::Closed)?;
+        match feed.history.at(self.place) {
+            Err(Gone) => Err(StoreError::TooSlow),
+            Ok(Some(chunk)) => {
+                self.place += 1;
+                self.seen = chunk.last();
+                Ok(Some(chunk.clone()))
+            }
+            Ok(None) if memory.closed => Err(StoreError::Closed),
+            Ok(None) => Ok(None),
+        }
     }
 
     /// The revision up to which everything under the prefix was handed out, for bookmarks.

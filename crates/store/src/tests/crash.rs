@@ -122,3 +122,23 @@ fn what_readers_and_watchers_saw_is_there_after_the_cut() {
         assert!(watch.try_next().expect("the store is open").is_none());
     });
 }
+
+#[test]
+fn what_a_restart_without_a_cut_finds_survives_the_next_cut() {
+    // The process is killed before, between and after its syncs, restarts on what the kernel holds, then the power goes.
+    for (syncs, seed) in (0..40).flat_map(|syncs| (0..8).map(move |seed| (syncs, seed))) {
+        run(async {
+            let limits = Limits { segment_bytes: 150, ..tight() };
+            let disk = SimDisk::new();
+            disk.fail_after_syncs(syncs);
+            if let Ok(store) = open(&disk, limits.clone()).await {
+                run_until_cut(&store, &workload()).await;
+            }
+            disk.fail_after_syncs(u64::MAX);
+            let found = contents(&open(&disk, limits.clone()).await.expect("nothing but the end is torn"));
+            disk.crash(&Chance::from_seed(seed));
+            let again = open(&disk, limits).await.expect("all was durable");
+            assert_eq!(contents(&again), found, "after {syncs} syncs, seed {seed}");
+        });
+    }
+}
