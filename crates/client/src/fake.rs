@@ -93,11 +93,17 @@ impl Fake {
     }
 
     /// Puts an object as if somebody else had written it.
-    pub fn put(&self, collection: &str, object: Tree) {
+    pub fn put(&self, collection: &str, mut object: Tree) {
         let target = Target::parse(collection);
         let path = target.path(object["metadata"]["name"].as_str().unwrap_or_default());
         let mut state = self.state();
-        let kind = if state.objects.contains_key(&path) { WatchKind::Modified } else { WatchKind::Added };
+        let kind = match state.objects.get(&path) {
+            None => WatchKind::Added,
+            Some(before) => {
+                object["metadata"]["uid"] = before["metadata"]["uid"].clone();
+                WatchKind::Modified
+            }
+        };
         state.write(kind, path, object);
         self.tell(state);
     }

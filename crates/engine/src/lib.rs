@@ -1,1 +1,46 @@
 //! The heartbeat: queue, barrier, apply, governor, ledger, lead.
+//!
+//! It runs the pure controllers: watches tell which keys to look at, passes decide, plans are carried out through the
+//! client, and a key is not looked at again before the caches show what it wrote. It has no opinions of its own but
+//! one: what rests on suspicion asks the [`governor`] first.
+
+mod apply;
+mod barrier;
+pub mod governor;
+pub mod ledger;
+pub mod queue;
+mod run;
+mod seen;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use apply::WRITES_AT_ONCE;
+pub use barrier::Mark;
+pub use run::{Clients, Member, NEWS_AT_ONCE, PASSES_AT_ONCE, Setup, run};
+
+use client::Caches;
+use host::Host;
+use tokio::sync::watch;
+
+/// Controllers that act on the suspicion of nodes, by name.
+const GOVERNED: &[&str] = &["node-lifecycle-controller", "taint-eviction-controller"];
+
+/// Everyone who decides: the controllers and the scheduler.
+pub fn members() -> Vec<Member> {
+    let controllers = controllers::ALL.iter().map(|controller| Member {
+        controller,
+        one_by_one: false,
+        governed: GOVERNED.contains(&controller.name),
+    });
+    controllers.collect()
+}
+
+impl Setup {
+    /// Everyone who decides, on a server that always leads: there is no other.
+    pub fn new(clients: Clients, caches: Caches, host: Host) -> Self {
+        let (_, lead) = watch::channel(true);
+        Self { clients, caches, host, members: members(), lead }
+    }
+}

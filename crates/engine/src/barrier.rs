@@ -1,0 +1,68 @@
+//! The barrier: what the caches must show before a key is looked at again.
+
+use client::{Caches, Outcome};
+use model::{Gvr, Key, World, Write};
+
+/// Something that a write has done and that the caches are to show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mark {
+    /// Everything of the resource up to this revision.
+    Revision(Gvr, u64),
+    /// That the object has ended or is ending (or is another one by now).
+    Ended {
+        /// Which object.
+        key: Key,
+        /// Which incarnation; `None`: any.
+        uid: Option<String>,
+    },
+    /// A newer state of the object than this revision (0: that it is there).
+    Newer(Key, u64),
+    /// More of the resource than up to this revision.
+    Beyond(Gvr, u64),
+}
+
+impl Mark {
+    /// What the caches must show of a write that came to `outcome`; `before` is the revision of what it was about
+    /// when the write was sent.
+    pub fn of(write: &Write, outcome: &Outcome, before: u64) -> Option<Mark> {
+        let gvr = match write {
+            Write::Create { gvr, .. } => gvr,
+            Write::Patch { key, .. } | Write::Replace { key, .. } => &key.gvr,
+            Write::Delete { key, when, .. } => return Some(ended(key, when.uid.clone())),
+            Write::Evict { pod, when } => return Some(ended(pod, when.uid.clone())),
+            Write::Bind { pod, .. } => return Some(Mark::Newer(pod.clone(), before)),
+            Write::Absent { .. } => return None,
+        };
+        outcome.revision().map(|revision| Mark::Revision(gvr.clone(), revision))
+    }
+
+    /// What the caches must show before a refused write is decided anew.
+    pub fn of_refusal(write: &Write, caches: &Caches) -> Option<Mark> {
+        let gvr = match write {
+            Write::Create { gvr, .. } => gvr,
+            Write::Patch { key, .. } | Write::Replace { key, .. } | Write::Delete { key, .. } => &key.gvr,
+            Write::Absent { key, .. } => &key.gvr,
+            Write::Bind { pod, .. } | Write::Evict { pod, .. } => &pod.gvr,
+        };
+        caches.reached(gvr).map(|revision| Mark::Beyond(gvr.clone(), revision))
+    }
+
+    /// Whether the caches show it. What they do not follow they need not show.
+    pub fn is_shown(&self, caches: &Caches) -> bool {
+        match self {
+            Mark::Revision(gvr, revision) => caches.reached(gvr).is_none_or(|reached| reached >= *revision),
+            Mark::Beyond(gvr, revision) => caches.reached(gvr).is_none_or(|reached| reached > *revision),
+            Mark::Newer(key, than) => {
+                caches.reached(&key.gvr).is_none()
+                    || caches.get(key).is_none_or(|object| object.revision() > *than)
+            }
+            Mark::Ended { key, uid } => caches.get(key).is_none_or(|object| {
+                object.is_ending() || uid.as_ref().is_some_and(|uid| *uid != object.uid())
+            }),
+        }
+    }
+}
+
+fn ended(key: &Key, uid: Option<String>) -> Mark {
+    Mark::Ended { key: key.clone(), uid }
+}

@@ -1,0 +1,471 @@
+//! Which key is looked at when: a queue without repeats, with timers, rests and barriers.
+//!
+//! Pure: the engine's one task owns it and tells it the time. Promises: a key is looked at by one pass at a time; a
+//! key that is woken while its pass runs is looked at once more; keys are served in the order they were woken; a
+//! member that goes one by one has one pass at a time over all of its keys.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use client::Backoff;
+use host::{Chance, Moment};
+use model::Key;
+
+use crate::barrier::Mark;
+
+/// How long a key rests after its first failure in a row; then twice as long, and so on.
+///
+/// Most failures are a server that restarts or an object that someone else holds for a moment.
+pub const REST_FIRST: Duration = Duration::from_millis(50);
+
+/// How long a key rests at most. A refusal that lasts (a quota) is usually lifted by a change that wakes the key;
+/// where it is not, half a minute is the most that an owner waits.
+pub const REST_MAX: Duration = Duration::from_secs(30);
+
+/// How often in a row a key may lose against another writer before it rests as after a failure.
+pub const CONFLICTS_MAX: u32 = 5;
+
+/// How long a key waits for the caches to show what it wrote before it is looked at anyway.
+///
+/// A watch that is cut resumes within 2 s; one that stays cut means that writes fail as well. Names are derived and
+/// writes carry preconditions, so a look at an old picture does no harm, but it must not be the rule.
+pub const BARRIER_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// The shortest time until a deadline: a pass that asks for a moment that is past is not run in a circle.
+pub const WAKE_MIN: Duration = Duration::from_millis(10);
+
+/// One key of one member (an index into the engine's members).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Item {
+    /// Whose.
+    pub member: usize,
+    /// Which key.
+    pub key: Key,
+}
+
+/// How a pass ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// All of its plan is done.
+    Done,
+    /// A write was refused because the picture was old: look again when the caches have moved.
+    Stale,
+    /// It failed: look again after a rest.
+    Failed,
+    /// It was asked to come back later.
+    Later(Duration),
+}
+
+/// What a pass tells when it has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// How it ended.
+    pub ended: Ended,
+    /// What the caches must show before the next pass.
+    pub marks: Vec<Mark>,
+    /// When to look again in any case, from now.
+    pub wake_in: Option<Duration>,
+}
+
+/// The queue.
+#[derive(Debug, Default)]
+pub struct Queue {
+    entries: BTreeMap<Item, Entry>,
+    ready: VecDeque<Item>,
+    timers: BTreeSet<(Moment, Item)>,
+    barred: BTreeSet<Item>,
+    running: usize,
+    /// Members whose keys go one by one, and whether one of them is under way (its barrier included).
+    one_by_one: BTreeMap<usize, bool>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    phase: Phase,
+    /// Woken meanwhile: look again when the phase ends.
+    again: bool,
+    /// When to look again in any case.
+    wake_at: Option<Moment>,
+    /// When to look again although the caches lag.
+    barred_until: Option<Moment>,
+    /// The timer that is set: the earlier of the two.
+    armed: Option<Moment>,
+    marks: Vec<Mark>,
+    backoff: Backoff,
+    conflicts: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Ready,
+    Running,
+    Barred,
+}
+
+impl Queue {
+    /// An empty queue; the keys of the members named go one by one.
+    pub fn new(one_by_one: impl IntoIterator<Item = usize>) -> Self {
+        Self { one_by_one: one_by_one.into_iter().map(|member| (member, false)).collect(), ..Self::default() }
+    }
+
+    /// Asks to look at a key. Asking twice is asking once.
+    pub fn wake(&mut self, item: Item) {
+        let entry = self.entries.entry(item.clone()).or_insert_with(Entry::new);
+        match entry.phase {
+            Phase::Idle => {
+                entry.phase = Phase::Ready;
+                self.ready.push_back(item);
+            }
+            Phase::Ready => {}
+            Phase::Running | Phase::Barred => entry.again = true,
+        }
+    }
+
+    /// The next key to look at, if there is one.
+    pub fn next(&mut self) -> Option<Item> {
+        let may = |item: &Item| !self.one_by_one.get(&item.member).copied().unwrap_or(false);
+        let at = self.ready.iter().position(may)?;
+        let item = self.ready.remove(at)?;
+        let entry = self.entries.get_mut(&item)?;
+        entry.phase = Phase::Running;
+        entry.again = false;
+        entry.wake_at = None;
+        self.arm(&item);
+        if let Some(busy) = self.one_by_one.get_mut(&item.member) {
+            *busy = true;
+        }
+        self.running += 1;
+        Some(item)
+    }
+
+    /// Takes the report of a pass that [`Queue::next`] began; `shown` says whether the caches show a mark.
+    pub fn ended(
+        &mut self,
+        item: &Item,
+        report: Report,
+        shown: impl Fn(&Mark) -> bool,
+        now: Moment,
+        chance: &Chance,
+    ) {
+        let Some(entry) = self.entries.get_mut(item) else {
+            return;
+        };
+        self.running -= 1;
+        let rest = entry.count(&report.ended, chance);
+        entry.again |= report.ended == Ended::Stale && rest.is_none();
+        let wake_in = report.wake_in.map(|wait| wait.max(WAKE_MIN));
+        entry.wake_at = [wake_in, rest].into_iter().flatten().min().map(|wait| now.plus(wait));
+        entry.marks = report.marks;
+        entry.marks.retain(|mark| !shown(mark));
+        if entry.marks.is_empty() {
+            self.free(item);
+            return;
+        }
+        entry.phase = Phase::Barred;
+        entry.barred_until = Some(now.plus(BARRIER_TIME_MAX));
+        self.barred.insert(item.clone());
+        self.arm(item);
+    }
+
+    /// Lets go the keys whose marks the caches show by now.
+    pub fn moved(&mut self, shown: impl Fn(&Mark) -> bool) {
+        let mut free = Vec::new();
+        for item in &self.barred {
+            if let Some(entry) = self.entries.get_mut(item) {
+                entry.marks.retain(|mark| !shown(mark));
+                if entry.marks.is_empty() {
+                    free.push(item.clone());
+                }
+            }
+        }
+        free.iter().for_each(|item| self.free(item));
+    }
+
+    /// Wakes the keys whose time has come.
+    pub fn due(&mut self, now: Moment) {
+        while let Some((at, item)) = self.timers.first().cloned() {
+            if at > now {
+                return;
+            }
+            self.timers.pop_first();
+            let Some(entry) = self.entries.get_mut(&item) else {
+                continue;
+            };
+            entry.armed = None;
+            if entry.wake_at.is_some_and(|at| at <= now) {
+                entry.wake_at = None;
+                self.wake(item.clone());
+            }
+            let late = |entry: &&mut Entry| entry.barred_until.is_some_and(|until| until <= now);
+            if let Some(entry) = self.entries.get_mut(&item).filter(late) {
+                tracing::debug!(key = %item.key, marks = ?entry.marks, "the caches lag; looking anyway");
+                entry.again = true;
+                self.free(&item);
+            }
+            self.arm(&item);
+        }
+    }
+
+    /// When the next key's time comes.
+    pub fn next_due(&self) -> Option<Moment> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// How many passes run.
+    pub fn running(&self) -> usize {
+        self.running
+    }
+
+    /// Whether nothing is to be done before the next deadline or change.
+    pub fn is_quiet(&self) -> bool {
+        self.ready.is_empty() && self.running == 0 && self.barred.is_empty()
+    }
+
+    /// Ends the way of a key that was under way: on to the next look, to its timer, or out.
+    fn free(&mut self, item: &Item) {
+        self.barred.remove(item);
+        if let Some(busy) = self.one_by_one.get_mut(&item.member) {
+            *busy = false;
+        }
+        let Some(entry) = self.entries.get_mut(item) else {
+            return;
+        };
+        entry.phase = Phase::Idle;
+        entry.barred_until = None;
+        entry.marks.clear();
+        let (again, sleeps) = (std::mem::take(&mut entry.again), entry.wake_at.is_some());
+        self.arm(item);
+        match (again, sleeps) {
+            (true, _) => self.wake(item.clone()),
+            (false, true) => {}
+            (false, false) => drop(self.entries.remove(item)),
+        }
+    }
+
+    /// Sets the timer of a key to the earlier of its two times.
+    fn arm(&mut self, item: &Item) {
+        let Some(entry) = self.entries.get_mut(item) else {
+            return;
+        };
+        let soonest = [entry.wake_at, entry.barred_until].into_iter().flatten().min();
+        if entry.armed != soonest {
+            if let Some(at) = entry.armed {
+                self.timers.remove(&(at, item.clone()));
+            }
+            if let Some(at) = soonest {
+                self.timers.insert((at, item.clone()));
+            }
+            entry.armed = soonest;
+        }
+    }
+}
+
+impl Entry {
+    fn new() -> Self {
+        Self {
+            phase: Phase::Idle,
+            again: false,
+            wake_at: None,
+            barred_until: None,
+            armed: None,
+            marks: Vec::new(),
+            backoff: Backoff::new(REST_FIRST, REST_MAX),
+            conflicts: 0,
+        }
+    }
+
+    /// Counts how a pass ended, and says how long to rest.
+    fn count(&mut self, ended: &Ended, chance: &Chance) -> Option<Duration> {
+        match ended {
+            Ended::Done => {
+                self.backoff.reset();
+                self.conflicts = 0;
+                None
+            }
+            Ended::Stale if self.conflicts < CONFLICTS_MAX => {
+                self.conflicts += 1;
+                None
+            }
+            Ended::Stale | Ended::Failed => Some(self.backoff.next(chance)),
+            Ended::Later(wait) => Some((*wait).max(REST_FIRST)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::Gvr;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn item(member: usize, name: &str) -> Item {
+        Item { member, key: Key::new(&Gvr::new("", "v1", "pods"), "a", name) }
+    }
+
+    fn mark(revision: u64) -> Mark {
+        Mark::Revision(Gvr::new("", "v1", "pods"), revision)
+    }
+
+    fn report(ended: Ended) -> Report {
+        Report { ended, marks: Vec::new(), wake_in: None }
+    }
+
+    /// A queue with a clock and a cache that shows marks up to a revision.
+    struct World {
+        queue: Queue,
+        now: Moment,
+        reached: u64,
+        chance: Chance,
+    }
+
+    impl World {
+        fn new(one_by_one: &[usize]) -> Self {
+            let queue = Queue::new(one_by_one.iter().copied());
+            Self { queue, now: Moment(SECOND), reached: 0, chance: Chance::from_seed(1) }
+        }
+
+        fn wake(&mut self, name: &str) {
+            self.queue.wake(item(0, name));
+        }
+
+        fn next(&mut self) -> Option<String> {
+            self.queue.next().map(|item| item.key.name)
+        }
+
+        fn ended(&mut self, name: &str, report: Report) {
+            let reached = self.reached;
+            let shown = |mark: &Mark| matches!(mark, Mark::Revision(_, at) if *at <= reached);
+            self.queue.ended(&item(0, name), report, shown, self.now, &self.chance);
+        }
+
+        fn reach(&mut self, reached: u64) {
+            self.reached = reached;
+            self.queue.moved(|mark| matches!(mark, Mark::Revision(_, at) if *at <= reached));
+        }
+
+        fn pass_time(&mut self, time: Duration) {
+            self.now = self.now.plus(time);
+            self.queue.due(self.now);
+        }
+    }
+
+    #[test]
+    fn a_key_is_served_once_however_often_it_was_woken() {
+        let mut world = World::new(&[]);
+        ["a", "b", "a"].iter().for_each(|name| world.wake(name));
+        assert_eq!([world.next(), world.next(), world.next()], [Some("a".into()), Some("b".into()), None]);
+    }
+
+    #[test]
+    fn a_key_woken_while_its_pass_runs_is_looked_at_once_more() {
+        let mut world = World::new(&[]);
+        world.wake("a");
+        world.next();
+        world.wake("a");
+        assert_eq!(world.next(), None, "one pass at a time");
+        world.ended("a", report(Ended::Done));
+        assert_eq!(world.next(), Some("a".into()));
+        world.ended("a", report(Ended::Done));
+        assert_eq!(world.next(), None);
+        assert!(world.queue.is_quiet() && world.queue.entries.is_empty());
+    }
+
+    #[test]
+    fn a_key_waits_until_the_caches_show_what_it_wrote() {
+        let mut world = World::new(&[]);
+        world.wake("a");
+        world.next();
+        world.ended("a", Report { marks: vec![mark(5), mark(7)], ..report(Ended::Done) });
+        world.wake("a");
+        world.reach(6);
+        assert_eq!(world.next(), None);
+        world.reach(7);
+        assert_eq!(world.next(), Some("a".into()));
+        assert_eq!(world.queue.next_due(), None, "the barrier's timer is gone");
+    }
+
+    #[test]
+    fn a_barrier_is_given_up_after_its_time() {
+        let mut world = World::new(&[]);
+        world.wake("a");
+        world.next();
+        world.ended("a", Report { marks: vec![mark(5)], wake_in: Some(SECOND), ..report(Ended::Done) });
+        world.pass_time(SECOND);
+        assert_eq!(world.next(), None, "a deadline does not lift the barrier");
+        world.pass_time(BARRIER_TIME_MAX);
+        assert_eq!(world.next(), Some("a".into()));
+    }
+
+    #[test]
+    fn a_deadline_wakes_a_key_and_an_earlier_pass_forgets_it() {
+        let mut world = World::new(&[]);
+        world.wake("a");
+        world.next();
+        world.ended("a", Report { wake_in: Some(SECOND * 10), ..report(Ended::Done) });
+        world.pass_time(SECOND * 9);
+        assert_eq!(world.next(), None);
+        world.pass_time(SECOND);
+        assert_eq!(world.next(), Some("a".into()));
+        world.ended("a", Report { wake_in: Some(SECOND * 10), ..report(Ended::Done) });
+        world.wake("a");
+        assert_eq!(world.next(), Some("a".into()));
+        world.ended("a", report(Ended::Done));
+        assert_eq!(world.queue.next_due(), None);
+    }
+
+    #[test]
+    fn failures_rest_longer_each_time_until_a_success() {
+        let mut world = World::new(&[]);
+        world.wake("a");
+        for most in [50, 100, 200, 400] {
+            world.next();
+            world.ended("a", report(Ended::Failed));
+            let wait = world.queue.next_due().expect("it rests").since(world.now);
+            assert!(wait.as_millis() >= most / 2 && wait.as_millis() <= most, "{wait:?} of {most}");
+            world.pass_time(wait);
+        }
+        world.next();
+        world.ended("a", report(Ended::Done));
+        assert!(world.queue.entries.is_empty());
+    }
+
+    #[test]
+    fn a_lost_race_looks_again_at_once_but_not_for_ever() {
+        let mut world = World::new(&[]);
+        world.wake("a");
+        for _ in 0..CONFLICTS_MAX {
+            assert_eq!(world.next(), Some("a".into()));
+            world.ended("a", report(Ended::Stale));
+        }
+        assert_eq!(world.next(), Some("a".into()));
+        world.ended("a", report(Ended::Stale));
+        assert_eq!(world.next(), None, "then it rests");
+        assert!(world.queue.next_due().is_some());
+    }
+
+    #[test]
+    fn a_member_that_goes_one_by_one_waits_for_the_barrier_of_each_key() {
+        let mut world = World::new(&[0]);
+        ["a", "b"].iter().for_each(|name| world.wake(name));
+        world.queue.wake(item(1, "other"));
+        assert_eq!(world.next(), Some("a".into()));
+        assert_eq!(world.next(), Some("other".into()), "others are not held up");
+        world.ended("a", Report { marks: vec![mark(1)], ..report(Ended::Done) });
+        assert_eq!(world.next(), None);
+        world.reach(1);
+        assert_eq!(world.next(), Some("b".into()));
+    }
+
+    #[test]
+    fn a_deadline_in_the_past_does_not_run_in_a_circle() {
+        let mut world = World::new(&[]);
+        world.wake("a");
+        world.next();
+        world.ended("a", Report { wake_in: Some(Duration::ZERO), ..report(Ended::Done) });
+        world.pass_time(Duration::ZERO);
+        assert_eq!(world.next(), None);
+    }
+}
