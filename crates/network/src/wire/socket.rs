@@ -75,8 +75,11 @@ impl Socket {
 
     /// Sends messages that all ask for an acknowledgement; gives each one's fate, in order.
     pub fn request(&self, batch: &Batch) -> io::Result<Vec<Result<(), Refusal>>> {
-        self.send(batch)?;
         let count = batch.count();
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        self.send(batch)?;
         let mut fates: Vec<Result<(), Refusal>> = Vec::with_capacity(count as usize);
         while fates.len() < count as usize {
             self.receive(|message| {

@@ -1,0 +1,6 @@
+//! The kernel's network, tried with real packets in network namespaces. To be run as root.
+
+mod clusters;
+mod pods;
+mod services;
+mod world;

@@ -1,0 +1,158 @@
+//! Services, as packets meet them.
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::net::IpAddr;
+
+use network::{Protocol, ServicePort};
+
+use crate::world::{Answerer, Cluster, Node, ask_udp, on_a_machine, service};
+
+/// A cluster address.
+const WEB: [u8; 4] = [10, 41, 0, 9];
+
+fn names(answers: Vec<String>) -> Vec<String> {
+    answers.into_iter().collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+#[test]
+fn a_service_leads_to_all_its_endpoints_from_pods_and_from_the_node() {
+    on_a_machine(|| async {
+        let cluster = Cluster::new(40).await;
+        let node = &cluster.node;
+        let (a, b, c) = (node.pod("a").await, node.pod("b").await, node.pod("client").await);
+        node.serve(vec![service("web", WEB, &[&a, &b])]).await;
+        assert_eq!(names(c.namespace.ask_often((WEB, 80), 40)), ["a", "b"]);
+        assert_eq!(names(node.own.ask_often((WEB, 80), 40)), ["a", "b"]);
+        assert_eq!(c.namespace.ask((WEB, 80)).expect("one answers").1, IpAddr::V4(c.address));
+    });
+}
+
+#[test]
+fn a_pod_reaches_itself_through_its_service() {
+    on_a_machine(|| async {
+        let cluster = Cluster::new(40).await;
+        let node = &cluster.node;
+        let a = node.pod("a").await;
+        node.serve(vec![service("web", WEB, &[&a])]).await;
+        assert_eq!(a.namespace.ask((WEB, 80)).expect("it reaches itself").0, "a");
+    });
+}
+
+#[test]
+fn a_service_may_lead_to_the_node_itself() {
+    on_a_machine(|| async {
+        let cluster = Cluster::new(40).await;
+        let node = &cluster.node;
+        let a = node.pod("a").await;
+        let _answers = Answerer::start(&node.own, "node", 5353);
+        let mut dns = service("dns", WEB, &[]);
+        dns.endpoints = vec![(node.settings.node_ip, 5353).into()];
+        let udp = ServicePort { protocol: Protocol::Udp, ..dns.clone() };
+        node.serve(vec![dns, udp]).await;
+        for from in [&a.namespace, &node.own] {
+            assert_eq!(from.ask((WEB, 80)).expect("the node answers").0, "node");
+            assert_eq!(ask_udp(&from.udp((WEB, 80))).expect("the node answers"), "node");
+        }
+    });
+}
+
+#[test]
+fn a_node_port_is_reached_at_every_address_of_the_node() {
+    on_a_machine(|| async {
+        let cluster = Cluster::new(40).await;
+        let node = &cluster.node;
+        let (a, client) = (node.pod("a").await, node.pod("client").await);
+        node.serve(vec![ServicePort { node_port: 30080, ..service("web", WEB, &[&a]) }]).await;
+        let node_ip = node.settings.node_ip;
+        assert_eq!(node.own.ask((node_ip, 30080)).expect("a answers").0, "a");
+        assert_eq!(node.own.ask(([127, 0, 0, 1], 30080)).expect("a answers").0, "a");
+        assert_eq!(client.namespace.ask((node_ip, 30080)).expect("a answers").0, "a");
+        assert_eq!(a.namespace.ask((node_ip, 30080)).expect("a answers itself").0, "a");
+    });
+}
+
+#[test]
+fn a_client_stays_with_its_endpoint_while_that_is_there() {
+    on_a_machine(|| async {
+        let cluster = Cluster::new(40).await;
+        let node = &cluster.node;
+        let (a, b, c) = (node.pod("a").await, node.pod("b").await, node.pod("client").await);
+        let sticky = |pods: &[&_]| ServicePort { affinity_seconds: Some(10800), ..service("web", WEB, pods) };
+        node.serve(vec![sticky(&[&a, &b])]).await;
+        let first = names(c.namespace.ask_often((WEB, 80), 20));
+        assert_eq!(first.len(), 1, "{first:?}");
+        // A restarted agent writes everything anew; the client stays where it is.
+        let again = Node::open(node.settings.clone()).await;
+        again.serve(vec![sticky(&[&a, &b])]).await;
+        assert_eq!(names(c.namespace.ask_often((WEB, 80), 20)), first);
+        let (left, gone) = if first == ["a"] { (&b, "a") } else { (&a, "b") };
+        again.serve(vec![sticky(&[left])]).await;
+        assert!(!names(c.namespace.ask_often((WEB, 80), 5)).contains(&gone.to_owned()));
+        again.serve(vec![service("web", WEB, &[&a, &b])]).await;
+        assert_eq!(names(c.namespace.ask_often((WEB, 80), 40)), ["a", "b"]);
+    });
+}
+
+#[test]
+fn an_endpoint_that_is_removed_gets_no_new_packet_not_even_of_an_old_udp_client() {
+    on_a_machine(|| async {
+        let cluster = Cluster::new(40).await;
+        let node = &cluster.node;
+        let (a, b, c) = (node.pod("a").await, node.pod("b").await, node.pod("client").await);
+        let both = |pods: &[&_]| {
+            let tcp = service("web", WEB, pods);
+            vec![ServicePort { protocol: Protocol::Udp, node_port: 30053, ..tcp.clone() }, tcp]
+        };
+        node.serve(both(&[&a])).await;
+        let (old, old_node) = (c.namespace.udp((WEB, 80)), node.own.udp((node.settings.node_ip, 30053)));
+        for socket in [&old, &old_node] {
+            assert_eq!(ask_udp(socket).expect("a answers"), "a");
+        }
+        node.serve(both(&[&b])).await;
+        for socket in [&old, &old_node] {
+            assert_eq!(ask_udp(socket).expect("b answers"), "b");
+        }
+        assert_eq!(names(c.namespace.ask_often((WEB, 80), 10)), ["b"]);
+    });
+}
+
+#[test]
+fn without_endpoints_a_client_is_refused_at_once() {
+    on_a_machine(|| async {
+        let cluster = Cluster::new(40).await;
+        let node = &cluster.node;
+        let c = node.pod("client").await;
+        let tcp = ServicePort { node_port: 30080, ..service("web", WEB, &[]) };
+        let udp = ServicePort { protocol: Protocol::Udp, ..tcp.clone() };
+        node.serve(vec![tcp, udp]).await;
+        let nobody = [10, 41, 0, 77];
+        for from in [&c.namespace, &node.own] {
+            for at in [(WEB.into(), 80), (node.settings.node_ip.into(), 30080), (IpAddr::from(nobody), 80)] {
+                let refused = from.ask(at).expect_err("nobody is there");
+                assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "tcp {at:?}: {refused}");
+                let refused = ask_udp(&from.udp(at)).expect_err("nobody is there");
+                assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "udp {at:?}: {refused}");
+            }
+        }
+    });
+}
+
+#[test]
+fn rules_return_to_nothing_when_services_go() {
+    on_a_machine(|| async {
+        let cluster = Cluster::new(40).await;
+        let node = &cluster.node;
+        let a = node.pod("a").await;
+        let web = service("web", WEB, &[&a]);
+        for _ in 0..3 {
+            node.serve(vec![web.clone(), ServicePort { name: "test/twin:http".into(), ..web.clone() }]).await;
+            assert_eq!(node.own.ask((WEB, 80)).expect("a answers").0, "a");
+            // The first of two with the same address goes; the second takes over.
+            node.serve(vec![ServicePort { name: "test/twin:http".into(), ..web.clone() }]).await;
+            assert_eq!(node.own.ask((WEB, 80)).expect("a answers").0, "a");
+            node.serve(Vec::new()).await;
+            node.own.ask((WEB, 80)).expect_err("nothing is served");
+        }
+    });
+}
