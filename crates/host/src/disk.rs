@@ -114,6 +114,10 @@ struct SimState {
     room: u64,
     /// Syncs that succeed before the disk fails for good.
     syncs_left: u64,
+    /// The disk has failed: nothing is written or synced any more.
+    off: bool,
+    /// Syncs that fail next, though the disk goes on.
+    failing_syncs: u64,
     syncs: u64,
 }
 
@@ -132,6 +136,8 @@ impl Default for SimDisk {
             durable: BTreeMap::new(),
             room: u64::MAX,
             syncs_left: u64::MAX,
+            off: false,
+            failing_syncs: 0,
             syncs: 0,
         })))
     }
@@ -148,9 +154,16 @@ impl SimDisk {
         self.state().room = bytes;
     }
 
-    /// Lets `count` more syncs succeed; then every write and sync fails, as when the power is cut.
+    /// Lets `count` more syncs succeed; the next one fails, and every write and sync after it, as when the power is cut.
     pub fn fail_after_syncs(&self, count: u64) {
-        self.state().syncs_left = count;
+        let mut state = self.state();
+        state.syncs_left = count;
+        state.off = false;
+    }
+
+    /// Makes the next `count` syncs fail, as a disk with a passing error does; what they should have synced stays loose.
+    pub fn fail_syncs(&self, count: u64) {
+        self.state().failing_syncs = count;
     }
 
     /// How many syncs, of files and folders, have succeeded.
@@ -200,6 +213,8 @@ impl SimDisk {
         state.durable = after;
         state.room = u64::MAX;
         state.syncs_left = u64::MAX;
+        state.off = false;
+        state.failing_syncs = 0;
     }
 
     /// Guards the names and faults for the length of one call.
@@ -218,7 +233,12 @@ fn missing(path: &Path) -> io::Error {
 
 impl SimState {
     fn sync_counted(&mut self) -> io::Result<()> {
-        if self.syncs_left == 0 {
+        if self.failing_syncs > 0 {
+            self.failing_syncs -= 1;
+            return Err(io::Error::other("the disk failed"));
+        }
+        if self.off || self.syncs_left == 0 {
+            self.off = true;
             return Err(io::Error::other("the power is off"));
         }
         self.syncs_left -= 1;
@@ -227,7 +247,7 @@ impl SimState {
     }
 
     fn take_room(&mut self, len: u64) -> io::Result<()> {
-        if self.syncs_left == 0 {
+        if self.off {
             return Err(io::Error::other("the power is off"));
         }
         match self.room.checked_sub(len) {

@@ -135,10 +135,30 @@ fn what_a_restart_without_a_cut_finds_survives_the_next_cut() {
                 run_until_cut(&store, &workload()).await;
             }
             disk.fail_after_syncs(u64::MAX);
-            let found = contents(&open(&disk, limits.clone()).await.expect("nothing but the end is torn"));
+            let store = open(&disk, limits.clone()).await.expect("nothing but the end is torn");
+            let mut found = contents(&store);
+            if seed % 2 == 0 {
+                store.commit(super::txn(vec![put("/z/z", "z")])).await.expect("the disk is sound again");
+                found = contents(&store);
+            }
+            drop(store);
             disk.crash(&Chance::from_seed(seed));
             let again = open(&disk, limits).await.expect("all was durable");
             assert_eq!(contents(&again), found, "after {syncs} syncs, seed {seed}");
         });
     }
+}
+
+#[test]
+fn after_one_failed_sync_nothing_is_written_though_the_disk_goes_on() {
+    run(async {
+        let disk = SimDisk::new();
+        let store = open(&disk, Limits::default()).await.expect("the disk is empty");
+        disk.fail_syncs(1);
+        for value in ["1", "2"] {
+            let refused = store.commit(super::txn(vec![put("/a/x", value)])).await;
+            assert!(matches!(refused, Err(StoreError::Disk { .. })), "{refused:?}");
+        }
+        assert!(contents(&store).is_empty());
+    });
 }
