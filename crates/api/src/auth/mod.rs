@@ -8,6 +8,8 @@ pub mod pki;
 pub mod rbac;
 pub mod roles;
 pub mod tokens;
+mod warden;
 
-pub use authenticate::{Authenticator, Credentials, from_certificate};
+pub use authenticate::{Authenticator, Credentials, Living, Unauthorized, from_certificate};
 pub use identity::{ANONYMOUS, AUTHENTICATED, Attributes, Decision, Identity, MASTERS, UNAUTHENTICATED};
+pub use warden::Warden;

@@ -1,0 +1,138 @@
+//! The guard of a real cluster: rules from the stored roles, tokens signed with the cluster's key.
+//!
+//! The compiled rules are a cache of the store: whatever they refuse is asked again of fresh ones when the roles have
+//! changed since, so that a grant holds as soon as it is acknowledged; what they allow is re-read at the next change.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use store::{Range, Store, Watch};
+
+use super::authenticate::Authenticator;
+use super::rbac::Rules;
+use super::tokens::{Bound, Claims, Ref};
+use super::{Attributes, Decision, Identity};
+use crate::guard::{Guard, TokenAsked, TokenIssued};
+use crate::refusal::{Reason, Refusal};
+
+/// Where the four kinds lie in the store: roles first, then bindings.
+const ROLES: [&str; 2] = ["/clusterroles.rbac.authorization.k8s.io/", "/roles.rbac.authorization.k8s.io/"];
+const BINDINGS: [&str; 2] =
+    ["/clusterrolebindings.rbac.authorization.k8s.io/", "/rolebindings.rbac.authorization.k8s.io/"];
+
+/// Guards a cluster by its stored roles, and signs its tokens.
+pub struct Warden {
+    store: Store,
+    authenticator: Authenticator,
+    /// Guards the compiled snapshot for as long as it takes to clone or replace it.
+    rules: RwLock<Arc<Rules>>,
+    /// Guards the cursors that tell whether the snapshot is old, while it is looked at.
+    changes: Mutex<Vec<Watch>>,
+}
+
+impl Warden {
+    /// A guard that reads the roles of `store`.
+    pub fn new(store: Store, authenticator: Authenticator) -> Self {
+        let warden = Self { store, authenticator, rules: RwLock::default(), changes: Mutex::default() };
+        warden.read_again();
+        warden
+    }
+
+    /// Compiles the rules anew, and watches from there.
+    fn read_again(&self) -> Arc<Rules> {
+        let after = self.store.revision();
+        let watches = ROLES.iter().chain(&BINDINGS).filter_map(|prefix| self.store.watch(prefix, after).ok());
+        *self.changes.lock().unwrap_or_else(PoisonError::into_inner) = watches.collect();
+        let mut rules = Rules::default();
+        for (prefixes, add) in
+            [(ROLES, Rules::add_role as fn(&mut Rules, &[u8])), (BINDINGS, Rules::add_binding as fn(&mut Rules, &[u8]))]
+        {
+            for prefix in prefixes {
+                let range = Range { prefix: prefix.to_owned(), ..Range::default() };
+                for record in self.store.list(&range).map(|page| page.records).unwrap_or_default() {
+                    add(&mut rules, &record.value);
+                }
+            }
+        }
+        let rules = Arc::new(rules);
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules.clone();
+        rules
+    }
+
+    /// The rules as the store has them now.
+    fn rules(&self) -> Arc<Rules> {
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        // A cursor that was cut off has missed something: that is a change too.
+        let changed =
+            changes.len() < 4 || changes.iter_mut().any(|watch| !matches!(watch.try_next(), Ok(None)));
+        drop(changes);
+        if changed {
+            return self.read_again();
+        }
+        self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Guard for Warden {
+    fn may(&self, who: &Identity, what: &Attributes) -> Decision {
+        if who.is_in(super::MASTERS) {
+            return Decision { allowed: true, reason: String::new() };
+        }
+        self.rules().decide(who, what)
+    }
+
+    fn rules_of(&self, who: &Identity, namespace: &str) -> model::Tree {
+        let rules = self.rules().rules_of(who, namespace);
+        let (paths, resources): (Vec<_>, Vec<_>) = rules.iter().partition(|rule| !rule.paths.is_empty());
+        let listed = |rules: Vec<&super::rbac::Rule>| rules.into_iter().map(|rule| rule.to_review()).collect::<Vec<_>>();
+        json!({"resourceRules": listed(resources), "nonResourceRules": listed(paths), "incomplete": false})
+    }
+
+    fn issue(&self, asked: &TokenAsked, now: Timestamp) -> Result<TokenIssued, Refusal> {
+        let audiences =
+            if asked.audiences.is_empty() { self.authenticator.audiences().to_vec() } else { asked.audiences.clone() };
+        let expires = now.saturating_add(SignedDuration::from_secs(asked.seconds));
+        let expires = expires.map_err(|why| Refusal::bad_request(format!("expirationSeconds: {why}")))?;
+        let claims = Claims {
+            aud: audiences.clone(),
+            exp: expires.as_second(),
+            iat: now.as_second(),
+            nbf: now.as_second(),
+            iss: String::new(),
+            jti: asked.id.clone(),
+            sub: format!("system:serviceaccount:{}:{}", asked.namespace, asked.account.0),
+            bound: bound(asked),
+        };
+        let token = self.authenticator.tokens().sign(claims);
+        let token = token.map_err(|why| Refusal::new(Reason::Internal, format!("no token can be signed: {why}")))?;
+        Ok(TokenIssued { token, audiences, expires })
+    }
+
+    fn review(
+        &self,
+        token: &str,
+        audiences: &[String],
+        now: Timestamp,
+    ) -> Result<(Identity, Vec<String>), String> {
+        let own = self.authenticator.audiences();
+        let audiences: Vec<&str> =
+            if audiences.is_empty() { own } else { audiences }.iter().map(String::as_str).collect();
+        self.authenticator.token(token, &audiences, now).map_err(|why| why.to_string())
+    }
+}
+
+fn bound(asked: &TokenAsked) -> Bound {
+    let named = |(name, uid): &(String, String)| Ref { name: name.clone(), uid: uid.clone() };
+    let of_kind = |wanted: &str| {
+        let (kind, name, uid) = asked.bound.as_ref()?;
+        (kind == wanted).then(|| Ref { name: name.clone(), uid: uid.clone() })
+    };
+    Bound {
+        namespace: asked.namespace.clone(),
+        serviceaccount: named(&asked.account),
+        pod: of_kind("Pod"),
+        secret: of_kind("Secret"),
+        node: asked.node.as_ref().map(named),
+    }
+}

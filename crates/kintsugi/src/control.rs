@@ -1,0 +1,54 @@
+//! The control plane, wired: store, API, controllers and scheduler. The simulator wires the very same.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use api::Service;
+use api::auth::Identity;
+use client::{Caches, Client};
+use host::{Host, Task};
+use store::{Limits, Store};
+
+use crate::local::Local;
+
+/// The user as which the controllers act.
+const CONTROLLERS: &str = "kube-controller-manager";
+/// The user as which the scheduler acts.
+const SCHEDULER: &str = "kube-scheduler";
+
+/// A running control plane; it ends when it is dropped.
+pub struct Control {
+    /// The API.
+    pub service: Service,
+    /// What the loops see.
+    pub caches: Caches,
+    _engine: Task<()>,
+}
+
+/// Opens the store of a control plane.
+pub async fn open_store(host: &Host, dir: PathBuf) -> Result<Store> {
+    let doing = format!("cannot open the store in {}", dir.display());
+    Store::open(host, dir, api::tagger(), Limits::default()).await.context(doing)
+}
+
+/// Starts the API over a store and the loops over the API.
+pub async fn start(host: &Host, store: Store, settings: api::Settings) -> Result<Control> {
+    let service = Service::open(host.clone(), store, settings).await.context("cannot begin to serve the API")?;
+    let clients = {
+        let service = service.clone();
+        Arc::new(move |component: &str| {
+            let user = if component == engine::SCHEDULER { SCHEDULER } else { CONTROLLERS };
+            client(&service, Identity::component(user), component)
+        })
+    };
+    let caches = Caches::new(client(&service, Identity::component(CONTROLLERS), CONTROLLERS), host.clone());
+    let setup = engine::Setup::new(clients, caches.clone(), host.clone());
+    let engine = host.spawn(engine::run(setup, std::future::pending()));
+    Ok(Control { service, caches, _engine: engine })
+}
+
+/// A client in this process.
+pub fn client(service: &Service, identity: Identity, agent: &str) -> Client {
+    Client::new(Arc::new(Local::new(service.clone(), identity)), agent)
+}
