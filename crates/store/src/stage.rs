@@ -40,7 +40,8 @@ impl<'a> Stage<'a> {
             events.push(Arc::new(event));
         }
         self.revision += events.len() as u64;
-        self.pending.append(&mut mine);
+        // Not `append`, which would build the whole map anew for each transaction.
+        self.pending.extend(mine);
         let records = events.iter().map(|event| event.record.clone()).collect();
         self.events.append(&mut events);
         Ok(Committed { records, revision: self.revision })
