@@ -36,9 +36,8 @@ fn try_all() -> Vec<Lack> {
     if let Err(error) = unsafe { unshare_unsafe(UnshareFlags::NEWNET) } {
         return vec![lack("network namespaces (CONFIG_NET_NS, and the right CAP_SYS_ADMIN)", &error)];
     }
-    let trials: [(&str, fn() -> Result<(), String>); 3] = [
+    let trials: [(&str, fn() -> Result<(), String>); 2] = [
         ("pairs of virtual links (kernel module veth)", try_veth),
-        ("bridges (kernel module bridge), needed for further nodes on this machine", try_bridge),
         (
             "packet rules (kernel modules nf_tables, nft_ct, nft_nat, nft_masq, nft_fib_ipv4, nft_numgen, nft_reject_ipv4)",
             trial::try_rules,
@@ -64,10 +63,6 @@ fn try_veth() -> Result<(), String> {
             mtu: 1500,
         });
     })
-}
-
-fn try_bridge() -> Result<(), String> {
-    try_steps(|steps| steps.bridge("kt-trial", [2, 0, 0, 0, 0, 3]))
 }
 
 fn try_steps(write: impl FnOnce(&mut Steps)) -> Result<(), String> {

@@ -127,36 +127,15 @@ impl Steps {
         });
     }
 
-    /// Makes a bridge; one that is there is as good.
-    pub fn bridge(&mut self, name: &str, mac: Mac) {
-        let doing = (format!("make the bridge {name}"), THERE);
-        self.step((libc::RTM_NEWLINK, CREATE | EXCLUSIVE), &link_header(0, 0, 0), doing, |a| {
-            a.text(libc::IFLA_IFNAME, name).put(libc::IFLA_ADDRESS, &mac);
-            kind(a, "bridge", |_| {});
-        });
-    }
-
-    /// Puts a link under a bridge.
-    pub fn master(&mut self, link: u32, bridge: u32) {
-        let doing = (format!("put link {link} under the bridge {bridge}"), &[][..]);
-        self.step((libc::RTM_NEWLINK, 0), &link_header(link, 0, 0), doing, |a| {
-            a.u32(libc::IFLA_MASTER, bridge);
-        });
-    }
-
     /// Takes a link up.
     pub fn up(&mut self, link: u32) {
-        self.flags(link, libc::IFF_UP as u32, "up");
-    }
-
-    /// Takes a link down.
-    pub fn down(&mut self, link: u32) {
-        self.flags(link, 0, "down");
-    }
-
-    fn flags(&mut self, link: u32, flags: u32, word: &str) {
-        let header = link_header(link, flags, libc::IFF_UP as u32);
-        self.step((libc::RTM_NEWLINK, 0), &header, (format!("take link {link} {word}"), &[]), |_| {});
+        const UP: u32 = libc::IFF_UP as u32;
+        self.step(
+            (libc::RTM_NEWLINK, 0),
+            &link_header(link, UP, UP),
+            (format!("take link {link} up"), &[]),
+            |_| {},
+        );
     }
 
     /// Lets a link carry no IPv6 of its own accord: no addresses, no solicitations.
@@ -176,15 +155,31 @@ impl Steps {
     /// Lets addresses of the loopback be translated towards this link (a node port reached at 127.0.0.1), and sends
     /// no redirects from it.
     pub fn behind_loopback(&mut self, link: u32) {
-        const INET_CONF: u16 = 1;
         const SEND_REDIRECTS: u16 = 6;
         const ROUTE_LOCALNET: u16 = 26;
-        let doing = (format!("let the loopback reach link {link}"), &[][..]);
-        self.step((libc::RTM_NEWLINK, 0), &link_header(link, 0, 0), doing, |a| {
+        self.conf(
+            format!("let the loopback reach link {link}"),
+            link,
+            &[(ROUTE_LOCALNET, 1), (SEND_REDIRECTS, 0)],
+        );
+    }
+
+    /// Answers on this link for every address that is reached over another.
+    pub fn answers_for_others(&mut self, link: u32) {
+        const PROXY_ARP: u16 = 3;
+        self.conf(format!("let link {link} answer for others"), link, &[(PROXY_ARP, 1)]);
+    }
+
+    /// Changes settings of IPv4 on a link, by their numbers in the kernel.
+    fn conf(&mut self, doing: String, link: u32, settings: &[(u16, u32)]) {
+        const INET_CONF: u16 = 1;
+        self.step((libc::RTM_NEWLINK, 0), &link_header(link, 0, 0), (doing, &[]), |a| {
             a.nested(libc::IFLA_AF_SPEC, |a| {
                 a.nested(libc::AF_INET as u16, |a| {
                     a.nested(INET_CONF, |a| {
-                        a.u32(ROUTE_LOCALNET, 1).u32(SEND_REDIRECTS, 0);
+                        for (setting, value) in settings {
+                            a.u32(*setting, *value);
+                        }
                     });
                 });
             });

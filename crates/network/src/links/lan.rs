@@ -1,9 +1,14 @@
-//! A network of nodes on one machine: a bridge here, and a network namespace for each further node.
+//! A network of nodes on one machine: a network namespace for each further node, and a link to each.
+//!
+//! Routed, like pods, not bridged: where bridged packets are shown to packet rules (a setting of the whole machine)
+//! a node port that leads back to the node it was asked from would be lost in the bridge. To a node it looks like
+//! one network nevertheless: the server answers for the other nodes' addresses.
 //!
 //! The namespaces are held by files, so a node and its pods outlive the process that made them. A node can be cut
 //! off and joined again. Everything is idempotent: a restarted process opens what is there.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,9 +16,16 @@ use host::Host;
 
 use super::kernel::Veth;
 use super::{Links, Route, Steps, inside, lan_subnet, link_name, make, namespace, remove, route_metric};
+use crate::services::cut;
 use crate::services::outside::{self, Outside};
 use crate::{Cidr, NetworkError, failed};
 
+/// The largest packet between nodes: as on an Ethernet, so that nothing works here that would not there.
+const LAN_MTU: u32 = 1500;
+/// The hardware address of the server's end of every link. Each link is a segment of its own.
+const SERVER_MAC: [u8; 6] = [0x0a, 0x4c, 0, 0, 0, 1];
+/// The other end of the link that has the server's address.
+const HOME_END_MAC: [u8; 6] = [0x0a, 0x4c, 0, 0, 0, 2];
 /// The name of a node's link inside its namespace.
 const NODE_LINK: &str = "lan0";
 /// The most nodes of a machine: their numbers have to fit a /24 beside the server's.
@@ -64,7 +76,7 @@ struct Inner {
 }
 
 impl Lan {
-    /// Makes the bridge, with the server's address on it, in the calling process's namespace.
+    /// Gives the server its address, in the calling process's namespace.
     pub async fn open(host: Host, settings: LanSettings) -> Result<Self, NetworkError> {
         let opened = host.blocking(move || Inner::open(settings)).await?;
         Ok(Self { host, inner: Arc::new(opened) })
@@ -87,19 +99,24 @@ impl Lan {
         self.host.blocking(move || inner.leave(number)).await
     }
 
-    /// Cuts a node off: it reaches nobody, and nobody reaches it.
+    /// Cuts a node off: it reaches nobody, and nobody reaches it. Packets vanish without a word, links and routes
+    /// stay, as when a cable is cut somewhere between.
     pub async fn isolate(&self, number: u32) -> Result<(), NetworkError> {
-        self.switch(number, Steps::down).await
+        self.on_both_ends(number, cut::cut).await
     }
 
     /// Joins a node again that was cut off.
     pub async fn rejoin(&self, number: u32) -> Result<(), NetworkError> {
-        self.switch(number, Steps::up).await
+        self.on_both_ends(number, |table, _| cut::mend(table)).await
     }
 
-    async fn switch(&self, number: u32, turn: fn(&mut Steps, u32)) -> Result<(), NetworkError> {
+    async fn on_both_ends(
+        &self,
+        number: u32,
+        act: fn(&str, u32) -> Result<(), NetworkError>,
+    ) -> Result<(), NetworkError> {
         let inner = self.inner.clone();
-        self.host.blocking(move || inner.switch(number, turn)).await
+        self.host.blocking(move || inner.on_both_ends(number, act)).await
     }
 }
 
@@ -107,7 +124,7 @@ impl Inner {
     fn open(settings: LanSettings) -> Result<Self, NetworkError> {
         let links = Links::open().map_err(failed("open a netlink socket"))?;
         let inner = Self { settings, links: Mutex::new(links) };
-        inner.make_bridge()?;
+        inner.make_home()?;
         let dir = inner.namespaces_dir();
         std::fs::create_dir_all(&dir).map_err(failed(format!("make {}", dir.display())))?;
         outside::open(&Outside {
@@ -118,18 +135,30 @@ impl Inner {
         Ok(inner)
     }
 
-    fn make_bridge(&self) -> Result<(), NetworkError> {
-        let (links, name) = (self.links(), self.bridge_name());
-        let address = self.server_address();
+    /// Makes the pair of links whose only purpose is to have the server's address, nodes or none.
+    fn make_home(&self) -> Result<(), NetworkError> {
+        let (links, name) = (self.links(), self.home_name());
+        if links.find(&name)?.is_none() {
+            let here =
+                std::fs::File::open("/proc/thread-self/ns/net").map_err(failed("open the own namespace"))?;
+            let mut steps = Steps::default();
+            steps.veth(&Veth {
+                name: &name,
+                mac: SERVER_MAC,
+                peer_name: &link_name(&self.settings.prefix, "lanx"),
+                peer_mac: HOME_END_MAC,
+                peer_netns: here.as_fd(),
+                mtu: LAN_MTU,
+            });
+            links.carry_out(steps)?;
+        }
+        let home = links.expect(&name)?;
         let mut steps = Steps::default();
-        steps.bridge(&name, mac_of(address));
-        links.carry_out(steps)?;
-        let bridge = links.expect(&name)?;
-        let mut steps = Steps::default();
-        steps.without_ipv6(bridge.index);
-        steps.behind_loopback(bridge.index);
-        steps.address(bridge.index, address, self.settings.subnet.prefix());
-        steps.up(bridge.index);
+        for end in [home.index, home.peer] {
+            steps.without_ipv6(end);
+            steps.up(end);
+        }
+        steps.address(home.index, self.server_address(), 32);
         links.carry_out(steps)
     }
 
@@ -140,45 +169,68 @@ impl Inner {
             make(&node.netns).map_err(failed(format!("make the network namespace of node {number}")))?;
         }
         let links = self.links();
+        let IpAddr::V4(address) = node.address else { unreachable!("nodes have IPv4 addresses") };
         if links.find(&name)?.is_none() {
-            self.join_link(&links, &name, &node)?;
+            self.make_link(&links, &name, &node.netns, address)?;
         }
+        self.furnish_here(&links, &name, address)?;
+        let there = inside(&node.netns, Links::open).map_err(failed("enter the node's network namespace"))?;
+        self.furnish_there(&there, address)?;
         Ok(node)
     }
 
-    fn join_link(&self, links: &Links, name: &str, node: &LanNode) -> Result<(), NetworkError> {
-        let IpAddr::V4(address) = node.address else { unreachable!("nodes have IPv4 addresses") };
-        let bridge = links.expect(&self.bridge_name())?;
-        let netns = std::fs::File::open(&node.netns).map_err(failed("open the node's network namespace"))?;
+    fn make_link(
+        &self,
+        links: &Links,
+        name: &str,
+        netns: &Path,
+        address: Ipv4Addr,
+    ) -> Result<(), NetworkError> {
+        let netns = std::fs::File::open(netns).map_err(failed("open the node's network namespace"))?;
         let mut steps = Steps::default();
         steps.veth(&Veth {
             name,
-            mac: [0x0a, 0x4c, 0, 0, 0, address.octets()[3]],
+            mac: SERVER_MAC,
             peer_name: NODE_LINK,
             peer_mac: mac_of(address),
-            peer_netns: std::os::fd::AsFd::as_fd(&netns),
-            mtu: bridge.mtu,
+            peer_netns: netns.as_fd(),
+            mtu: LAN_MTU,
         });
-        links.carry_out(steps)?;
+        links.carry_out(steps)
+    }
+
+    /// The server's end: leads to the node, and answers for whoever else the node looks for.
+    fn furnish_here(&self, links: &Links, name: &str, address: Ipv4Addr) -> Result<(), NetworkError> {
         let link = links.expect(name)?;
         let mut steps = Steps::default();
         steps.without_ipv6(link.index);
-        steps.master(link.index, bridge.index);
+        steps.behind_loopback(link.index);
+        steps.answers_for_others(link.index);
         steps.up(link.index);
+        steps.neighbour(link.index, address, mac_of(address));
+        steps.route(&Route {
+            to: Cidr::host(address),
+            via: None,
+            link: link.index,
+            source: Some(self.server_address()),
+            metric: route_metric(&self.settings.prefix),
+            mtu: 0,
+        });
         links.carry_out(steps)?;
-        let inner_links =
-            inside(&node.netns, Links::open).map_err(failed("enter the node's network namespace"))?;
-        self.furnish(&inner_links, address)
+        // Answers for others are held back for up to 0.8 s otherwise, so that the right one could come first.
+        let delay = format!("/proc/sys/net/ipv4/neigh/{name}/proxy_delay");
+        std::fs::write(&delay, "0").map_err(failed(format!("write {delay}")))
     }
 
-    /// Gives the node's end its address and a default route through the server.
-    fn furnish(&self, links: &Links, address: Ipv4Addr) -> Result<(), NetworkError> {
+    /// The node's end: its address, the network around it, and a default route through the server.
+    fn furnish_there(&self, links: &Links, address: Ipv4Addr) -> Result<(), NetworkError> {
         let link = links.expect(NODE_LINK)?;
         let mut steps = Steps::default();
         steps.without_ipv6(link.index);
         steps.behind_loopback(link.index);
         steps.address(link.index, address, self.settings.subnet.prefix());
         steps.up(link.index);
+        steps.neighbour(link.index, self.server_address(), SERVER_MAC);
         steps.route(&Route {
             to: Cidr::EVERYWHERE,
             via: Some(self.server_address()),
@@ -195,15 +247,28 @@ impl Inner {
         let mut steps = Steps::default();
         steps.remove_link(&self.node_link_name(number));
         self.links().carry_out(steps)?;
+        cut::mend(&self.cut_table(number))?;
         remove(&node.netns).map_err(failed(format!("remove the network namespace of node {number}")))
     }
 
-    fn switch(&self, number: u32, turn: fn(&mut Steps, u32)) -> Result<(), NetworkError> {
-        let links = self.links();
-        let link = links.expect(&self.node_link_name(number))?;
-        let mut steps = Steps::default();
-        turn(&mut steps, link.index);
-        links.carry_out(steps)
+    /// Does the same with the server's end of a node's link and with the node's.
+    fn on_both_ends(
+        &self,
+        number: u32,
+        act: fn(&str, u32) -> Result<(), NetworkError>,
+    ) -> Result<(), NetworkError> {
+        let (node, table) = (self.node(number)?, self.cut_table(number));
+        let link = self.links().expect(&self.node_link_name(number))?;
+        act(&table, link.index)?;
+        let there = inside(&node.netns, || {
+            let links = Links::open()?;
+            Ok(links.expect(NODE_LINK).and_then(|link| act(&table, link.index)))
+        });
+        there.map_err(failed("enter the node's network namespace"))?
+    }
+
+    fn cut_table(&self, number: u32) -> String {
+        format!("kintsugi-{}-cut-{number}", self.settings.prefix)
     }
 
     fn node(&self, number: u32) -> Result<LanNode, NetworkError> {
@@ -219,7 +284,7 @@ impl Inner {
         self.settings.subnet.nth(SERVER_OFFSET).unwrap_or(self.settings.subnet.first())
     }
 
-    fn bridge_name(&self) -> String {
+    fn home_name(&self) -> String {
         link_name(&self.settings.prefix, "lan")
     }
 

@@ -3,6 +3,7 @@
 //! [`Packets`] owns a cluster's table in the kernel. It promises that a change is whole or not at all, that it is
 //! found from what was applied last, and that what the kernel refuses is written anew from nothing.
 
+pub(crate) mod cut;
 mod difference;
 pub(crate) mod outside;
 mod program;

@@ -258,7 +258,8 @@ fn list(socket: &Socket, message: u16, name_at: u16, table: &str) -> io::Result<
 
 /// Lets packets be forwarded; gives the comment for our table, which says whether they were before.
 pub(super) fn forward(socket: &Socket, table: &str) -> Result<String, NetworkError> {
-    let ours = tables(socket)?;
+    let mut ours = tables(socket)?;
+    ours.retain(|(_, comment)| comment.starts_with(FORWARD_WAS));
     let known = ours.iter().find(|(name, _)| name == table).or(ours.first());
     let now = fs::read_to_string(IP_FORWARD).map_err(failed("read whether packets are forwarded"))?;
     let comment =

@@ -93,11 +93,6 @@ impl<'a> Transaction<'a> {
         socket.transact(&self.batch, last).map_err(failed(doing()))?.map_err(failed(doing()))
     }
 
-    /// How many bytes it has come to.
-    pub fn len(&self) -> usize {
-        self.batch.bytes().len()
-    }
-
     fn message(&mut self, kind: u16, flags: u16, fill: impl FnOnce(&mut Attributes<'_>)) {
         let table = self.table;
         self.batch.message((NFTABLES << 8) | kind, flags, &header(IPV4, 0), |a| {

@@ -2,5 +2,6 @@
 
 mod clusters;
 mod pods;
+mod scale;
 mod services;
 mod world;

@@ -90,7 +90,10 @@ fn a_host_port_leads_to_its_pod_from_everywhere() {
         assert_eq!(own.ask((node_ip, 8080)).expect("it leads to the pod").0, "a");
         assert_eq!(own.ask(([127, 0, 0, 1], 8080)).expect("it leads to the pod").0, "a");
         assert_eq!(own.ask(([127, 0, 0, 1], 8081)).expect("it leads to the pod").0, "a");
-        assert_eq!(other.namespace.ask((node_ip, 8080)).expect("it leads there").1, IpAddr::V4(other.address));
+        assert_eq!(
+            other.namespace.ask((node_ip, 8080)).expect("it leads there").1,
+            IpAddr::V4(other.address)
+        );
         assert_eq!(pod.namespace.ask((node_ip, 8080)).expect("it leads back").0, "a");
         own.ask((node_ip, 8081)).expect_err("that port is the loopback's alone");
         let taken = PodNetwork {

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use host::Host;
 use network::links::{Lan, LanSettings, prefix_of};
-use network::{Cidr, HostPort, KernelNetwork, Network, PodNetwork, Protocol, ServicePort, ServiceRules, Settings};
+use network::{
+    Cidr, HostPort, KernelNetwork, Network, PodNetwork, Protocol, ServicePort, ServiceRules, Settings,
+};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 /// How long anything may take before a test gives up on it.
@@ -66,7 +68,8 @@ impl Namespace {
     /// Runs something inside.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let inside = || {
-            move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network)).expect("it is held open");
+            move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network))
+                .expect("it is held open");
             work()
         };
         thread::scope(|scope| scope.spawn(inside).join()).expect("the work ends well")
