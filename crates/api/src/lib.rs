@@ -1,3 +1,40 @@
 //! The verbs: what may happen to an object, and the HTTP face.
+//!
+//! A request goes `http` → [`Service`] → `verbs` (pure) → `admit` (pure) → the store, and every refusal is a
+//! [`refusal::Refusal`] that `http/status.rs` alone turns into a code. Only this crate opens the store.
 
+pub mod admit;
+mod answer;
 pub mod auth;
+mod bootstrap;
+mod codec;
+mod convert;
+mod custom;
+pub mod dial;
+mod discovery;
+mod encode;
+mod guard;
+mod health;
+pub mod http;
+mod openapi;
+mod patch;
+mod proxy;
+pub mod refusal;
+mod registry;
+mod request;
+mod select;
+mod service;
+mod settings;
+mod table;
+#[cfg(test)]
+mod testing;
+mod verbs;
+mod view;
+mod yaml;
+
+pub use answer::{Answer, Body};
+pub use encode::tagger;
+pub use guard::{AllowAll, Guard, TokenAsked, TokenIssued};
+pub use http::{Face, serve};
+pub use service::{EventKind, EventStream, Service};
+pub use settings::{Cidr, GIT_VERSION, KUBERNETES_VERSION, NotACidr, Settings};

@@ -137,7 +137,8 @@ mod tests {
     fn a_certificate_names_its_user() {
         let now = Timestamp::from_second(1_800_000_000).expect("a fixed time");
         let ca = pki::new_authority("ca", now).expect("keys can be drawn");
-        let pair = pki::issue(&ca, "ann", "system:masters", &pki::Purpose::Client, now).expect("a good authority");
+        let pair =
+            pki::issue(&ca, "ann", "system:masters", &pki::Purpose::Client, now).expect("a good authority");
         let (certs, _) = pair.to_der().expect("own PEM");
         assert_eq!(from_certificate(&certs[0]), Some(Identity::user("ann", &["system:masters"])));
         assert_eq!(from_certificate(b"garbage"), None);

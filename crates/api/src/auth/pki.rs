@@ -6,7 +6,8 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -29,7 +30,9 @@ pub enum PkiError {
     },
 }
 
-fn unusable<E: Into<Box<dyn std::error::Error + Send + Sync>>>(what: &'static str) -> impl FnOnce(E) -> PkiError {
+fn unusable<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    what: &'static str,
+) -> impl FnOnce(E) -> PkiError {
     move |source| PkiError::Unusable { what, source: source.into() }
 }
 
@@ -94,8 +97,8 @@ pub fn issue(
         Purpose::Client => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth],
     }
     let issuer_key = KeyPair::from_pem(&authority.key).map_err(unusable("the authority's key"))?;
-    let issuer =
-        Issuer::from_ca_cert_pem(&authority.cert, issuer_key).map_err(unusable("the authority's certificate"))?;
+    let issuer = Issuer::from_ca_cert_pem(&authority.cert, issuer_key)
+        .map_err(unusable("the authority's certificate"))?;
     let key = KeyPair::generate().map_err(unusable("a new key"))?;
     let cert = params.signed_by(&key, &issuer).map_err(unusable("a new certificate"))?;
     Ok(PemPair { cert: cert.pem(), key: key.serialize_pem() })
@@ -140,7 +143,8 @@ mod tests {
     #[test]
     fn a_client_certificate_names_user_and_groups_and_is_signed_by_the_authority() {
         let ca = new_authority("kintsugi-ca", now()).expect("keys can be drawn");
-        let pair = issue(&ca, "admin", "system:masters", &Purpose::Client, now()).expect("the authority is good");
+        let pair =
+            issue(&ca, "admin", "system:masters", &Purpose::Client, now()).expect("the authority is good");
         let (certs, _) = pair.to_der().expect("own PEM");
         let (_, cert) = X509Certificate::from_der(&certs[0]).expect("own DER");
         let (_, pem) = x509_parser::pem::parse_x509_pem(ca.cert.as_bytes()).expect("own PEM");

@@ -118,21 +118,33 @@ impl Rules {
 
     /// Those of `wanted` that `held` does not cover: what granting them would escalate.
     pub fn missing<'a>(wanted: &'a [Rule], held: &[Rule]) -> Vec<&'a Rule> {
-        wanted.iter().filter(|rule| !rule.atoms().iter().all(|atom| held.iter().any(|own| own.covers(atom)))).collect()
+        wanted
+            .iter()
+            .filter(|rule| !rule.atoms().iter().all(|atom| held.iter().any(|own| own.covers(atom))))
+            .collect()
     }
 
-    fn granted<'a>(&'a self, who: &'a Identity, namespace: &'a str) -> impl Iterator<Item = (String, &'a Rule)> {
+    fn granted<'a>(
+        &'a self,
+        who: &'a Identity,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = (String, &'a Rule)> {
         let here = (!namespace.is_empty()).then(|| self.bindings.get(namespace)).flatten();
         let everywhere = self.bindings.get("");
         everywhere.into_iter().chain(here).flatten().flat_map(move |binding| {
-            let subject = binding.subjects.iter().flatten().find(|subject| subject.is(who, &binding.metadata.namespace));
+            let subject = binding
+                .subjects
+                .iter()
+                .flatten()
+                .find(|subject| subject.is(who, &binding.metadata.namespace));
             let rules = subject.and_then(|_| self.role_of(binding)).unwrap_or_default();
             rules.iter().map(move |rule| (binding.why(subject), rule))
         })
     }
 
     fn role_of(&self, binding: &Binding) -> Option<&[Rule]> {
-        let namespace = if binding.role_ref.kind == "Role" { binding.metadata.namespace.as_str() } else { "" };
+        let namespace =
+            if binding.role_ref.kind == "Role" { binding.metadata.namespace.as_str() } else { "" };
         self.role(namespace, &binding.role_ref.name)
     }
 }
@@ -261,9 +273,13 @@ mod tests {
         };
         let view = json!({"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods", "pods/log"]});
         rules.add_role(role("view", "", view).as_bytes());
-        let edit = json!({"verbs": ["*"], "apiGroups": ["apps"], "resources": ["*"], "resourceNames": ["web"]});
+        let edit =
+            json!({"verbs": ["*"], "apiGroups": ["apps"], "resources": ["*"], "resourceNames": ["web"]});
         rules.add_role(role("edit", "shop", edit).as_bytes());
-        rules.add_role(role("look", "", json!({"verbs": ["get"], "nonResourceURLs": ["/healthz/*", "/version"]})).as_bytes());
+        rules.add_role(
+            role("look", "", json!({"verbs": ["get"], "nonResourceURLs": ["/healthz/*", "/version"]}))
+                .as_bytes(),
+        );
         let binding = |name: &str, namespace: &str, role: (&str, &str), subject: Value| {
             json!({"metadata": {"name": name, "namespace": namespace}, "subjects": [subject],
                    "roleRef": {"kind": role.0, "name": role.1}})

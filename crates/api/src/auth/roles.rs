@@ -69,11 +69,13 @@ fn add_rule(role: Option<&mut Value>, words: &[&str]) {
     };
     let rule = match words {
         [verbs, paths] => {
-            let paths: Vec<String> = list(paths).into_iter().map(|p| if p == "/*" { "*".into() } else { p }).collect();
+            let paths: Vec<String> =
+                list(paths).into_iter().map(|p| if p == "/*" { "*".into() } else { p }).collect();
             json!({"verbs": list(verbs), "nonResourceURLs": paths})
         }
         [verbs, groups, resources, only @ ..] => {
-            let mut rule = json!({"verbs": list(verbs), "apiGroups": list(groups), "resources": list(resources)});
+            let mut rule =
+                json!({"verbs": list(verbs), "apiGroups": list(groups), "resources": list(resources)});
             if let ["only", names] = only {
                 rule["resourceNames"] = json!(list(names));
             }
@@ -93,7 +95,9 @@ fn aggregate(objects: &mut [Value], name: &str) {
         .filter(|object| object["metadata"]["labels"][&label] == "true")
         .flat_map(|object| object["rules"].as_array().cloned().unwrap_or_default())
         .collect();
-    let target = objects.iter_mut().find(|object| object["kind"] == "ClusterRole" && object["metadata"]["name"] == name);
+    let target = objects
+        .iter_mut()
+        .find(|object| object["kind"] == "ClusterRole" && object["metadata"]["name"] == name);
     if let Some(role) = target {
         role["rules"] = json!(rules);
     }
@@ -125,7 +129,11 @@ mod tests {
             rules.role("", role).is_some_and(|rules| rules.iter().any(|rule| rule.covers(&asked)))
         };
         assert!(holds("view", "get", "pods") && !holds("view", "get", "secrets"));
-        assert!(holds("edit", "get", "secrets") && holds("edit", "get", "pods") && holds("edit", "create", "pods"));
+        assert!(
+            holds("edit", "get", "secrets")
+                && holds("edit", "get", "pods")
+                && holds("edit", "create", "pods")
+        );
         assert!(holds("admin", "delete", "pods") && !holds("admin", "delete", "nodes"));
     }
 

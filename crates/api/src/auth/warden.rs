@@ -45,9 +45,10 @@ impl Warden {
         let watches = ROLES.iter().chain(&BINDINGS).filter_map(|prefix| self.store.watch(prefix, after).ok());
         *self.changes.lock().unwrap_or_else(PoisonError::into_inner) = watches.collect();
         let mut rules = Rules::default();
-        for (prefixes, add) in
-            [(ROLES, Rules::add_role as fn(&mut Rules, &[u8])), (BINDINGS, Rules::add_binding as fn(&mut Rules, &[u8]))]
-        {
+        for (prefixes, add) in [
+            (ROLES, Rules::add_role as fn(&mut Rules, &[u8])),
+            (BINDINGS, Rules::add_binding as fn(&mut Rules, &[u8])),
+        ] {
             for prefix in prefixes {
                 let range = Range { prefix: prefix.to_owned(), ..Range::default() };
                 for record in self.store.list(&range).map(|page| page.records).unwrap_or_default() {
@@ -85,13 +86,18 @@ impl Guard for Warden {
     fn rules_of(&self, who: &Identity, namespace: &str) -> model::Tree {
         let rules = self.rules().rules_of(who, namespace);
         let (paths, resources): (Vec<_>, Vec<_>) = rules.iter().partition(|rule| !rule.paths.is_empty());
-        let listed = |rules: Vec<&super::rbac::Rule>| rules.into_iter().map(|rule| rule.to_review()).collect::<Vec<_>>();
+        let listed = |rules: Vec<&super::rbac::Rule>| {
+            rules.into_iter().map(|rule| rule.to_review()).collect::<Vec<_>>()
+        };
         json!({"resourceRules": listed(resources), "nonResourceRules": listed(paths), "incomplete": false})
     }
 
     fn issue(&self, asked: &TokenAsked, now: Timestamp) -> Result<TokenIssued, Refusal> {
-        let audiences =
-            if asked.audiences.is_empty() { self.authenticator.audiences().to_vec() } else { asked.audiences.clone() };
+        let audiences = if asked.audiences.is_empty() {
+            self.authenticator.audiences().to_vec()
+        } else {
+            asked.audiences.clone()
+        };
         let expires = now.saturating_add(SignedDuration::from_secs(asked.seconds));
         let expires = expires.map_err(|why| Refusal::bad_request(format!("expirationSeconds: {why}")))?;
         let claims = Claims {
@@ -105,7 +111,8 @@ impl Guard for Warden {
             bound: bound(asked),
         };
         let token = self.authenticator.tokens().sign(claims);
-        let token = token.map_err(|why| Refusal::new(Reason::Internal, format!("no token can be signed: {why}")))?;
+        let token =
+            token.map_err(|why| Refusal::new(Reason::Internal, format!("no token can be signed: {why}")))?;
         Ok(TokenIssued { token, audiences, expires })
     }
 

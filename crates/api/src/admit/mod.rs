@@ -1,0 +1,96 @@
+//! Admission: what the cluster's own rules make of a write, and whether they let it happen. Pure over a view.
+//!
+//! A plugin is a function in a file of its own and a line in one of the two lists below. It may change the object, refuse
+//! it, or ask for more to be stored in the same transaction; it never writes.
+
+mod lifecycle;
+
+use model::{Tree, World, kinds};
+use store::{Change, Expect, Path};
+
+use crate::auth::Identity;
+use crate::refusal::Refusal;
+use crate::registry::Resource;
+use crate::settings::Cidr;
+use crate::verbs::Drawn;
+
+/// What is done to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// It is made.
+    Create,
+    /// It is changed.
+    Update,
+}
+
+/// What a plugin is asked about.
+pub struct Asked<'a> {
+    /// The resource.
+    pub resource: &'a Resource,
+    /// What is done.
+    pub operation: Operation,
+    /// The subresource; empty for the object itself.
+    pub part: &'a str,
+    /// The namespace; empty for cluster-wide objects.
+    pub namespace: &'a str,
+    /// Who does it.
+    pub identity: &'a Identity,
+    /// The object as it is, when it is changed.
+    pub old: Option<&'a Tree>,
+    /// The time and other things that were drawn.
+    pub drawn: &'a Drawn,
+    /// A number by which to choose among equal places.
+    pub place: u64,
+    /// The range of the addresses of Services.
+    pub service_cidr: Cidr,
+    /// What there is.
+    pub world: &'a dyn World,
+}
+
+impl Asked<'_> {
+    /// Whether a new object of a built-in resource is made.
+    pub fn creates(&self, gvr: &model::Gvr) -> bool {
+        self.operation == Operation::Create && self.part.is_empty() && self.resource.is(gvr)
+    }
+}
+
+/// What is to be stored, and must hold, in the same transaction as the object.
+#[derive(Debug, Clone, Default)]
+pub struct Extra {
+    /// What must hold.
+    pub expect: Vec<(Path, Expect)>,
+    /// What is stored beside the object.
+    pub changes: Vec<Change>,
+}
+
+type Plugin = fn(&Asked<'_>, &mut Tree, &mut Extra) -> Result<(), Refusal>;
+type Judge = fn(&Asked<'_>, &Tree, &mut Extra) -> Result<(), Refusal>;
+
+/// Those that may change the object, in order.
+const PLUGINS: &[Plugin] = &[lifecycle::admit];
+
+/// Those that only let it happen or not, once it is whole.
+const JUDGES: &[Judge] = &[];
+
+/// Lets the plugins change the object.
+pub fn mutate(asked: &Asked<'_>, object: &mut Tree, extra: &mut Extra) -> Result<(), Refusal> {
+    PLUGINS.iter().try_for_each(|plugin| plugin(asked, object, extra))
+}
+
+/// Asks those that judge the whole object.
+pub fn validate(asked: &Asked<'_>, object: &Tree, extra: &mut Extra) -> Result<(), Refusal> {
+    JUDGES.iter().try_for_each(|judge| judge(asked, object, extra))
+}
+
+/// Refuses the deletion of what the cluster cannot do without.
+pub fn protect(resource: &Resource, name: &str) -> Result<(), Refusal> {
+    if resource.is(&kinds::NAMESPACE) && matches!(name, "default" | "kube-system" | "kube-public") {
+        return Err(Refusal::forbidden(&resource.about(name), "this namespace may not be deleted"));
+    }
+    Ok(())
+}
+
+/// Gives back what an object held, in the transaction in which it goes.
+pub fn release(resource: &Resource, old: &Tree, world: &dyn World, extra: &mut Extra) {
+    let _ = (resource, old, world, extra);
+}

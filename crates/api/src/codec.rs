@@ -1,0 +1,160 @@
+//! From bodies to trees under a resource's table, and what a tree gets and must keep before it is stored. Pure.
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+use model::Tree;
+use model::kinds::{self, Faults};
+use model::schema::{self, DecodeError, FieldProblem, Mode, Schema, TypeId};
+
+use crate::refusal::{Reason, Refusal};
+use crate::registry::{Meaning, Resource};
+use crate::request::Validation;
+use crate::verbs::meta;
+
+/// The longest body that is read, in bytes: what upstream reads.
+pub const BODY_LEN_MAX: usize = schema::SIZE_MAX;
+
+/// An object that was read, and what the writer is to be warned of.
+#[derive(Debug)]
+pub struct Read {
+    /// The object.
+    pub object: Tree,
+    /// Warnings, one for each field that should not be there.
+    pub warnings: Vec<String>,
+}
+
+/// The media type of a body, in lower case and without parameters; JSON when it is not said.
+pub fn media_type(headers: &HeaderMap) -> String {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let bare = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if bare.is_empty() { "application/json".to_owned() } else { bare }
+}
+
+/// Reads a body as any JSON tree: for options and for subresources that are no objects of their own.
+pub fn read_plain(media: &str, body: &Bytes) -> Result<Tree, Refusal> {
+    if body.is_empty() {
+        return Ok(Tree::Null);
+    }
+    let bytes = to_json(media, body)?;
+    serde_json::from_slice(&bytes).map_err(|why| unreadable(&why.to_string()))
+}
+
+/// Reads a body as an object of a resource.
+pub fn read(resource: &Resource, media: &str, body: &Bytes, validation: Validation) -> Result<Read, Refusal> {
+    let bytes = to_json(media, body)?;
+    let Some((schema, kind)) = table(resource) else {
+        let object = serde_json::from_slice(&bytes).map_err(|why| unreadable(&why.to_string()))?;
+        return Ok(Read { object, warnings: Vec::new() });
+    };
+    let decoded = schema::decode_json(&bytes, schema, kind, mode(validation));
+    judge(decoded.map_err(refuse)?, validation)
+}
+
+/// Puts a tree that a patch made through the same checks as a body.
+pub fn recheck(resource: &Resource, object: Tree, validation: Validation) -> Result<Read, Refusal> {
+    let Some((schema, kind)) = table(resource) else { return Ok(Read { object, warnings: Vec::new() }) };
+    let decoded = schema::decode_tree(object, schema, kind, mode(validation));
+    judge(decoded.map_err(refuse)?, validation)
+}
+
+fn mode(validation: Validation) -> Mode {
+    if validation == Validation::Ignore { Mode::Ignore } else { Mode::Report }
+}
+
+fn table(resource: &Resource) -> Option<(&Schema, TypeId)> {
+    match &resource.meaning {
+        Meaning::BuiltIn(kind) => {
+            let schema = schema::builtin();
+            schema.type_named(kind.schema).map(|id| (schema, id))
+        }
+        Meaning::Custom(custom) => custom.schema.as_deref().map(|schema| (schema, TypeId(0))),
+    }
+}
+
+fn to_json(media: &str, body: &Bytes) -> Result<Bytes, Refusal> {
+    if body.len() > BODY_LEN_MAX {
+        let message = format!("Request entity too large: limit is {BODY_LEN_MAX}");
+        return Err(Refusal::new(Reason::TooLarge, message));
+    }
+    match media {
+        "application/json" | "*/*" | "application/octet-stream" | "text/plain" => Ok(body.clone()),
+        "application/yaml" | "application/x-yaml" | "text/yaml" => crate::yaml::to_json(body),
+        other => Err(Refusal::new(
+            Reason::UnsupportedMediaType,
+            format!(
+                "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml (got {other})"
+            ),
+        )),
+    }
+}
+
+fn unreadable(why: &str) -> Refusal {
+    Refusal::bad_request(format!("the object provided is unrecognized (must be of type json): {why}"))
+}
+
+fn refuse(error: DecodeError) -> Refusal {
+    match error {
+        DecodeError::TooLarge => Refusal::new(Reason::TooLarge, error.to_string()),
+        DecodeError::Syntax(why) => unreadable(&why),
+        other => Refusal::bad_request(other.to_string()),
+    }
+}
+
+fn judge((object, problems): (Tree, Vec<FieldProblem>), validation: Validation) -> Result<Read, Refusal> {
+    // Unknown fields are told before duplicate ones.
+    let (unknown, duplicate): (Vec<_>, Vec<_>) =
+        problems.iter().partition(|problem| matches!(problem, FieldProblem::Unknown(_)));
+    let told: Vec<String> = unknown.into_iter().chain(duplicate).map(ToString::to_string).collect();
+    if validation == Validation::Strict && !told.is_empty() {
+        return Err(Refusal::bad_request(format!("strict decoding error: {}", told.join(", "))));
+    }
+    Ok(Read { object, warnings: told })
+}
+
+/// Fills in what the author left out: the table's defaults, then those that depend on other fields.
+pub fn settle(resource: &Resource, object: &mut Tree) {
+    if let Some((schema, kind)) = table(resource) {
+        schema::defaults::fill(object, schema, kind);
+    }
+    if let Meaning::BuiltIn(kind) = &resource.meaning {
+        (kind.fill)(object);
+    }
+}
+
+/// Refuses an object that breaks the rules of its kind, alone or as a change of `old`.
+pub fn check(resource: &Resource, old: Option<&Tree>, object: &Tree) -> Result<(), Refusal> {
+    let mut faults = Faults::default();
+    let rules = match &resource.meaning {
+        Meaning::BuiltIn(kind) => kind.meta_rules(),
+        Meaning::Custom(_) => {
+            kinds::MetaRules { namespaced: resource.namespaced, name: model::syntax::dns1123_subdomain }
+        }
+    };
+    kinds::check_meta(object, rules, &mut faults);
+    if let Some(old) = old {
+        kinds::change_meta(old, object, &mut faults);
+    }
+    if let Meaning::BuiltIn(kind) = &resource.meaning {
+        (kind.check)(object, &mut faults);
+        if let Some(old) = old {
+            (kind.change)(old, object, &mut faults);
+        }
+    }
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(Refusal::invalid(&resource.about(meta(object, "name")), &faults.0))
+}
+
+/// Refuses a question that breaks the rules of its kind; it has no name to be checked.
+pub fn check_alone(resource: &Resource, object: &Tree) -> Result<(), Refusal> {
+    let Meaning::BuiltIn(kind) = &resource.meaning else { return Ok(()) };
+    let mut faults = Faults::default();
+    (kind.check)(object, &mut faults);
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(Refusal::invalid(&resource.about(meta(object, "name")), &faults.0))
+    }
+}

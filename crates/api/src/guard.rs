@@ -1,0 +1,85 @@
+//! Who may do what, as the service asks it. Answered by `auth`; by [`AllowAll`] where nobody is kept out.
+
+use model::{Time, Tree};
+
+use crate::auth::{Attributes, Decision, Identity};
+use crate::refusal::{Reason, Refusal};
+
+/// Answers for the service who may do what, and issues and reviews tokens.
+pub trait Guard: Send + Sync {
+    /// Whether `who` may do `what`.
+    fn may(&self, who: &Identity, what: &Attributes) -> Decision;
+
+    /// The `status` of a `SelfSubjectRulesReview`: all that `who` may do in a namespace.
+    fn rules_of(&self, who: &Identity, namespace: &str) -> Tree;
+
+    /// Issues a token (`serviceaccounts/token`).
+    ///
+    /// # Errors
+    /// A refusal when no token can be given for this.
+    fn issue(&self, asked: &TokenAsked, now: Time) -> Result<TokenIssued, Refusal>;
+
+    /// Who a token stands for, and for which of `audiences` (none: those of the API) it is good; `Err` says why not.
+    fn review(&self, token: &str, audiences: &[String], now: Time)
+    -> Result<(Identity, Vec<String>), String>;
+}
+
+/// What a token is asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TokenAsked {
+    /// The service account's namespace.
+    pub namespace: String,
+    /// Its name and uid.
+    pub account: (String, String),
+    /// For whom; empty for the API itself.
+    pub audiences: Vec<String>,
+    /// For how long.
+    pub seconds: i64,
+    /// The object it is bound to: kind, name, uid.
+    pub bound: Option<(String, String, String)>,
+    /// The node of the pod it is bound to: name, uid.
+    pub node: Option<(String, String)>,
+    /// The token's own id.
+    pub id: String,
+}
+
+/// A token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenIssued {
+    /// The token.
+    pub token: String,
+    /// For whom it is good.
+    pub audiences: Vec<String>,
+    /// Until when.
+    pub expires: Time,
+}
+
+/// Lets everybody do everything and issues no tokens: for the simulator and for tests.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AllowAll;
+
+impl Guard for AllowAll {
+    fn may(&self, _who: &Identity, _what: &Attributes) -> Decision {
+        Decision { allowed: true, reason: "everything is allowed".into() }
+    }
+
+    fn rules_of(&self, _who: &Identity, _namespace: &str) -> Tree {
+        serde_json::json!({
+            "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
+            "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}], "incomplete": false,
+        })
+    }
+
+    fn issue(&self, _asked: &TokenAsked, _now: Time) -> Result<TokenIssued, Refusal> {
+        Err(Refusal::new(Reason::ServiceUnavailable, "this server has no key to sign tokens with"))
+    }
+
+    fn review(
+        &self,
+        _token: &str,
+        _audiences: &[String],
+        _now: Time,
+    ) -> Result<(Identity, Vec<String>), String> {
+        Err("this server has no key to verify tokens with".into())
+    }
+}

@@ -1,0 +1,7 @@
+//! The HTTP face: connections, TLS, limits, bodies. It knows no objects.
+
+pub mod negotiate;
+mod serve;
+pub mod status;
+
+pub use serve::{Face, serve};

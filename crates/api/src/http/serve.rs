@@ -1,0 +1,285 @@
+//! Serves connections: HTTP/1.1 and HTTP/2 over TLS, until told to stop.
+
+use std::convert::Infallible;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use host::Tasks;
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, VARY};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited, StreamBody};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+
+use crate::answer::{Answer, Body};
+use crate::auth::{Authenticator, Credentials, Identity, from_certificate};
+use crate::codec::BODY_LEN_MAX;
+use crate::refusal::{Reason, Refusal};
+use crate::service::Service;
+
+/// How many connections there are at once; more wait in the listener's queue.
+///
+/// Clients keep one or two each; this is room for a thousand nodes on one server, at some 30 kB each.
+const CONNECTIONS_MAX: usize = 8192;
+/// How many requests one HTTP/2 connection has under way: upstream's, enough for an informer of every kind.
+const STREAMS_MAX: u32 = 250;
+/// The longest head of a request, in bytes; tokens are below 2 KiB, selectors below 64 KiB.
+const HEAD_LEN_MAX: usize = 128 * 1024;
+/// How long a handshake or a head of a request may take. A client across the world needs one second.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a body may take to arrive: 3 MiB at modem speed would not, at 1 Mbit/s takes half of it.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long requests that are under way may go on after the server was told to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Answers of this many bytes and more are compressed for who can read that: upstream's bound.
+const COMPRESS_LEN_MIN: usize = 128 * 1024;
+
+type Out = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// What every connection is served with.
+#[derive(Clone)]
+pub struct Face {
+    /// The service.
+    pub service: Service,
+    /// Proves who asks.
+    pub authenticator: Authenticator,
+    /// TLS as a server; client certificates are asked for and may be left out.
+    pub tls: Arc<rustls::ServerConfig>,
+}
+
+/// Serves the connections of `listener` until `stop` turns true; then finishes what is under way, for a few seconds.
+pub async fn serve(listener: TcpListener, face: Face, stop: watch::Receiver<bool>) {
+    let acceptor = TlsAcceptor::from(face.tls.clone());
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = Tasks::new();
+    let mut stopped = stop.clone();
+    loop {
+        let Ok(permit) = room.clone().acquire_owned().await else { break };
+        let accepted = tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stop| *stop) => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let (face, acceptor, stop) = (face.clone(), acceptor.clone(), stop.clone());
+                connections.spawn(async move {
+                    connection(stream, face, acceptor, stop).await;
+                    drop(permit);
+                });
+            }
+            Err(why) => {
+                // Out of file descriptors, most likely: those that end give some back.
+                tracing::warn!(%why, "cannot accept a connection");
+                face.service.host().sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    drop(listener);
+    let drained = async { while connections.next_end().await.is_some() {} };
+    if face.service.host().within(DRAIN, drained).await.is_none() {
+        tracing::debug!("some connections were cut off");
+    }
+}
+
+async fn connection(stream: TcpStream, face: Face, acceptor: TlsAcceptor, mut stop: watch::Receiver<bool>) {
+    // Answers are written whole; waiting for more would only delay them.
+    let _ = stream.set_nodelay(true);
+    let host = face.service.host().clone();
+    let Some(Ok(stream)) = host.within(HEAD_TIMEOUT, acceptor.accept(stream)).await else { return };
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let certificate = certificate.and_then(|der| from_certificate(der));
+    let one = service_fn(|request: Request<Incoming>| {
+        let (face, certificate) = (face.clone(), certificate.clone());
+        async move { Ok::<_, Infallible>(one(face, certificate, request).await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_LEN_MAX)
+        .keep_alive(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEAD_LEN_MAX as u32)
+        .adaptive_window(true)
+        .keep_alive_interval(Duration::from_secs(30));
+    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), one);
+    tokio::pin!(serving);
+    let stopping = async move { drop(stop.wait_for(|stop| *stop).await) };
+    let ended = tokio::select! {
+        biased;
+        ended = serving.as_mut() => Some(ended),
+        () = stopping => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(why) = ended {
+        tracing::debug!(why, "a connection ended");
+    }
+}
+
+/// One request: who asks, the body, the answer.
+async fn one(face: Face, certificate: Option<Identity>, mut request: Request<Incoming>) -> Response<Out> {
+    let on_upgrade = request.extensions_mut().remove::<OnUpgrade>();
+    let gzip = accepts_gzip(request.headers());
+    let is_head = request.method() == http::Method::HEAD;
+    let answer = match admitted(&face, certificate, request).await {
+        Ok((identity, request)) => face.service.handle(&identity, request).await,
+        Err(refusal) => refusal.into(),
+    };
+    let mut response = respond(&face, answer, on_upgrade, gzip);
+    if is_head {
+        *response.body_mut() = boxed(Empty::new());
+    }
+    response
+}
+
+/// Proves who asks and reads the body.
+async fn admitted(
+    face: &Face,
+    certificate: Option<Identity>,
+    request: Request<Incoming>,
+) -> Result<(Identity, Request<Bytes>), Refusal> {
+    let bearer = bearer(request.headers());
+    let credentials = Credentials { certificate, bearer };
+    let now = face.service.host().now();
+    let identity = face
+        .authenticator
+        .authenticate(&credentials, now)
+        .map_err(|_| Refusal::new(Reason::Unauthorized, "Unauthorized"))?;
+    let (parts, body) = request.into_parts();
+    let too_large = || {
+        let message = format!("Request entity too large: limit is {BODY_LEN_MAX}");
+        Refusal::new(Reason::TooLarge, message)
+    };
+    let said = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if said.is_some_and(|len| len > BODY_LEN_MAX) {
+        return Err(too_large());
+    }
+    let read = face.service.host().within(BODY_TIMEOUT, Limited::new(body, BODY_LEN_MAX).collect()).await;
+    let body = match read {
+        Some(Ok(body)) => body.to_bytes(),
+        Some(Err(why)) if why.is::<LengthLimitError>() => return Err(too_large()),
+        Some(Err(why)) => return Err(Refusal::bad_request(format!("the body cannot be read: {why}"))),
+        None => return Err(Refusal::new(Reason::Timeout, "the body did not arrive in time")),
+    };
+    Ok((identity, Request::from_parts(parts, body)))
+}
+
+/// The token of `Authorization: Bearer`, or of the subprotocol by which browsers send one with a WebSocket.
+fn bearer(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    (scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty()).then(|| token.trim().to_owned())
+}
+
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(ACCEPT_ENCODING).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|coding| coding.trim() == "gzip")
+}
+
+fn respond(face: &Face, answer: Answer, on_upgrade: Option<OnUpgrade>, gzip: bool) -> Response<Out> {
+    let mut response = Response::new(boxed(Empty::new()));
+    *response.status_mut() = answer.status;
+    *response.headers_mut() = answer.headers;
+    let headers = response.headers_mut();
+    headers.insert("audit-id", header(&face.service.host().chance().uuid()));
+    headers.entry("cache-control").or_insert(HeaderValue::from_static("no-cache, private"));
+    match answer.body {
+        Body::Whole(bytes) => {
+            let bytes =
+                if gzip && bytes.len() >= COMPRESS_LEN_MIN { compress(headers, bytes) } else { bytes };
+            *response.body_mut() = boxed(Full::new(bytes));
+        }
+        Body::Stream(pieces) => {
+            *response.body_mut() = StreamBody::new(pieces.map(|piece| piece.map(Frame::data))).boxed_unsync();
+        }
+        Body::Upgrade(mut backend) => {
+            let Some(on_upgrade) = on_upgrade else {
+                return respond(face, Refusal::bad_request("Upgrade request required").into(), None, gzip);
+            };
+            // The copying ends with either side; it belongs to the backend's connection, which nothing else holds.
+            let copy = face.service.host().spawn(async move {
+                let Ok(upgraded) = on_upgrade.await else { return };
+                let mut client = TokioIo::new(upgraded);
+                if let Err(why) = tokio::io::copy_bidirectional(&mut client, &mut backend).await {
+                    tracing::debug!(%why, "an upgraded connection ended");
+                }
+            });
+            face.service.keep_pipe(copy);
+        }
+    }
+    response
+}
+
+fn compress(headers: &mut HeaderMap, bytes: Bytes) -> Bytes {
+    let textual =
+        headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/"));
+    if !textual || headers.contains_key(CONTENT_ENCODING) {
+        return bytes;
+    }
+    // The fastest level: most of the gain, at a fraction of the time.
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let Ok(packed) = encoder.write_all(&bytes).and_then(|()| encoder.finish()) else { return bytes };
+    headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
+    Bytes::from(packed)
+}
+
+fn boxed<B>(body: B) -> Out
+where
+    B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
+{
+    body.map_err(|never| match never {}).boxed_unsync()
+}
+
+fn header(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bearer_tokens_are_found() {
+        let check = |value: &str, wanted: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, value.parse().expect("a good header"));
+            assert_eq!(bearer(&headers).as_deref(), wanted, "{value}");
+        };
+        check("Bearer abc", Some("abc"));
+        check("bearer  abc ", Some("abc"));
+        check("Basic abc", None);
+        check("Bearer ", None);
+    }
+
+    #[test]
+    fn large_answers_are_compressed() {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let packed = compress(&mut headers, Bytes::from(vec![b'a'; COMPRESS_LEN_MIN]));
+        assert!(packed.len() < COMPRESS_LEN_MIN / 100);
+        assert_eq!(headers[CONTENT_ENCODING], "gzip");
+    }
+}

@@ -1,0 +1,98 @@
+//! `/openapi/v2` and `/openapi/v3`: documents made from the schema table and the served resources.
+//!
+//! They are made when they are asked for, and not kept: a client asks once and remembers by ETag.
+
+mod paths;
+mod prose;
+mod schemas;
+
+use std::collections::BTreeSet;
+
+use model::Tree;
+use model::kinds::Verbs;
+use model::schema::{TypeId, builtin};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::registry::{Meaning, Registry, Resource};
+use schemas::{Dialect, Kinds};
+
+/// The document of a path below `/openapi`, if there is one there.
+pub fn document(registry: &Registry, path: &str) -> Option<Tree> {
+    match path.strip_prefix("/openapi/")? {
+        "v2" => Some(two(registry)),
+        "v3" => Some(index(registry)),
+        rest => {
+            let place = rest.strip_prefix("v3/")?;
+            let (group, version) = match place.split('/').collect::<Vec<_>>().as_slice() {
+                ["api", version] => ("", *version),
+                ["apis", group, version] => (*group, *version),
+                _ => return None,
+            };
+            registry.has_version(group, version).then(|| three(registry, group, version))
+        }
+    }
+}
+
+fn two(registry: &Registry) -> Tree {
+    let resources: Vec<&Resource> = registry.all().map(|resource| &**resource).collect();
+    let (definitions, paths) = parts(&resources, Dialect::Two);
+    json!({"swagger": "2.0", "info": info(), "paths": paths, "definitions": definitions})
+}
+
+fn three(registry: &Registry, group: &str, version: &str) -> Tree {
+    let resources: Vec<&Resource> = registry.of_version(group, version).map(|resource| &**resource).collect();
+    let (schemas, paths) = parts(&resources, Dialect::Three);
+    json!({"openapi": "3.0.0", "info": info(), "paths": paths, "components": {"schemas": schemas}})
+}
+
+fn info() -> Tree {
+    json!({"title": "Kubernetes", "version": crate::settings::GIT_VERSION})
+}
+
+/// Where the document of each group's version lies; the hash changes when the document may.
+fn index(registry: &Registry) -> Tree {
+    let mut paths = Map::new();
+    for (group, versions) in &registry.groups {
+        for version in versions {
+            let place =
+                if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
+            let hash = fingerprint(registry, group, version);
+            let url = format!("/openapi/v3/{place}?hash={hash}");
+            paths.insert(place, json!({"serverRelativeURL": url}));
+        }
+    }
+    json!({"paths": paths})
+}
+
+/// What the document follows from, in short: the served resources and the version of the program.
+fn fingerprint(registry: &Registry, group: &str, version: &str) -> String {
+    let mut digest = Sha256::new();
+    digest.update(crate::settings::GIT_VERSION);
+    for resource in registry.of_version(group, version) {
+        digest.update(format!("{} {} {}\n", resource.gvr, resource.kind, resource.status));
+        if let Meaning::Custom(custom) = &resource.meaning {
+            digest.update(format!("{custom:?}"));
+        }
+    }
+    digest.finalize().iter().map(|byte| format!("{byte:02X}")).collect()
+}
+
+fn parts(resources: &[&Resource], dialect: Dialect) -> (Map<String, Value>, Map<String, Value>) {
+    let schema = builtin();
+    let (mut roots, mut kinds, mut operations) = (BTreeSet::<TypeId>::new(), Kinds::new(), Map::new());
+    for resource in resources {
+        operations.extend(paths::of(resource, dialect));
+        let Meaning::BuiltIn(kind) = &resource.meaning else { continue };
+        let own = (kind.schema.to_owned(), resource.kind.to_string());
+        let list = (format!("{}List", kind.schema), resource.list_kind.to_string());
+        let names = if resource.verbs == Verbs::CreateOnly { vec![own] } else { vec![own, list] };
+        for (name, kind) in names {
+            let Some(id) = schema.type_named(&name) else { continue };
+            roots.insert(id);
+            let gvk = (resource.gvr.group.to_string(), resource.gvr.version.to_string(), kind);
+            kinds.entry(name).or_default().push(gvk);
+        }
+    }
+    (schemas::definitions(schema, &roots, &kinds, dialect), operations)
+}

@@ -1,0 +1,157 @@
+//! Logs, exec, attach, port-forward and proxies: the API is a pipe for bytes between a client and a kubelet or a pod.
+
+use futures_util::{StreamExt, stream};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, LOCATION, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use std::io;
+
+use bytes::Bytes;
+
+use super::Call;
+use super::read::parse;
+use crate::answer::{Answer, Body};
+use crate::dial::Backend;
+use crate::proxy;
+use crate::refusal::{Reason, Refusal};
+use crate::verbs::meta;
+use crate::view::View;
+
+/// Headers that end at each hop (RFC 9110, 7.6.1), and those that say who asks: none of them is passed on.
+const HOP: [&str; 10] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "host",
+    "authorization",
+];
+
+impl Call<'_> {
+    pub(super) async fn connect(&self) -> Result<Answer, Refusal> {
+        let view = View(&self.inner.store);
+        let query: Vec<(String, String)> = self.query.pairs().to_vec();
+        let part = self.target.part.as_str();
+        if part == "proxy" {
+            let Some(rest) = &self.target.rest else { return self.to_slash() };
+            let to = proxy::proxied(&view, &self.target, &self.resource)?;
+            let path = with_query(&format!("{}{rest}", to.prefix), &query);
+            return self.forward(&to.backend, &path).await;
+        }
+        let pod = parse(&self.record()?.value)?;
+        let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+        if node.is_empty() {
+            if part == "log" {
+                return Ok(Answer::text(StatusCode::OK, ""));
+            }
+            return Err(Refusal::bad_request(format!(
+                "pod {} does not have a host assigned",
+                meta(&pod, "name")
+            )));
+        }
+        let path = proxy::kubelet_path(part, &pod, &query)?;
+        let backend = proxy::kubelet(&view, node)?;
+        self.forward(&backend, &path).await
+    }
+
+    /// A proxy without a trailing slash would break the relative links of what is behind it.
+    fn to_slash(&self) -> Result<Answer, Refusal> {
+        if !matches!(self.method, Method::GET | Method::HEAD) {
+            return Err(Refusal::method_not_allowed());
+        }
+        let query = with_query("", self.query.pairs());
+        let root = self.resource.gvr.root_path();
+        let (plural, name) = (&self.resource.gvr.plural, &self.target.name);
+        let namespace = match self.target.namespace.as_str() {
+            "" => String::new(),
+            namespace => format!("/namespaces/{namespace}"),
+        };
+        let mut answer = Answer::text(StatusCode::MOVED_PERMANENTLY, "");
+        let location = format!("{root}{namespace}/{plural}/{name}/proxy/{query}");
+        let location = HeaderValue::from_str(&location)
+            .map_err(|_| Refusal::bad_request("the path cannot be told in a header"))?;
+        answer.headers.insert(LOCATION, location);
+        Ok(answer)
+    }
+
+    /// Sends the request on, and what comes back, back.
+    async fn forward(&self, backend: &Backend, path: &str) -> Result<Answer, Refusal> {
+        let down = |why: &dyn std::fmt::Display| {
+            let message = format!("error trying to reach service: {why}");
+            Refusal::new(Reason::ServiceUnavailable, message)
+        };
+        let io = self.inner.settings.dial.dial(backend).await.map_err(|why| down(&why))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(io)).await.map_err(|why| down(&why))?;
+        let task = self.inner.host.spawn(async move {
+            if let Err(why) = connection.with_upgrades().await {
+                tracing::debug!(%why, "a connection to a backend ended");
+            }
+        });
+        let request = self.outgoing(backend, path)?;
+        let mut response = sender.send_request(request).await.map_err(|why| down(&why))?;
+        let status = response.status();
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            let headers = response.headers().clone();
+            let upgraded = hyper::upgrade::on(&mut response).await.map_err(|why| down(&why))?;
+            return Ok(Answer { status, headers, body: Body::Upgrade(Box::new(TokioIo::new(upgraded))) });
+        }
+        let (parts, body) = response.into_parts();
+        let mut headers = parts.headers;
+        HOP.iter().for_each(|name| drop(headers.remove(*name)));
+        // The connection's task lives as long as the body is read.
+        let body = stream::unfold((body, task, sender), |(mut body, task, sender)| async move {
+            loop {
+                let frame = match body.frame().await? {
+                    Ok(frame) => frame,
+                    Err(why) => return Some((Err(io::Error::other(why)), (body, task, sender))),
+                };
+                if let Ok(bytes) = frame.into_data() {
+                    return Some((Ok(bytes), (body, task, sender)));
+                }
+            }
+        });
+        Ok(Answer { status, headers, body: Body::Stream(body.boxed()) })
+    }
+
+    fn outgoing(&self, backend: &Backend, path: &str) -> Result<Request<Full<Bytes>>, Refusal> {
+        let bad = |why: &dyn std::fmt::Display| {
+            Refusal::bad_request(format!("the request cannot be passed on: {why}"))
+        };
+        let mut request = Request::new(Full::new(self.body.clone()));
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = path.parse().map_err(|why| bad(&why))?;
+        let headers = request.headers_mut();
+        for (name, value) in self.headers {
+            let impersonation = name.as_str().starts_with("impersonate-");
+            if !HOP.contains(&name.as_str()) && name != CONTENT_LENGTH && !impersonation {
+                headers.append(name, value.clone());
+            }
+        }
+        let host = format!("{}:{}", backend.host, backend.port);
+        headers.insert(HOST, HeaderValue::from_str(&host).map_err(|why| bad(&why))?);
+        pass_upgrade(self.headers, headers);
+        headers.remove(TRANSFER_ENCODING);
+        Ok(request)
+    }
+}
+
+/// An upgrade is asked for anew: it goes through us byte for byte.
+fn pass_upgrade(from: &HeaderMap, to: &mut HeaderMap) {
+    if let Some(upgrade) = from.get(UPGRADE) {
+        to.insert(UPGRADE, upgrade.clone());
+        to.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    }
+}
+
+fn with_query(path: &str, query: &[(String, String)]) -> String {
+    if query.is_empty() {
+        return path.to_owned();
+    }
+    format!("{path}?{}", proxy::encode_query(query))
+}

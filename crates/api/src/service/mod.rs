@@ -1,0 +1,274 @@
+//! The one entry: an authenticated request goes in, an answer comes out. It reads, lets the verbs decide, admits, and
+//! commits at the revision that was read.
+//!
+//! It never decides what an object becomes (that is `verbs` and `admit`), and knows no sockets (that is `http`).
+
+mod connect;
+mod impersonate;
+mod list;
+mod read;
+mod review;
+mod subresource;
+mod token;
+mod watch;
+mod write;
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use bytes::Bytes;
+use host::{Host, Task};
+use http::{HeaderMap, Method, Request, Response};
+use store::Store;
+
+use crate::answer::Answer;
+use crate::auth::{Attributes, Identity};
+use crate::codec;
+use crate::discovery;
+use crate::refusal::{About, Reason, Refusal};
+use crate::registry::{Registry, Resource};
+use crate::request::{self, Query, Route, Target};
+use crate::settings::Settings;
+
+pub use watch::{EventKind, EventStream};
+
+/// The API: a cheap handle that all connections share.
+#[derive(Clone)]
+pub struct Service(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub host: Host,
+    pub store: Store,
+    pub settings: Settings,
+    /// Guards which resources are served, for as long as it takes to clone or replace the snapshot.
+    registry: RwLock<Arc<Registry>>,
+    /// Guards the tasks that copy upgraded connections, while one is added; they end with the service.
+    pipes: Mutex<Vec<Task<()>>>,
+}
+
+/// A request for a resource, taken apart.
+pub(crate) struct Call<'a> {
+    pub inner: &'a Inner,
+    pub identity: &'a Identity,
+    pub resource: Arc<Resource>,
+    pub target: Target,
+    pub query: Query,
+    pub method: Method,
+    pub headers: &'a HeaderMap,
+    pub body: &'a Bytes,
+}
+
+impl Service {
+    /// Begins to serve a store: makes what a new cluster has before anybody asks.
+    ///
+    /// # Errors
+    /// A refusal when the first objects cannot be written.
+    pub async fn open(host: Host, store: Store, settings: Settings) -> Result<Self, Refusal> {
+        let registry = RwLock::new(Arc::new(Registry::built_in()));
+        let service = Self(Arc::new(Inner { host, store, settings, registry, pipes: Mutex::default() }));
+        crate::bootstrap::run(&service).await?;
+        Ok(service)
+    }
+
+    /// Answers a request. Every refusal is an answer too.
+    pub async fn handle(&self, identity: &Identity, request: Request<Bytes>) -> Answer {
+        self.0.answer(identity, &request).await.unwrap_or_else(Answer::from)
+    }
+
+    /// The same for callers in the same process, whose answers come whole.
+    pub async fn call(&self, identity: &Identity, request: Request<Bytes>) -> Response<Bytes> {
+        self.handle(identity, request).await.into_whole()
+    }
+
+    /// A watch for callers in the same process: the events share their bytes with the store.
+    ///
+    /// # Errors
+    /// The answer that refuses it.
+    pub async fn watch(
+        &self,
+        identity: &Identity,
+        request: Request<()>,
+    ) -> Result<EventStream, Response<Bytes>> {
+        let body = Bytes::new();
+        let (parts, ()) = request.into_parts();
+        let watched = self.0.take_apart(identity, &parts.method, &parts.uri, &parts.headers, &body);
+        let events = match watched {
+            Ok(Asked::Call(call)) => call.events(),
+            Ok(Asked::Path(_)) => Err(Refusal::no_such_path()),
+            Err(refusal) => Err(refusal),
+        };
+        events.map_err(|refusal| Answer::from(refusal).into_whole())
+    }
+
+    /// Keeps a task that copies an upgraded connection until it ends, or the service does.
+    pub(crate) fn keep_pipe(&self, pipe: Task<()>) {
+        let mut pipes = self.0.pipes.lock().unwrap_or_else(PoisonError::into_inner);
+        pipes.retain(|pipe| !pipe.is_ended());
+        pipes.push(pipe);
+    }
+
+    /// The store that is served.
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// The window through which it sees the time.
+    pub fn host(&self) -> &Host {
+        &self.0.host
+    }
+
+    /// What it was told when it was opened.
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+}
+
+/// What a request turns out to be for.
+enum Asked<'a> {
+    Call(Call<'a>),
+    Path(String),
+}
+
+impl Inner {
+    /// The resources that are served now.
+    pub fn registry(&self) -> Arc<Registry> {
+        self.registry.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Serves other resources from now on.
+    pub fn serve_registry(&self, registry: Registry) {
+        *self.registry.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(registry);
+    }
+
+    async fn answer(&self, identity: &Identity, request: &Request<Bytes>) -> Result<Answer, Refusal> {
+        let identity = &*self.impersonated(identity, request.headers())?;
+        let (uri, headers) = (request.uri(), request.headers());
+        match self.take_apart(identity, request.method(), uri, headers, request.body())? {
+            Asked::Call(call) => call.answer().await,
+            Asked::Path(path) => self.answer_path(request.method(), &path, request),
+        }
+    }
+
+    fn take_apart<'a>(
+        &'a self,
+        identity: &'a Identity,
+        method: &Method,
+        uri: &http::Uri,
+        headers: &'a HeaderMap,
+        body: &'a Bytes,
+    ) -> Result<Asked<'a>, Refusal> {
+        let query = Query::read(uri.query().unwrap_or_default());
+        let route = request::route(uri.path())?;
+        let attributes = request::attributes(&route, method, &query);
+        self.authorize(identity, &attributes)?;
+        let target = match route {
+            Route::Path(path) => return Ok(Asked::Path(path)),
+            Route::Resource(target) => target,
+        };
+        let registry = self.registry();
+        let found = registry.find(&target.group, &target.version, &target.resource);
+        let resource = found.ok_or_else(Refusal::no_such_path)?.clone();
+        if !resource.namespaced && !target.namespace.is_empty() {
+            return Err(Refusal::no_such_path());
+        }
+        Ok(Asked::Call(Call {
+            inner: self,
+            identity,
+            resource,
+            target,
+            query,
+            method: method.clone(),
+            headers,
+            body,
+        }))
+    }
+
+    /// Refuses what the user may not do.
+    pub fn authorize(&self, who: &Identity, what: &Attributes) -> Result<(), Refusal> {
+        let decision = self.settings.guard.may(who, what);
+        if decision.allowed { Ok(()) } else { Err(forbidden(who, what, &decision.reason)) }
+    }
+
+    fn answer_path(&self, method: &Method, path: &str, request: &Request<Bytes>) -> Result<Answer, Refusal> {
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return Err(Refusal::method_not_allowed());
+        }
+        let query = Query::read(request.uri().query().unwrap_or_default());
+        if let Some(answer) = crate::health::answer(path, &query) {
+            return Ok(answer);
+        }
+        discovery::answer(&self.registry(), path, request.headers(), &query)
+    }
+}
+
+fn forbidden(who: &Identity, what: &Attributes, reason: &str) -> Refusal {
+    let mut message = if what.is_resource() {
+        let place = match what.namespace.as_str() {
+            "" => " at the cluster scope".to_owned(),
+            namespace => format!(" in the namespace \"{namespace}\""),
+        };
+        let verb = &what.verb;
+        let resource = what.full_resource();
+        format!(
+            "User \"{}\" cannot {verb} resource \"{resource}\" in API group \"{}\"{place}",
+            who.name, what.group
+        )
+    } else {
+        format!("User \"{}\" cannot {} path \"{}\"", who.name, what.verb, what.path)
+    };
+    if !reason.is_empty() {
+        message = format!("{message}: {reason}");
+    }
+    if !what.is_resource() {
+        return Refusal::new(Reason::Forbidden, format!("forbidden: {message}"));
+    }
+    let about = About {
+        group: what.group.clone(),
+        resource: what.resource.clone(),
+        name: what.name.clone(),
+        ..About::default()
+    };
+    Refusal::forbidden(&about, message)
+}
+
+impl Call<'_> {
+    /// The table of cases: which verb on which part goes where.
+    async fn answer(&self) -> Result<Answer, Refusal> {
+        use model::kinds::Verbs;
+        let verb = request::verb(&self.target, &self.method, &self.query);
+        if !self.target.part.is_empty() {
+            return self.answer_part(verb).await;
+        }
+        match (self.resource.verbs, verb) {
+            (Verbs::CreateOnly, "create") => self.review().await,
+            (Verbs::CreateOnly, _) => Err(Refusal::method_not_allowed()),
+            (_, "get") => self.get(),
+            (_, "list") => self.list(),
+            (Verbs::ReadOnly, _) => Err(Refusal::method_not_allowed()),
+            (_, "watch") => self.watch(),
+            (_, "create") => self.create().await,
+            (_, "update") => self.update("").await,
+            (_, "patch") => self.patch("").await,
+            (_, "delete") => self.delete().await,
+            (_, "deletecollection") => self.delete_collection().await,
+            _ => Err(Refusal::method_not_allowed()),
+        }
+    }
+
+    /// What refusals say of the object that is asked for.
+    pub fn about(&self) -> About {
+        self.resource.about(&self.target.name)
+    }
+
+    /// Where the object that is asked for lies.
+    pub fn path(&self) -> Result<String, Refusal> {
+        if self.resource.namespaced && self.target.namespace.is_empty() {
+            return Err(Refusal::no_such_path());
+        }
+        Ok(self.resource.path(&self.target.namespace, &self.target.name))
+    }
+
+    /// The media type of the body.
+    pub fn media(&self) -> String {
+        codec::media_type(self.headers)
+    }
+}

@@ -1,0 +1,69 @@
+//! GET of one object, and how an object is shown.
+
+use bytes::Bytes;
+use http::StatusCode;
+use model::Tree;
+use store::Record;
+
+use super::Call;
+use crate::answer::Answer;
+use crate::convert;
+use crate::http::negotiate::{self, Form, Syntax, View};
+use crate::refusal::Refusal;
+use crate::table;
+
+impl Call<'_> {
+    pub(super) fn get(&self) -> Result<Answer, Refusal> {
+        let form = self.form()?;
+        let record = self.record()?;
+        self.show(form, StatusCode::OK, &record.value)
+    }
+
+    /// The form in which objects are wanted.
+    pub(super) fn form(&self) -> Result<Form, Refusal> {
+        negotiate::form(self.headers, &self.query, &[View::Object, View::Table, View::Metadata])
+    }
+
+    /// What lies where the request points.
+    pub(super) fn record(&self) -> Result<Record, Refusal> {
+        let record = self.inner.store.get(&self.path()?);
+        record.ok_or_else(|| Refusal::not_found(&self.about()))
+    }
+
+    /// An object as the caller wants to see it. `stored` are bytes as they are stored.
+    pub(super) fn show(&self, form: Form, status: StatusCode, stored: &Bytes) -> Result<Answer, Refusal> {
+        let bytes = convert::served(&self.resource, stored);
+        match form {
+            Form { view: View::Object, syntax: Syntax::Json } => Ok(Answer::json(status, bytes)),
+            Form { view: View::Object, syntax } => Ok(written(status, syntax, &parse(&bytes)?)),
+            Form { view: View::Table, .. } => {
+                let include = table::Include::read(&self.query)?;
+                let shown =
+                    table::table(&self.resource, &[bytes], include, self.inner.host.now(), &Tree::Null);
+                Ok(written(status, form.syntax, &shown))
+            }
+            Form { view: View::Metadata, .. } => {
+                Ok(written(status, form.syntax, &parse(&table::partial(&bytes)?)?))
+            }
+        }
+    }
+}
+
+/// A tree in a syntax.
+pub(super) fn written(status: StatusCode, syntax: Syntax, tree: &Tree) -> Answer {
+    match syntax {
+        Syntax::Json => Answer::tree(status, tree),
+        Syntax::Pretty => {
+            let mut text = serde_json::to_vec_pretty(tree).unwrap_or_default();
+            text.push(b'\n');
+            Answer::json(status, Bytes::from(text))
+        }
+        Syntax::Yaml => Answer::bytes(status, "application/yaml", crate::yaml::from_tree(tree)),
+    }
+}
+
+/// Bytes of ours as a tree.
+pub(super) fn parse(bytes: &[u8]) -> Result<Tree, Refusal> {
+    serde_json::from_slice(bytes)
+        .map_err(|why| Refusal::internal(format!("a stored object cannot be read: {why}")))
+}

@@ -1,0 +1,133 @@
+//! Reviews: questions about users, tokens and rights that are answered and not stored; and `bindings`.
+
+use std::collections::BTreeMap;
+
+use http::StatusCode;
+use model::{Tree, kinds};
+use serde_json::{Value, json};
+
+use super::Call;
+use super::read::written;
+use super::subresource::binding_name;
+use crate::answer::Answer;
+use crate::auth::{Attributes, Identity};
+use crate::codec;
+use crate::http::negotiate;
+use crate::refusal::Refusal;
+use crate::request::WriteOptions;
+use crate::verbs::create::{check_namespace, set_type};
+
+impl Call<'_> {
+    pub(super) async fn review(&self) -> Result<Answer, Refusal> {
+        let form = negotiate::form(self.headers, &self.query, &[negotiate::View::Object])?;
+        if self.resource.is(&kinds::BINDING) {
+            let binding = self.read_part()?;
+            return Box::pin(self.redirected(&kinds::POD, binding_name(&binding)?)?.bind(&binding)).await;
+        }
+        let options = WriteOptions::read(&self.query, self.headers)?;
+        let mut read = codec::read(&self.resource, &self.media(), self.body, options.validation)?;
+        let review = &mut read.object;
+        check_namespace(&self.resource, &self.target.namespace, review)?;
+        set_type(&self.resource, review);
+        codec::check_alone(&self.resource, review)?;
+        let status = self.answer_review(&review["spec"]);
+        review["status"] = status?;
+        Ok(written(StatusCode::CREATED, form.syntax, review).warned(&read.warnings))
+    }
+
+    fn answer_review(&self, spec: &Tree) -> Result<Tree, Refusal> {
+        let is = |gvr| self.resource.is(gvr);
+        if is(&kinds::SELF_SUBJECT_REVIEW) {
+            Ok(json!({"userInfo": user_info(self.identity)}))
+        } else if is(&kinds::TOKEN_REVIEW) {
+            Ok(self.review_token(spec))
+        } else if is(&kinds::SELF_SUBJECT_ACCESS_REVIEW) {
+            self.review_access(self.identity, spec)
+        } else if is(&kinds::SUBJECT_ACCESS_REVIEW) || is(&kinds::LOCAL_SUBJECT_ACCESS_REVIEW) {
+            let local = is(&kinds::LOCAL_SUBJECT_ACCESS_REVIEW);
+            if local && spec["resourceAttributes"]["namespace"] != json!(self.target.namespace) {
+                return Err(Refusal::bad_request(
+                    "spec.resourceAttributes.namespace: must match the namespace of the review",
+                ));
+            }
+            self.review_access(&subject(spec), spec)
+        } else if is(&kinds::SELF_SUBJECT_RULES_REVIEW) {
+            let namespace = spec["namespace"].as_str().unwrap_or_default();
+            Ok(self.inner.settings.guard.rules_of(self.identity, namespace))
+        } else {
+            Err(Refusal::method_not_allowed())
+        }
+    }
+
+    fn review_token(&self, spec: &Tree) -> Tree {
+        let audiences = texts(&spec["audiences"]);
+        let token = spec["token"].as_str().unwrap_or_default();
+        let now = self.inner.host.now();
+        match self.inner.settings.guard.review(token, &audiences, now) {
+            Ok((who, audiences)) => {
+                json!({"authenticated": true, "user": user_info(&who), "audiences": audiences})
+            }
+            Err(why) => json!({"authenticated": false, "user": {}, "error": why}),
+        }
+    }
+
+    fn review_access(&self, who: &Identity, spec: &Tree) -> Result<Tree, Refusal> {
+        let what = attributes(spec).ok_or_else(|| {
+            Refusal::bad_request(
+                "spec: exactly one of resourceAttributes and nonResourceAttributes must be specified",
+            )
+        })?;
+        let decision = self.inner.settings.guard.may(who, &what);
+        let mut status = json!({"allowed": decision.allowed});
+        if !decision.reason.is_empty() {
+            status["reason"] = json!(decision.reason);
+        }
+        Ok(status)
+    }
+}
+
+fn attributes(spec: &Tree) -> Option<Attributes> {
+    let text = |tree: &Tree, name: &str| tree[name].as_str().unwrap_or_default().to_owned();
+    match (&spec["resourceAttributes"], &spec["nonResourceAttributes"]) {
+        (Value::Object(_), Value::Object(_)) => None,
+        (resource @ Value::Object(_), _) => Some(Attributes {
+            verb: text(resource, "verb"),
+            group: text(resource, "group"),
+            version: text(resource, "version"),
+            resource: text(resource, "resource"),
+            subresource: text(resource, "subresource"),
+            namespace: text(resource, "namespace"),
+            name: text(resource, "name"),
+            path: String::new(),
+        }),
+        (_, path @ Value::Object(_)) => {
+            Some(Attributes { verb: text(path, "verb"), path: text(path, "path"), ..Attributes::default() })
+        }
+        _ => None,
+    }
+}
+
+fn subject(spec: &Tree) -> Identity {
+    let extra = spec["extra"].as_object().into_iter().flatten();
+    Identity {
+        name: spec["user"].as_str().unwrap_or_default().to_owned(),
+        uid: spec["uid"].as_str().unwrap_or_default().to_owned(),
+        groups: texts(&spec["groups"]),
+        extra: extra.map(|(key, values)| (key.clone(), texts(values))).collect::<BTreeMap<_, _>>(),
+    }
+}
+
+fn texts(list: &Tree) -> Vec<String> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn user_info(who: &Identity) -> Tree {
+    let mut info = json!({"username": who.name, "groups": who.groups});
+    if !who.uid.is_empty() {
+        info["uid"] = json!(who.uid);
+    }
+    if !who.extra.is_empty() {
+        info["extra"] = json!(who.extra);
+    }
+    info
+}

@@ -1,0 +1,376 @@
+//! POST, PUT, PATCH and DELETE: read, decide, admit, commit at the revision that was read; again when somebody was
+//! faster and the caller named no revision.
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::{StreamExt, stream};
+use http::StatusCode;
+use model::{Tree, kinds};
+use store::{Change, Expect, Record, StoreError, Txn};
+
+use super::Call;
+use super::list::Found;
+use super::read::parse;
+use crate::admit::{self, Asked, Extra, Operation};
+use crate::answer::Answer;
+use crate::codec::{self, Read};
+use crate::convert;
+use crate::encode;
+use crate::http::status;
+use crate::refusal::{Reason, Refusal};
+use crate::request::{Query, WriteOptions};
+use crate::verbs::delete::DeleteOptions;
+use crate::verbs::{Drawn, Verdict, create, delete, meta, update};
+use crate::view::View;
+
+/// How often a write is decided anew when others keep being faster. Upstream tries five times; more would only hide a
+/// writer that never gets through.
+const TRIES: usize = 8;
+/// How many objects of a collection are deleted at once: enough to share the store's syncs, few enough to be fair.
+const DELETES_AT_ONCE: usize = 64;
+
+/// What a write came to.
+pub(super) enum Done {
+    /// It is stored like this.
+    Stored(Bytes),
+    /// It is gone; this is how it went.
+    Gone(Bytes),
+}
+
+impl Done {
+    pub fn bytes(&self) -> &Bytes {
+        match self {
+            Self::Stored(bytes) | Self::Gone(bytes) => bytes,
+        }
+    }
+}
+
+/// How one try at a write ended, when not in a refusal.
+pub(super) enum Tried {
+    Done(Done),
+    /// Somebody was faster at this path.
+    Beaten(store::Path),
+}
+
+/// An object as it is stored, and as it is served.
+pub(super) struct Held {
+    pub record: Record,
+    pub object: Tree,
+}
+
+impl Call<'_> {
+    pub(super) async fn create(&self) -> Result<Answer, Refusal> {
+        if !self.target.name.is_empty() || (self.resource.namespaced && self.target.namespace.is_empty()) {
+            return Err(Refusal::method_not_allowed());
+        }
+        let form = self.form()?;
+        let options = WriteOptions::read(&self.query, self.headers)?;
+        let read = codec::read(&self.resource, &self.media(), self.body, options.validation)?;
+        let done = self.create_object(&read.object, options.dry_run).await?;
+        Ok(self.show(form, StatusCode::CREATED, done.bytes())?.warned(&read.warnings))
+    }
+
+    /// Makes a new object, with a name of its own where it wants one.
+    pub(super) async fn create_object(&self, object: &Tree, dry_run: bool) -> Result<Done, Refusal> {
+        let generated = meta(object, "name").is_empty();
+        let mut taken = None;
+        for _ in 0..TRIES {
+            let drawn = self.draw();
+            let made = create::create(&self.resource, &self.target.namespace, object.clone(), &drawn)?;
+            let about = self.resource.about(meta(&made, "name"));
+            let path: store::Path = self.resource.path(&self.target.namespace, &about.name).into();
+            // What is known to be taken need not be admitted; the commit sees to it that nothing slips in between.
+            if self.inner.store.get(&path).is_some() {
+                if generated {
+                    taken = Some(Refusal::already_exists(&about));
+                    continue;
+                }
+                // Admission may know better why it cannot be: in a namespace that is going, nothing new is made.
+                self.prepare_new(made, &drawn)?;
+                return Err(Refusal::already_exists(&about));
+            }
+            let (made, mut extra) = self.prepare_new(made, &drawn)?;
+            extra.expect.push((path.clone(), Expect::Absent));
+            match self.commit(Some(made), path.clone(), extra, dry_run).await? {
+                Tried::Done(done) => return Ok(done),
+                Tried::Beaten(at) if at == path && !generated => return Err(Refusal::already_exists(&about)),
+                Tried::Beaten(_) => taken = Some(Refusal::already_exists(&about)),
+            }
+        }
+        Err(taken.unwrap_or_else(|| Refusal::internal("no name could be made")).retry_after(1))
+    }
+
+    /// Fills in, admits and checks a new object.
+    fn prepare_new(&self, mut object: Tree, drawn: &Drawn) -> Result<(Tree, Extra), Refusal> {
+        codec::settle(&self.resource, &mut object);
+        let mut extra = Extra::default();
+        let view = View(&self.inner.store);
+        let asked = self.asked(Operation::Create, "", None, drawn, &view);
+        admit::mutate(&asked, &mut object, &mut extra)?;
+        codec::settle(&self.resource, &mut object);
+        codec::check(&self.resource, None, &object)?;
+        admit::validate(&asked, &object, &mut extra)?;
+        Ok((object, extra))
+    }
+
+    pub(super) async fn update(&self, part: &str) -> Result<Answer, Refusal> {
+        let form = self.form()?;
+        let options = WriteOptions::read(&self.query, self.headers)?;
+        let read = codec::read(&self.resource, &self.media(), self.body, options.validation)?;
+        let decide = |held: &Held| -> Result<(Tree, Vec<String>), Refusal> {
+            Ok((update::update(&self.resource, &held.object, read.object.clone(), part)?, Vec::new()))
+        };
+        let (done, _) = self.change(part, options.dry_run, decide).await?;
+        Ok(self.show(form, StatusCode::OK, done.bytes())?.warned(&read.warnings))
+    }
+
+    pub(super) async fn patch(&self, part: &str) -> Result<Answer, Refusal> {
+        let form = self.form()?;
+        let options = WriteOptions::read(&self.query, self.headers)?;
+        let media = self.media();
+        if self.body.len() > codec::BODY_LEN_MAX {
+            return Err(Refusal::new(Reason::TooLarge, "the patch is too large"));
+        }
+        let decide = |held: &Held| -> Result<(Tree, Vec<String>), Refusal> {
+            let patched = crate::patch::apply(&self.resource, &held.object, self.body, &media)?;
+            let Read { object, warnings } = codec::recheck(&self.resource, patched, options.validation)?;
+            Ok((update::update(&self.resource, &held.object, object, part)?, warnings))
+        };
+        let (done, warnings) = self.change(part, options.dry_run, decide).await?;
+        Ok(self.show(form, StatusCode::OK, done.bytes())?.warned(&warnings))
+    }
+
+    /// Reads the object, lets `decide` say what it becomes, and commits that; again when somebody was faster.
+    pub(super) async fn change(
+        &self,
+        part: &str,
+        dry_run: bool,
+        decide: impl Fn(&Held) -> Result<(Tree, Vec<String>), Refusal>,
+    ) -> Result<(Done, Vec<String>), Refusal> {
+        for _ in 0..TRIES {
+            let held = self.hold()?;
+            let (new, warnings) = decide(&held)?;
+            let (verdict, extra) = self.prepare_change(&held, new, part)?;
+            match self.carry_out(&held, verdict, extra, dry_run).await? {
+                Tried::Done(done) => return Ok((done, warnings)),
+                Tried::Beaten(_) => {}
+            }
+        }
+        Err(Refusal::stale(&self.about()))
+    }
+
+    /// The object that the request points at.
+    pub(super) fn hold(&self) -> Result<Held, Refusal> {
+        let record = self.record()?;
+        let object = convert::to_served(&self.resource, parse(&record.value)?);
+        Ok(Held { record, object })
+    }
+
+    /// Fills in, admits and checks a changed object, and says what is to be stored.
+    fn prepare_change(&self, held: &Held, mut new: Tree, part: &str) -> Result<(Verdict, Extra), Refusal> {
+        let old = &held.object;
+        let drawn = self.draw();
+        codec::settle(&self.resource, &mut new);
+        let mut extra = Extra::default();
+        let view = View(&self.inner.store);
+        let asked = self.asked(Operation::Update, part, Some(old), &drawn, &view);
+        admit::mutate(&asked, &mut new, &mut extra)?;
+        update::prepare(&self.resource, old, &mut new, part);
+        codec::check(&self.resource, Some(old), &new)?;
+        admit::validate(&asked, &new, &mut extra)?;
+        let verdict = update::conclude(&self.resource, old, new);
+        if matches!(verdict, Verdict::Remove(_)) {
+            admit::release(&self.resource, old, &view, &mut extra);
+        }
+        Ok((verdict, extra))
+    }
+
+    /// Commits a verdict at the revision at which the object was read.
+    pub(super) async fn carry_out(
+        &self,
+        held: &Held,
+        verdict: Verdict,
+        mut extra: Extra,
+        dry_run: bool,
+    ) -> Result<Tried, Refusal> {
+        let path = held.record.path.clone();
+        extra.expect.push((path.clone(), Expect::At(held.record.revision)));
+        match verdict {
+            Verdict::Keep(_) => Ok(Tried::Done(Done::Stored(held.record.value.clone()))),
+            Verdict::Put(new) => self.commit(Some(new), path, extra, dry_run).await,
+            Verdict::Remove(last) => {
+                let stored = convert::to_stored(&self.resource, last);
+                if dry_run {
+                    return Ok(Tried::Done(Done::Gone(encode::canonical(&stored))));
+                }
+                let remove = Change::Remove { path, last: Some(encode::halves(&stored)) };
+                extra.changes.insert(0, remove);
+                Ok(match self.transact(extra).await? {
+                    Ok(record) => Tried::Done(Done::Gone(record.value)),
+                    Err(beaten) => Tried::Beaten(beaten),
+                })
+            }
+        }
+    }
+
+    /// Commits an object, with whatever admission wants done in the same moment.
+    async fn commit(
+        &self,
+        object: Option<Tree>,
+        path: store::Path,
+        mut extra: Extra,
+        dry_run: bool,
+    ) -> Result<Tried, Refusal> {
+        if let Some(object) = object {
+            let stored = convert::to_stored(&self.resource, object);
+            if dry_run {
+                return Ok(Tried::Done(Done::Stored(encode::canonical(&stored))));
+            }
+            let registry = self.inner.registry();
+            let kept = registry.get(&self.resource.stored).unwrap_or(&self.resource);
+            let tags = encode::tags(&encode::selectable(kept), &stored);
+            let put = Change::Put { path, body: encode::halves(&stored), tags: tags.into() };
+            extra.changes.insert(0, put);
+        }
+        Ok(match self.transact(extra).await? {
+            Ok(record) => Tried::Done(Done::Stored(record.value)),
+            Err(beaten) => Tried::Beaten(beaten),
+        })
+    }
+
+    /// Does a transaction; gives the record of its first change, or the path at which somebody was faster.
+    async fn transact(&self, extra: Extra) -> Result<Result<Record, store::Path>, Refusal> {
+        let txn = Txn { expect: extra.expect, changes: extra.changes };
+        match self.inner.store.commit(txn).await {
+            Ok(mut committed) if !committed.records.is_empty() => Ok(Ok(committed.records.swap_remove(0))),
+            Ok(_) => Err(Refusal::internal("the store wrote nothing")),
+            Err(StoreError::Conflict { path, .. }) => Ok(Err(path)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(super) async fn delete(&self) -> Result<Answer, Refusal> {
+        let form = self.form()?;
+        let body = codec::read_plain(&self.media(), self.body)?;
+        let options = DeleteOptions::read(&body, &self.query)?;
+        let done = self.delete_object(&options, Extra::default).await?;
+        if let Done::Gone(last) = &done
+            && !shows_deleted(&self.resource)
+        {
+            let mut about = self.about();
+            about.uid = meta(&parse(last)?, "uid").to_owned();
+            return Ok(Answer::tree(StatusCode::OK, &status::success(&about)));
+        }
+        self.show(form, StatusCode::OK, done.bytes())
+    }
+
+    /// Deletes the object that the request points at; `with` is done in the same transaction.
+    pub(super) async fn delete_object(
+        &self,
+        options: &DeleteOptions,
+        with: impl Fn() -> Extra,
+    ) -> Result<Done, Refusal> {
+        for _ in 0..TRIES {
+            let held = self.hold()?;
+            let now = self.inner.host.now();
+            admit::protect(&self.resource, &self.target.name)?;
+            let verdict = delete::delete(&self.resource, &held.object, options, now)?;
+            let mut extra = with();
+            if matches!(verdict, Verdict::Remove(_)) {
+                admit::release(&self.resource, &held.object, &View(&self.inner.store), &mut extra);
+            }
+            match self.carry_out(&held, verdict, extra, options.dry_run).await? {
+                Tried::Done(done) => return Ok(done),
+                Tried::Beaten(_) => {}
+            }
+        }
+        Err(Refusal::stale(&self.about()))
+    }
+
+    pub(super) async fn delete_collection(&self) -> Result<Answer, Refusal> {
+        if self.resource.namespaced && self.target.namespace.is_empty() {
+            return Err(Refusal::method_not_allowed());
+        }
+        let form = self.form()?;
+        let body = codec::read_plain(&self.media(), self.body)?;
+        let options = DeleteOptions::read(&body, &self.query)?;
+        let found = self.find(&self.list_options()?)?;
+        let deletes: Vec<BoxFuture<'_, Result<(), Refusal>>> =
+            found.records.iter().map(|record| self.delete_one(record, &options).boxed()).collect();
+        let ends: Vec<Result<(), Refusal>> =
+            stream::iter(deletes).buffer_unordered(DELETES_AT_ONCE).collect().await;
+        if let Some(refusal) = ends.into_iter().find_map(Result::err) {
+            return Err(refusal);
+        }
+        let found = Found { continue_token: None, remaining: None, ..found };
+        self.show_list(form, &found)
+    }
+
+    async fn delete_one(&self, record: &Record, options: &DeleteOptions) -> Result<(), Refusal> {
+        let mut target = self.target.clone();
+        target.name = record.path.rsplit('/').next().unwrap_or_default().to_owned();
+        let one = Call {
+            inner: self.inner,
+            identity: self.identity,
+            resource: self.resource.clone(),
+            target,
+            query: Query::default(),
+            method: self.method.clone(),
+            headers: self.headers,
+            body: self.body,
+        };
+        match one.delete_object(options, Extra::default).await {
+            Ok(_) => Ok(()),
+            // Somebody else deleted it, or it is going already.
+            Err(refusal) if matches!(refusal.reason, Reason::NotFound | Reason::Conflict) => Ok(()),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// What is drawn from outside for one try.
+    pub(super) fn draw(&self) -> Drawn {
+        let host = &self.inner.host;
+        Drawn { now: host.now(), uid: host.chance().uuid(), suffix: host.chance().suffix(5) }
+    }
+
+    fn asked<'b>(
+        &'b self,
+        operation: Operation,
+        part: &'b str,
+        old: Option<&'b Tree>,
+        drawn: &'b Drawn,
+        view: &'b View<'b>,
+    ) -> Asked<'b> {
+        Asked {
+            resource: &self.resource,
+            operation,
+            part,
+            namespace: &self.target.namespace,
+            identity: self.identity,
+            old,
+            drawn,
+            place: self.inner.host.chance().u64(),
+            service_cidr: self.inner.settings.service_cidr,
+            world: view,
+        }
+    }
+}
+
+/// Kinds whose last state is the answer to their deletion; for others it is a `Status`.
+fn shows_deleted(resource: &crate::registry::Resource) -> bool {
+    [
+        &kinds::POD,
+        &kinds::SERVICE,
+        &kinds::SERVICE_ACCOUNT,
+        &kinds::POD_TEMPLATE,
+        &kinds::RESOURCE_QUOTA,
+        &kinds::PERSISTENT_VOLUME,
+        &kinds::PERSISTENT_VOLUME_CLAIM,
+        &kinds::STORAGE_CLASS,
+        &kinds::CSI_DRIVER,
+        &kinds::CSI_NODE,
+        &kinds::VOLUME_ATTACHMENT,
+    ]
+    .into_iter()
+    .any(|gvr| resource.is(gvr))
+}
