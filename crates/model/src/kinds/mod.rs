@@ -1,15 +1,97 @@
 //! The kinds: one file each, one line in [`KINDS`]. What the schema table cannot say about a kind stands in its file.
 
+mod api_service;
+mod binding;
+mod build;
+mod certificate_signing_request;
+mod cluster_role;
+mod cluster_role_binding;
+mod cluster_trust_bundle;
+mod component_status;
+mod config_map;
+mod controller_revision;
+mod cron_job;
+mod csi_driver;
+mod csi_node;
+mod csi_storage_capacity;
+mod custom_resource_definition;
+mod daemon_set;
+mod deployment;
+mod device_class;
+mod device_taint_rule;
+mod endpoint_slice;
+mod endpoints;
+mod event;
 mod faults;
+mod flow_schema;
 mod gvr;
+mod horizontal_pod_autoscaler;
+mod ingress;
+mod ingress_class;
+mod ip_address;
+mod job;
+mod lease;
+mod lease_candidate;
+mod limit_range;
+mod local_subject_access_review;
 mod meta;
+mod mutating_admission_policy;
+mod mutating_admission_policy_binding;
+mod mutating_webhook_configuration;
+mod namespace;
+mod network_policy;
+mod node;
+mod persistent_volume;
+mod persistent_volume_claim;
+mod pod;
+mod pod_certificate_request;
+mod pod_disruption_budget;
+mod pod_group;
+pub mod pod_spec;
+mod pod_template;
 mod prepare;
+mod priority_class;
+mod priority_level_configuration;
+mod rbac;
+mod replica_set;
+mod replication_controller;
+mod resource_claim;
+mod resource_claim_template;
+mod resource_pool_status_request;
+mod resource_quota;
+mod resource_slice;
+mod role;
+mod role_binding;
+mod runtime_class;
+mod secret;
+mod self_subject_access_review;
+mod self_subject_review;
+mod self_subject_rules_review;
+mod service;
+mod service_account;
+mod service_cidr;
+mod stateful_set;
+mod storage_class;
+mod storage_version;
+mod storage_version_migration;
+mod subject_access_review;
 mod table;
+mod templates;
+mod token_review;
+mod validating_admission_policy;
+mod validating_admission_policy_binding;
+mod validating_webhook_configuration;
+mod volume_attachment;
+mod volume_attributes_class;
+mod webhooks;
+mod workload;
 
 pub use gvr::*;
+pub use job::select_own_pods;
 pub use meta::{
     ANNOTATIONS_SIZE_MAX, MetaRules, change_meta, check_annotations, check_labels, check_meta, check_selector,
 };
+pub use pod::set_qos_class;
 pub use prepare::{prepare_create, prepare_status, prepare_update};
 pub use table::{AGE, NAME, table};
 
@@ -69,39 +151,26 @@ pub struct Kind {
 }
 
 impl Kind {
-    /// A cluster-wide kind with the usual verbs and nothing else.
-    pub const fn new(gvr: Gvr, kind: &'static str, singular: &'static str, schema: &'static str) -> Self {
-        Self {
-            gvr,
-            kind,
-            singular,
-            short: &[],
-            categories: &[],
-            namespaced: false,
-            schema,
-            verbs: Verbs::All,
-            parts: &[],
-            columns: &[],
-            fields: &[],
-            fill: |_| {},
-            check: |_, _| {},
-            change: |_, _, _| {},
-            name_rule: crate::syntax::dns1123_subdomain,
-            counts: false,
-            counts_annotations: false,
-            keeps_status: false,
-            ageless: false,
-            stored_as: None,
-            to_stored: |_| {},
-            from_stored: |_| {},
-            first: |_| {},
-            next: |_, _| {},
-        }
-    }
-
     /// Where its objects are stored.
     pub fn storage(&self) -> &Gvr {
         self.stored_as.unwrap_or(&self.gvr)
+    }
+
+    /// The kind under which its objects are stored: itself, unless it is another version's name for the same.
+    pub fn storage_kind(&'static self) -> &'static Kind {
+        by_gvr(self.storage()).unwrap_or(self)
+    }
+
+    /// Turns an object of this version, just decoded, into one of the stored version.
+    pub fn to_storage(&self, object: &mut Tree) {
+        (self.to_stored)(object);
+        crate::tree::set(object, "apiVersion", self.storage().api_version());
+    }
+
+    /// Turns a stored object into one of this version, about to be shown.
+    pub fn from_storage(&self, object: &mut Tree) {
+        (self.from_stored)(object);
+        crate::tree::set(object, "apiVersion", self.gvr.api_version());
     }
 
     /// What [`check_meta`] needs to know of it.
@@ -200,9 +269,119 @@ pub enum FaultReason {
 }
 
 /// Every built-in kind.
-pub static KINDS: &[&Kind] = &[];
+pub static KINDS: &[&Kind] = &[
+    &binding::KIND,
+    &component_status::KIND,
+    &config_map::KIND,
+    &endpoints::KIND,
+    &event::KIND,
+    &event::OF_EVENTS,
+    &limit_range::KIND,
+    &namespace::KIND,
+    &node::KIND,
+    &persistent_volume_claim::KIND,
+    &persistent_volume::KIND,
+    &pod::KIND,
+    &pod_template::KIND,
+    &replication_controller::KIND,
+    &resource_quota::KIND,
+    &secret::KIND,
+    &service_account::KIND,
+    &service::KIND,
+    &api_service::KIND,
+    &controller_revision::KIND,
+    &daemon_set::KIND,
+    &deployment::KIND,
+    &replica_set::KIND,
+    &stateful_set::KIND,
+    &self_subject_review::KIND,
+    &token_review::KIND,
+    &local_subject_access_review::KIND,
+    &self_subject_access_review::KIND,
+    &self_subject_rules_review::KIND,
+    &subject_access_review::KIND,
+    &horizontal_pod_autoscaler::KIND,
+    &horizontal_pod_autoscaler::V1,
+    &cron_job::KIND,
+    &job::KIND,
+    &certificate_signing_request::KIND,
+    &cluster_trust_bundle::KIND,
+    &cluster_trust_bundle::V1ALPHA1,
+    &pod_certificate_request::KIND,
+    &ingress_class::KIND,
+    &ingress::KIND,
+    &ip_address::KIND,
+    &ip_address::V1BETA1,
+    &network_policy::KIND,
+    &service_cidr::KIND,
+    &service_cidr::V1BETA1,
+    &pod_disruption_budget::KIND,
+    &cluster_role_binding::KIND,
+    &cluster_role::KIND,
+    &role_binding::KIND,
+    &role::KIND,
+    &csi_driver::KIND,
+    &csi_node::KIND,
+    &csi_storage_capacity::KIND,
+    &storage_class::KIND,
+    &volume_attachment::KIND,
+    &volume_attributes_class::KIND,
+    &volume_attributes_class::V1BETA1,
+    &mutating_admission_policy::KIND,
+    &mutating_admission_policy::V1BETA1,
+    &mutating_admission_policy::V1ALPHA1,
+    &mutating_admission_policy_binding::KIND,
+    &mutating_admission_policy_binding::V1BETA1,
+    &mutating_admission_policy_binding::V1ALPHA1,
+    &mutating_webhook_configuration::KIND,
+    &validating_admission_policy::KIND,
+    &validating_admission_policy_binding::KIND,
+    &validating_webhook_configuration::KIND,
+    &custom_resource_definition::KIND,
+    &priority_class::KIND,
+    &pod_group::KIND,
+    &workload::KIND,
+    &lease::KIND,
+    &lease_candidate::KIND,
+    &lease_candidate::V1ALPHA2,
+    &runtime_class::KIND,
+    &endpoint_slice::KIND,
+    &device_class::KIND,
+    &device_class::V1BETA2,
+    &device_class::V1BETA1,
+    &resource_claim::KIND,
+    &resource_claim::V1BETA2,
+    &resource_claim::V1BETA1,
+    &resource_claim_template::KIND,
+    &resource_claim_template::V1BETA2,
+    &resource_claim_template::V1BETA1,
+    &resource_slice::KIND,
+    &resource_slice::V1BETA2,
+    &resource_slice::V1BETA1,
+    &device_taint_rule::KIND,
+    &device_taint_rule::V1ALPHA3,
+    &resource_pool_status_request::KIND,
+    &flow_schema::KIND,
+    &priority_level_configuration::KIND,
+    &storage_version::KIND,
+    &storage_version_migration::KIND,
+];
 
 /// The kind that is served under a resource.
 pub fn by_gvr(gvr: &Gvr) -> Option<&'static Kind> {
     KINDS.iter().copied().find(|kind| kind.gvr == *gvr)
 }
+
+/// Whether text is an address with a prefix length, such as `10.0.0.0/8`.
+pub(crate) fn is_cidr(text: &str) -> bool {
+    let Some((address, length)) = text.split_once('/') else { return false };
+    let plain = !length.is_empty() && length.len() <= 3 && length.bytes().all(|b| b.is_ascii_digit());
+    match address.parse::<std::net::IpAddr>() {
+        Ok(std::net::IpAddr::V4(_)) => plain && length.parse::<u8>().is_ok_and(|bits| bits <= 32),
+        Ok(std::net::IpAddr::V6(_)) => plain && length.parse::<u8>().is_ok_and(|bits| bits <= 128),
+        Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

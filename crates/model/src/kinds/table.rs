@@ -127,3 +127,12 @@ pub fn access_modes(object: &Tree, path: &str) -> Tree {
     joined(SHORT.iter().filter(|(mode, _)| modes.iter().any(|known| known == mode)).map(|(_, short)| *short))
         .into()
 }
+
+/// The first of many texts, and how many more there are.
+pub fn few(all: &[String], shown: usize, none: &str) -> Tree {
+    match all.len() {
+        0 => none.into(),
+        len if len > shown => format!("{} + {} more...", all[..shown].join(","), len - shown).into(),
+        _ => all.join(",").into(),
+    }
+}

@@ -1,0 +1,9 @@
+//! What a pod is asked to be, wherever it is written: in a pod or in the template of something that makes pods.
+
+mod change;
+mod check;
+mod fill;
+
+pub use change::change;
+pub use check::{Place, check};
+pub use fill::{fill, fill_pod_alone, fill_template};
