@@ -99,10 +99,20 @@ impl Caches {
         self.tasks().keys().cloned().collect()
     }
 
-    /// Returns when every cache that is followed by now has its first whole picture.
+    /// Returns when every cache that is followed has its first whole picture.
     pub async fn synced(&self) {
+        self.wait_for(|_| true).await;
+    }
+
+    /// Returns when every cache of these resources has its first whole picture.
+    pub async fn synced_in(&self, gvrs: &BTreeSet<Gvr>) {
+        self.wait_for(|what| gvrs.contains(&what.gvr)).await;
+    }
+
+    async fn wait_for(&self, wanted: impl Fn(&Follow) -> bool) {
         let mut progress = self.progress();
-        while !self.is_synced() {
+        let is_there = || self.board.read().iter().all(|(what, cache)| !wanted(what) || cache.is_synced());
+        while !is_there() {
             if progress.changed().await.is_err() {
                 return;
             }

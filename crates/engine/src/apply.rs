@@ -1,14 +1,15 @@
 //! Carries out plans: act by act, stopping at the first that is refused.
 //!
-//! Promises: what was done is told (the marks for the barrier, the events for users); neighbouring creations, and
-//! neighbouring deletions, go several at a time, since their order says nothing. Never decides anything.
+//! Promises: what was done is told (the marks for the barrier, the events for users); neighbouring creations, deletions
+//! and bindings go several at a time, since their order says nothing. Never decides anything.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use client::{Caches, Client, ClientError, Events};
 use futures_util::future::join_all;
 use host::Host;
-use model::{Act, Key, Tree, World, Write};
+use model::{Act, Gvr, Key, Tree, World, Write};
 
 use crate::barrier::Mark;
 use crate::governor::{Governor, Verdict};
@@ -165,14 +166,40 @@ enum Stop {
     Refused(ClientError),
 }
 
-/// How many of the first acts may go at once.
+/// How many of the first acts may go at once: those whose order says nothing.
 fn together(acts: &[Act]) -> usize {
-    let alike = |act: &&Act| match (&acts[0].write, &act.write) {
-        (Write::Create { gvr: first, .. }, Write::Create { gvr, .. }) => first == gvr,
-        (Write::Delete { .. } | Write::Evict { .. }, Write::Delete { .. } | Write::Evict { .. }) => true,
-        _ => false,
+    let first = sort(&acts[0].write);
+    let mut keys = BTreeSet::new();
+    let fits = |act: &&Act| {
+        sort(&act.write) == first && subject(&act.write).is_none_or(|key| keys.insert(key.clone()))
     };
-    acts.iter().take(WRITES_AT_ONCE).take_while(alike).count().max(1)
+    match first {
+        Sort::Alone => 1,
+        _ => acts.iter().take(WRITES_AT_ONCE).take_while(fits).count().max(1),
+    }
+}
+
+/// Writes of one sort about different objects may go in any order.
+#[derive(PartialEq)]
+enum Sort<'a> {
+    /// Creations of one resource.
+    Making(&'a Gvr),
+    /// Deletions and evictions.
+    Ending,
+    /// Bindings, and what is said in the status of pods.
+    OfPods,
+    /// All else.
+    Alone,
+}
+
+fn sort(write: &Write) -> Sort<'_> {
+    match write {
+        Write::Create { gvr, .. } => Sort::Making(gvr),
+        Write::Delete { .. } | Write::Evict { .. } => Sort::Ending,
+        Write::Bind { .. } => Sort::OfPods,
+        Write::Patch { key, part: "status", .. } if key.gvr.plural == "pods" => Sort::OfPods,
+        Write::Patch { .. } | Write::Replace { .. } | Write::Absent { .. } => Sort::Alone,
+    }
 }
 
 /// The object that a write is about; `None` for one that is yet to be made.
@@ -224,7 +251,7 @@ fn fill(tree: &mut Tree, refusal: &str) {
 
 #[cfg(test)]
 mod tests {
-    use model::{Gvr, Plan, Precondition};
+    use model::{Plan, Precondition};
     use serde_json::json;
 
     use super::*;
@@ -245,8 +272,14 @@ mod tests {
         plan.patch(Key::new(&pods, "a", "y"), "", json!({}), Precondition::default(), "");
         check(&plan, 1);
         plan.acts.clear();
-        (0..99).for_each(|_| plan.delete(Key::new(&pods, "a", "x"), Precondition::default(), ""));
+        let key = |n: u32| Key::new(&pods, "a", n.to_string());
+        (0..99).for_each(|n| plan.delete(key(n), Precondition::default(), ""));
         check(&plan, WRITES_AT_ONCE);
+        plan.acts.clear();
+        (0..3).for_each(|n| plan.act(Write::Bind { pod: key(n), uid: "u".into(), node: "n".into() }, ""));
+        plan.patch(key(3), "status", json!({}), Precondition::default(), "");
+        plan.patch(key(3), "status", json!({}), Precondition::default(), "the same again waits");
+        check(&plan, 4);
     }
 
     #[test]

@@ -29,12 +29,8 @@ const GOVERNED: &[&str] = &["node-lifecycle-controller", "taint-eviction-control
 
 /// Everyone who decides: the controllers and the scheduler.
 pub fn members() -> Vec<Member> {
-    let controllers = controllers::ALL.iter().map(|controller| Member {
-        controller,
-        one_by_one: false,
-        governed: GOVERNED.contains(&controller.name),
-    });
-    controllers.collect()
+    let all = controllers::ALL.iter().copied().chain([&scheduler::CONTROLLER]);
+    all.map(|controller| Member { controller, governed: GOVERNED.contains(&controller.name) }).collect()
 }
 
 impl Setup {

@@ -1,8 +1,7 @@
 //! Which key is looked at when: a queue without repeats, with timers, rests and barriers.
 //!
 //! Pure: the engine's one task owns it and tells it the time. Promises: a key is looked at by one pass at a time; a
-//! key that is woken while its pass runs is looked at once more; keys are served in the order they were woken; a
-//! member that goes one by one has one pass at a time over all of its keys.
+//! key that is woken while its pass runs is looked at once more; keys are served in the order they were woken.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -75,8 +74,6 @@ pub struct Queue {
     timers: BTreeSet<(Moment, Item)>,
     barred: BTreeSet<Item>,
     running: usize,
-    /// Members whose keys go one by one, and whether one of them is under way (its barrier included).
-    one_by_one: BTreeMap<usize, bool>,
 }
 
 #[derive(Debug)]
@@ -104,9 +101,9 @@ enum Phase {
 }
 
 impl Queue {
-    /// An empty queue; the keys of the members named go one by one.
-    pub fn new(one_by_one: impl IntoIterator<Item = usize>) -> Self {
-        Self { one_by_one: one_by_one.into_iter().map(|member| (member, false)).collect(), ..Self::default() }
+    /// An empty queue.
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Asks to look at a key. Asking twice is asking once.
@@ -124,17 +121,12 @@ impl Queue {
 
     /// The next key to look at, if there is one.
     pub fn next(&mut self) -> Option<Item> {
-        let may = |item: &Item| !self.one_by_one.get(&item.member).copied().unwrap_or(false);
-        let at = self.ready.iter().position(may)?;
-        let item = self.ready.remove(at)?;
+        let item = self.ready.pop_front()?;
         let entry = self.entries.get_mut(&item)?;
         entry.phase = Phase::Running;
         entry.again = false;
         entry.wake_at = None;
         self.arm(&item);
-        if let Some(busy) = self.one_by_one.get_mut(&item.member) {
-            *busy = true;
-        }
         self.running += 1;
         Some(item)
     }
@@ -225,9 +217,6 @@ impl Queue {
     /// Ends the way of a key that was under way: on to the next look, to its timer, or out.
     fn free(&mut self, item: &Item) {
         self.barred.remove(item);
-        if let Some(busy) = self.one_by_one.get_mut(&item.member) {
-            *busy = false;
-        }
         let Some(entry) = self.entries.get_mut(item) else {
             return;
         };
@@ -301,8 +290,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn item(member: usize, name: &str) -> Item {
-        Item { member, key: Key::new(&Gvr::new("", "v1", "pods"), "a", name) }
+    fn item(name: &str) -> Item {
+        Item { member: 0, key: Key::new(&Gvr::new("", "v1", "pods"), "a", name) }
     }
 
     fn mark(revision: u64) -> Mark {
@@ -322,13 +311,13 @@ mod tests {
     }
 
     impl World {
-        fn new(one_by_one: &[usize]) -> Self {
-            let queue = Queue::new(one_by_one.iter().copied());
+        fn new() -> Self {
+            let queue = Queue::new();
             Self { queue, now: Moment(SECOND), reached: 0, chance: Chance::from_seed(1) }
         }
 
         fn wake(&mut self, name: &str) {
-            self.queue.wake(item(0, name));
+            self.queue.wake(item(name));
         }
 
         fn next(&mut self) -> Option<String> {
@@ -338,7 +327,7 @@ mod tests {
         fn ended(&mut self, name: &str, report: Report) {
             let reached = self.reached;
             let shown = |mark: &Mark| matches!(mark, Mark::Revision(_, at) if *at <= reached);
-            self.queue.ended(&item(0, name), report, shown, self.now, &self.chance);
+            self.queue.ended(&item(name), report, shown, self.now, &self.chance);
         }
 
         fn reach(&mut self, reached: u64) {
@@ -354,14 +343,14 @@ mod tests {
 
     #[test]
     fn a_key_is_served_once_however_often_it_was_woken() {
-        let mut world = World::new(&[]);
+        let mut world = World::new();
         ["a", "b", "a"].iter().for_each(|name| world.wake(name));
         assert_eq!([world.next(), world.next(), world.next()], [Some("a".into()), Some("b".into()), None]);
     }
 
     #[test]
     fn a_key_woken_while_its_pass_runs_is_looked_at_once_more() {
-        let mut world = World::new(&[]);
+        let mut world = World::new();
         world.wake("a");
         world.next();
         world.wake("a");
@@ -375,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_key_waits_until_the_caches_show_what_it_wrote() {
-        let mut world = World::new(&[]);
+        let mut world = World::new();
         world.wake("a");
         world.next();
         world.ended("a", Report { marks: vec![mark(5), mark(7)], ..report(Ended::Done) });
@@ -389,7 +378,7 @@ mod tests {
 
     #[test]
     fn a_barrier_is_given_up_after_its_time() {
-        let mut world = World::new(&[]);
+        let mut world = World::new();
         world.wake("a");
         world.next();
         world.ended("a", Report { marks: vec![mark(5)], wake_in: Some(SECOND), ..report(Ended::Done) });
@@ -401,7 +390,7 @@ mod tests {
 
     #[test]
     fn a_deadline_wakes_a_key_and_an_earlier_pass_forgets_it() {
-        let mut world = World::new(&[]);
+        let mut world = World::new();
         world.wake("a");
         world.next();
         world.ended("a", Report { wake_in: Some(SECOND * 10), ..report(Ended::Done) });
@@ -418,7 +407,7 @@ mod tests {
 
     #[test]
     fn failures_rest_longer_each_time_until_a_success() {
-        let mut world = World::new(&[]);
+        let mut world = World::new();
         world.wake("a");
         for most in [50, 100, 200, 400] {
             world.next();
@@ -434,7 +423,7 @@ mod tests {
 
     #[test]
     fn a_lost_race_looks_again_at_once_but_not_for_ever() {
-        let mut world = World::new(&[]);
+        let mut world = World::new();
         world.wake("a");
         for _ in 0..CONFLICTS_MAX {
             assert_eq!(world.next(), Some("a".into()));
@@ -447,21 +436,8 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_goes_one_by_one_waits_for_the_barrier_of_each_key() {
-        let mut world = World::new(&[0]);
-        ["a", "b"].iter().for_each(|name| world.wake(name));
-        world.queue.wake(item(1, "other"));
-        assert_eq!(world.next(), Some("a".into()));
-        assert_eq!(world.next(), Some("other".into()), "others are not held up");
-        world.ended("a", Report { marks: vec![mark(1)], ..report(Ended::Done) });
-        assert_eq!(world.next(), None);
-        world.reach(1);
-        assert_eq!(world.next(), Some("b".into()));
-    }
-
-    #[test]
     fn a_deadline_in_the_past_does_not_run_in_a_circle() {
-        let mut world = World::new(&[]);
+        let mut world = World::new();
         world.wake("a");
         world.next();
         world.ended("a", Report { wake_in: Some(Duration::ZERO), ..report(Ended::Done) });

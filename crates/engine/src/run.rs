@@ -41,9 +41,6 @@ pub type Clients = Arc<dyn Fn(&str) -> Client + Send + Sync>;
 pub struct Member {
     /// What it watches and decides.
     pub controller: &'static Controller,
-    /// Whether its keys go one by one, each seeing what the one before wrote: the scheduler, whose decisions take
-    /// from the same nodes.
-    pub one_by_one: bool,
     /// Whether it acts on the suspicion of nodes, so that the governor is asked.
     pub governed: bool,
 }
@@ -119,9 +116,8 @@ impl Engine {
     fn new(setup: &Setup) -> Self {
         let governor = Arc::new(Mutex::new(Governor::new()));
         let hands = setup.members.iter().map(|member| hand(member, setup, &governor)).collect();
-        let one_by_one = setup.members.iter().enumerate().filter(|(_, member)| member.one_by_one);
         let mut engine = Self {
-            queue: Queue::new(one_by_one.map(|(at, _)| at)),
+            queue: Queue::new(),
             members: setup.members.clone(),
             hands,
             wakers: BTreeMap::new(),
@@ -130,7 +126,12 @@ impl Engine {
             known: Arc::new(Known::new(&[])),
             changes: setup.caches.changes(),
             progress: setup.caches.progress(),
-            ledger: ledger::Keeper::new((setup.clients)(ledger::COMPONENT), governor, setup.host.clone()),
+            ledger: ledger::Keeper::new(
+                (setup.clients)(ledger::COMPONENT),
+                governor,
+                setup.caches.clone(),
+                setup.host.clone(),
+            ),
             caches: setup.caches.clone(),
             host: setup.host.clone(),
         };
@@ -181,9 +182,8 @@ impl Engine {
             named.insert(DEFINITIONS);
         }
         named.iter().for_each(|gvr| self.caches.follow(Follow::all(gvr)));
-        self.caches.synced().await;
+        self.caches.synced_in(&named).await;
         self.learn();
-        self.caches.synced().await;
         self.changes = self.caches.changes();
         let followed: BTreeSet<Gvr> = self.caches.followed().into_iter().map(|what| what.gvr).collect();
         let there = self.caches.read(|world| {

@@ -50,7 +50,7 @@ fn fill(key: &Key, world: &dyn World, _: Time) -> Plan {
 }
 
 fn member(controller: &'static Controller) -> Member {
-    Member { controller, one_by_one: false, governed: false }
+    Member { controller, governed: false }
 }
 
 struct Running {
@@ -234,40 +234,6 @@ async fn a_pass_that_panics_harms_its_own_key_only() {
     }
     pass(10).await;
     assert_eq!(world.fake.take_log(), ["patch replicasets a/good"]);
-}
-
-/// Puts each pod on the node with fewer pods: only right when each pass sees what the one before wrote.
-static PLACE: Controller = Controller {
-    name: "place",
-    primary: PODS,
-    also: &[],
-    reconcile: |key, world, _| {
-        let node =
-            |pod: &model::Object| pod.tree().expect("a pod")["spec"]["nodeName"].as_str().map(str::to_owned);
-        let mut plan = Plan::default();
-        let Some(pod) = world.get(key).filter(|pod| node(pod).is_none()) else {
-            return plan;
-        };
-        let pods = world.list(&PODS, "");
-        let on = |name: &str| pods.iter().filter(|pod| node(pod).as_deref() == Some(name)).count();
-        let best = if on("n1") <= on("n2") { "n1" } else { "n2" };
-        plan.act(Write::Bind { pod: key.clone(), uid: pod.uid().into(), node: best.into() }, "fewer pods");
-        plan
-    },
-};
-
-#[tokio::test(start_paused = true)]
-async fn keys_that_go_one_by_one_see_what_the_one_before_wrote() {
-    let world = started(Fake::new(), vec![Member { one_by_one: true, ..member(&PLACE) }]);
-    for n in 0..20 {
-        world.fake.put(PODS_PATH, json!({"metadata": {"name": format!("p{n}"), "namespace": "a"}}));
-    }
-    pass(5).await;
-    let names = world.fake.names(PODS_PATH);
-    let on_first = names.iter().filter(|name| {
-        world.fake.get(&format!("{PODS_PATH}/{name}")).expect("a pod")["spec"]["nodeName"] == "n1"
-    });
-    assert_eq!(on_first.count(), 10);
 }
 
 static SEEN: AtomicUsize = AtomicUsize::new(0);

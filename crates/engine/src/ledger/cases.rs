@@ -1,0 +1,466 @@
+//! What counts as a mend: pure, from the changes of pods and nodes to repairs.
+//!
+//! Promises: nothing is told of what was meant to happen (scaling down, a finished pod); a repeat of the same fault of
+//! the same subject is the same repair; what is remembered is bounded.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use client::Changed;
+use model::repair::{Outcome, Repair, Subject};
+use model::{Gvr, Key, Object, Time, World};
+use serde::Deserialize;
+
+/// How long after a pod went a new one of the same owner counts as its replacement.
+///
+/// Replacing takes 100 ms; a server that restarts meanwhile takes seconds. Later ones are somebody's scaling up.
+pub const REPLACED_WITHIN: Duration = Duration::from_secs(30);
+
+/// How many mends may be under way at once; beyond that the oldest by name are no longer watched to their end.
+pub const OPEN_MAX: usize = 1000;
+
+const PODS: Gvr = Gvr::new("", "v1", "pods");
+const NODES: Gvr = Gvr::new("", "v1", "nodes");
+
+/// The mends under way.
+#[derive(Debug, Default)]
+pub struct Cases {
+    /// Mends that are not over, by where they are kept.
+    open: BTreeMap<Key, Repair>,
+    /// Pods that went and have no replacement yet, by the uid of their owner.
+    gone: BTreeMap<String, VecDeque<Repair>>,
+    /// Which mend a new pod ends by becoming ready, by the pod's uid.
+    replacements: BTreeMap<String, Key>,
+}
+
+/// A repair to write.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// What to tell.
+    pub repair: Repair,
+    /// Whether it is a new occurrence, to be counted.
+    pub is_new: bool,
+}
+
+impl Cases {
+    /// The repairs to write when something has changed.
+    pub fn take(&mut self, changed: &Changed, world: &dyn World, now: Time) -> Vec<Entry> {
+        let entries = match &changed.key.gvr {
+            gvr if *gvr == PODS => self.pod(changed, world, now),
+            gvr if *gvr == NODES => self.node(changed, now).into_iter().collect(),
+            _ => Vec::new(),
+        };
+        while self.open.len() > OPEN_MAX {
+            self.open.pop_first();
+        }
+        while self.replacements.len() > OPEN_MAX {
+            self.replacements.pop_first();
+        }
+        entries
+    }
+
+    /// The repair to write when the world begins to look wrong (`Some`: why), or right again.
+    pub fn alarm(&mut self, why: Option<&str>, now: Time) -> Option<Entry> {
+        let subject = Subject {
+            api_version: "v1".into(),
+            kind: "Cluster",
+            namespace: String::new(),
+            name: "cluster".into(),
+            uid: String::new(),
+        };
+        let blank = begin(subject, "WorldLooksWrong", now, why.unwrap_or_default());
+        let key = blank.key();
+        match (why, self.open.contains_key(&key)) {
+            (Some(_), false) => {
+                let action = "held back what rests on suspicion".to_owned();
+                let repair = Repair { action, outcome: Outcome::Suppressed, ..blank };
+                Some(self.begin(repair))
+            }
+            (None, true) => self.end(&key, Outcome::Recovered, now),
+            _ => None,
+        }
+    }
+
+    fn begin(&mut self, repair: Repair) -> Entry {
+        self.open.insert(repair.key(), repair.clone());
+        Entry { repair, is_new: true }
+    }
+
+    fn end(&mut self, key: &Key, outcome: Outcome, now: Time) -> Option<Entry> {
+        let repair = self.open.remove(key)?;
+        let recovered = (outcome == Outcome::Recovered).then_some(now);
+        Some(Entry { repair: Repair { outcome, recovered, ..repair }, is_new: false })
+    }
+
+    fn pod(&mut self, changed: &Changed, world: &dyn World, now: Time) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        let seen = |object: &Option<Object>| object.as_ref().map(|pod| (pod.clone(), view(pod)));
+        match (seen(&changed.old), seen(&changed.new)) {
+            (None, Some((pod, _))) => entries.extend(self.replaces(&pod, now)),
+            (Some(old), Some(new)) if old.0.uid() == new.0.uid() => {
+                entries.extend(self.containers(&old.1, &new, now));
+                entries.extend(self.readiness(&old.1, &new, now));
+                if has_gone(&new) && !has_gone(&old) {
+                    self.went(&new, world, now);
+                }
+            }
+            (Some(old), new) => {
+                if !has_gone(&old) {
+                    self.went(&old, world, now);
+                }
+                for fault in ["ReadinessFailed", "ContainerExited"] {
+                    let key = begin(subject(&old.0, "Pod"), fault, now, "").key();
+                    entries.extend(self.end(&key, Outcome::Unneeded, now));
+                }
+                entries.extend(new.and_then(|(pod, _)| self.replaces(&pod, now)));
+            }
+            (None, None) => {}
+        }
+        entries
+    }
+
+    /// Containers that ended and were restarted.
+    fn containers(&mut self, old: &Pod, (pod, new): &(Object, Pod), now: Time) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        for container in &new.status.container_statuses {
+            let before = old.status.container_statuses.iter().find(|one| one.name == container.name);
+            let is_restarted = before.is_some_and(|before| container.restart_count > before.restart_count);
+            let exit = container.last_state.terminated.as_ref();
+            let began = exit.and_then(|exit| exit.finished_at).unwrap_or(now).min(now);
+            let repair = begin(subject(pod, "Pod"), "ContainerExited", began, "");
+            let key = repair.key();
+            if let Some(exit) = exit.filter(|_| is_restarted) {
+                let evidence =
+                    format!("container {} ended with exit code {}", container.name, exit.exit_code);
+                let how = match exit.reason.as_str() {
+                    "" | "Error" | "Completed" => format!("exit {}", exit.exit_code),
+                    reason => reason.to_owned(),
+                };
+                entries.push(self.begin(Repair { evidence, action: format!("restarted ({how})"), ..repair }));
+            }
+            if container.state.running.is_some() && self.open.contains_key(&key) {
+                let ended = self.end(&key, Outcome::Recovered, now);
+                match entries.last_mut().filter(|entry| entry.repair.key() == key) {
+                    Some(entry) => ended.into_iter().for_each(|end| entry.repair = end.repair),
+                    None => entries.extend(ended),
+                }
+            }
+        }
+        entries
+    }
+
+    /// A running pod that is no longer ready although nothing in it was restarted, or that is ready again.
+    fn readiness(&mut self, old: &Pod, (pod, new): &(Object, Pod), now: Time) -> Option<Entry> {
+        let repair = begin(subject(pod, "Pod"), "ReadinessFailed", now, "its readiness probe failed");
+        match (old.is_ready(), new.is_ready()) {
+            (true, false) if new.runs_on_from(old) && !pod.is_ending() => {
+                Some(self.begin(Repair { action: "taken out of its Services".into(), ..repair }))
+            }
+            (false, true) => {
+                let ready = self.end(&repair.key(), Outcome::Recovered, now);
+                ready.or_else(|| {
+                    let key = self.replacements.remove(pod.uid())?;
+                    let lost = self.open.get_mut(&key)?;
+                    if let (Some(to), "NodeLost") = (&new.spec.node_name, lost.fault) {
+                        lost.action = format!("{} on {to}", lost.action);
+                    }
+                    self.end(&key, Outcome::Recovered, now)
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// A pod that goes: perhaps somebody replaces it.
+    fn went(&mut self, (pod, body): &(Object, Pod), world: &dyn World, now: Time) {
+        let Some(owner) = pod.controller().filter(|_| body.status.phase != "Succeeded") else {
+            return;
+        };
+        let is_node_lost = body.spec.node_name.as_ref().is_some_and(|name| {
+            world
+                .get(&Key::new(&NODES, "", name.as_str()))
+                .is_some_and(|node| view(&node).ready() == "Unknown")
+        });
+        let evicted =
+            body.status.conditions.iter().any(|one| one.r#type == "DisruptionTarget" && one.status == "True");
+        let (fault, evidence) = match (is_node_lost, body.status.phase.as_str()) {
+            (true, _) => ("NodeLost", "its node fell silent"),
+            (false, _) if evicted || body.status.reason == "Evicted" => ("PodEvicted", "it was evicted"),
+            (false, "Failed") => ("PodFailed", "its containers failed for good"),
+            (false, _) => ("PodDeleted", "it was deleted"),
+        };
+        let gone = self.gone.entry(owner.uid.clone()).or_default();
+        gone.push_back(begin(subject(pod, "Pod"), fault, now, evidence));
+        self.forget_old(now);
+    }
+
+    /// A new pod: perhaps it replaces one that went.
+    fn replaces(&mut self, pod: &Object, now: Time) -> Option<Entry> {
+        self.forget_old(now);
+        let gone = self.gone.get_mut(&pod.controller()?.uid)?;
+        let lost = gone.pop_front()?;
+        let detected_after = Duration::try_from(now.duration_since(lost.began)).ok();
+        let repair = Repair { action: format!("replaced by {}", pod.name()), detected_after, ..lost };
+        self.replacements.insert(pod.uid().to_owned(), repair.key());
+        Some(self.begin(repair))
+    }
+
+    fn forget_old(&mut self, now: Time) {
+        self.gone.retain(|_, all| {
+            all.retain(|repair| repair.began + REPLACED_WITHIN > now);
+            while all.len() > OPEN_MAX {
+                all.pop_front();
+            }
+            !all.is_empty()
+        });
+    }
+
+    fn node(&mut self, changed: &Changed, now: Time) -> Option<Entry> {
+        let node = changed.new.as_ref().or(changed.old.as_ref())?;
+        let ready = |object: &Option<Object>| object.as_ref().map(|node| view(node).ready().to_owned());
+        let (old, new) = (ready(&changed.old), ready(&changed.new));
+        let repair = begin(subject(node, "Node"), "NodeLost", now, "its lease ran out");
+        match (old.as_deref(), new.as_deref()) {
+            (Some("True" | "False"), Some("Unknown")) => {
+                Some(self.begin(Repair { action: "its pods are replaced elsewhere".into(), ..repair }))
+            }
+            (_, Some("True")) => self.end(&repair.key(), Outcome::Recovered, now),
+            (_, None) => self.end(&repair.key(), Outcome::Unneeded, now),
+            _ => None,
+        }
+    }
+}
+
+fn begin(subject: Subject, fault: &'static str, began: Time, evidence: &str) -> Repair {
+    Repair {
+        subject,
+        fault,
+        began,
+        evidence: evidence.into(),
+        action: String::new(),
+        rejected: Vec::new(),
+        detected_after: None,
+        recovered: None,
+        outcome: Outcome::Ongoing,
+    }
+}
+
+fn subject(object: &Object, kind: &'static str) -> Subject {
+    Subject {
+        api_version: "v1".into(),
+        kind,
+        namespace: object.namespace().into(),
+        name: object.name().into(),
+        uid: object.uid().into(),
+    }
+}
+
+/// Whether a pod is on its way out or has failed.
+fn has_gone((pod, body): &(Object, Pod)) -> bool {
+    pod.is_ending() || body.status.phase == "Failed"
+}
+
+/// What is read of a pod, or of a node.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Pod {
+    spec: Spec,
+    status: Status,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Spec {
+    node_name: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Status {
+    phase: String,
+    reason: String,
+    conditions: Vec<Condition>,
+    container_statuses: Vec<Container>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Condition {
+    r#type: String,
+    status: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Container {
+    name: String,
+    restart_count: i64,
+    state: State,
+    last_state: State,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct State {
+    running: Option<serde::de::IgnoredAny>,
+    terminated: Option<Exit>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Exit {
+    exit_code: i64,
+    reason: String,
+    finished_at: Option<Time>,
+}
+
+fn view(object: &Object) -> Pod {
+    object.view().unwrap_or_default()
+}
+
+impl Pod {
+    fn ready(&self) -> &str {
+        self.status.conditions.iter().find(|one| one.r#type == "Ready").map_or("", |one| one.status.as_str())
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready() == "True"
+    }
+
+    /// Whether all containers run, and are those that ran before.
+    fn runs_on_from(&self, old: &Pod) -> bool {
+        let same = |new: &Container| {
+            let before = old.status.container_statuses.iter().find(|one| one.name == new.name);
+            new.state.running.is_some()
+                && before.is_some_and(|before| before.restart_count == new.restart_count)
+        };
+        !self.status.container_statuses.is_empty() && self.status.container_statuses.iter().all(same)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::testing::{Text, at};
+
+    /// A pod of a set; `status` is merged into it.
+    fn pod(name: &str, ready: &str, restarts: i64, status: Value) -> Option<Object> {
+        let mut pod = json!({
+            "metadata": {"name": name, "namespace": "a", "uid": name, "ownerReferences": [{"uid": "set", "controller": true}]},
+            "spec": {"nodeName": "n"},
+            "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": ready}],
+                "containerStatuses": [{"name": "web", "restartCount": restarts, "state": {"running": {}}}]},
+        });
+        for (name, value) in status.as_object().into_iter().flatten() {
+            pod["status"][name] = value.clone();
+        }
+        Some(Object::read(pod.to_string().into()).expect("an object"))
+    }
+
+    fn ending(name: &str) -> Option<Object> {
+        let mut tree = pod(name, "True", 0, json!({}))?.tree().expect("a tree");
+        tree["metadata"]["deletionTimestamp"] = json!("1970-01-01T00:00:01Z");
+        Some(Object::read(tree.to_string().into()).expect("an object"))
+    }
+
+    fn exited(restarts: i64, state: &str) -> Option<Object> {
+        let status = json!({"containerStatuses": [{"name": "web", "restartCount": restarts, "state": {(state): {}},
+            "lastState": {"terminated": {"exitCode": 137, "reason": "Error", "finishedAt": "1970-01-01T00:00:05Z"}}}]});
+        pod("x", "False", restarts, status)
+    }
+
+    /// Plays changes of pods, one a second from 6 on, and gives the repairs told.
+    fn check(changes: &[(Option<Object>, Option<Object>)], told: &[&str]) {
+        let mut cases = Cases::default();
+        let mut said = Vec::new();
+        for (second, (old, new)) in (6..).zip(changes.iter().cloned()) {
+            let key = Key::new(&PODS, "a", "x");
+            for entry in cases.take(&Changed { key, old, new }, &Text::new(""), at(second)) {
+                let Repair { subject, fault, action, recovered, began, outcome, .. } = entry.repair;
+                let after = recovered.map(|at| at.duration_since(began).as_secs());
+                let new = if entry.is_new { "new " } else { "" };
+                said.push(format!("{new}{} {fault}: {action}, {outcome:?} {after:?}", subject.name));
+            }
+        }
+        assert_eq!(said, told);
+    }
+
+    #[test]
+    fn a_restarted_container_is_told_once_with_how_it_ended() {
+        let before = || pod("x", "True", 0, json!({}));
+        let told = "new x ContainerExited: restarted (exit 137), Recovered Some(1)";
+        check(&[(before(), exited(1, "running"))], &[told]);
+        check(
+            &[(before(), exited(1, "waiting")), (exited(1, "waiting"), exited(1, "running"))],
+            &[
+                "new x ContainerExited: restarted (exit 137), Ongoing None",
+                "x ContainerExited: restarted (exit 137), Recovered Some(2)",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_failed_probe_is_told_and_a_restart_is_not_one() {
+        let (ready, unready) = (pod("x", "True", 0, json!({})), pod("x", "False", 0, json!({})));
+        check(
+            &[(ready.clone(), unready.clone()), (unready, ready)],
+            &[
+                "new x ReadinessFailed: taken out of its Services, Ongoing None",
+                "x ReadinessFailed: taken out of its Services, Recovered Some(1)",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_pod_that_went_is_told_when_another_takes_its_place() {
+        let (old, new) = (|| pod("x", "True", 0, json!({})), |ready: &str| pod("y", ready, 0, json!({})));
+        check(
+            &[(old(), ending("x")), (ending("x"), None), (None, new("False")), (new("False"), new("True"))],
+            &[
+                "new x PodDeleted: replaced by y, Ongoing None",
+                "x PodDeleted: replaced by y, Recovered Some(3)",
+            ],
+        );
+        check(&[(old(), None)], &[]);
+        check(&[(None, new("False")), (new("False"), new("True"))], &[]);
+    }
+
+    #[test]
+    fn a_failed_pod_counts_as_gone_and_a_finished_one_does_not() {
+        let old = || pod("x", "True", 0, json!({}));
+        let failed = pod("x", "False", 0, json!({"phase": "Failed", "containerStatuses": []}));
+        let done = pod("x", "False", 0, json!({"phase": "Succeeded", "containerStatuses": []}));
+        let new = || pod("y", "False", 0, json!({}));
+        check(&[(old(), failed), (None, new())], &["new x PodFailed: replaced by y, Ongoing None"]);
+        check(&[(old(), done.clone()), (done, None), (None, new())], &[]);
+    }
+
+    #[test]
+    fn a_silent_node_is_told_until_it_is_back() {
+        let node = |ready: &str| {
+            let text = json!({"metadata": {"name": "n"}, "status": {"conditions": [{"type": "Ready", "status": ready}]}});
+            Some(Object::read(text.to_string().into()).expect("an object"))
+        };
+        let mut cases = Cases::default();
+        let mut take = |old: &str, new: &str| {
+            let changed = Changed { key: Key::new(&NODES, "", "n"), old: node(old), new: node(new) };
+            cases.take(&changed, &Text::new(""), at(9)).pop().map(|entry| entry.repair.outcome)
+        };
+        assert_eq!(take("True", "Unknown"), Some(Outcome::Ongoing));
+        assert_eq!(take("Unknown", "Unknown"), None);
+        assert_eq!(take("Unknown", "True"), Some(Outcome::Recovered));
+        assert_eq!(take("False", "True"), None);
+    }
+
+    #[test]
+    fn a_world_that_looks_wrong_is_told_once_and_again_when_it_is_right() {
+        let mut cases = Cases::default();
+        let mut alarm = |why: Option<&str>| cases.alarm(why, at(1)).map(|entry| entry.repair.outcome);
+        assert_eq!(alarm(None), None);
+        assert_eq!(alarm(Some("3 of 10")), Some(Outcome::Suppressed));
+        assert_eq!(alarm(Some("4 of 10")), None);
+        assert_eq!(alarm(None), Some(Outcome::Recovered));
+    }
+}
