@@ -8,6 +8,7 @@ pub mod object;
 pub mod plan;
 pub mod pod;
 pub mod quantity;
+pub mod repair;
 pub mod schema;
 pub mod selector;
 pub mod syntax;
