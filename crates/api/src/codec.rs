@@ -5,7 +5,7 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use model::Tree;
 use model::kinds::{self, Faults};
-use model::schema::{self, DecodeError, FieldProblem, Mode, Schema, TypeId};
+use model::schema::{self, DecodeError, FieldProblem, Mode, Schema, Shape, TypeId};
 
 use crate::refusal::{Reason, Refusal};
 use crate::registry::{Meaning, Resource};
@@ -69,6 +69,14 @@ fn table(resource: &Resource) -> Option<(&Schema, TypeId)> {
             schema.type_named(kind.schema).map(|id| (schema, id))
         }
         Meaning::Custom(custom) => custom.schema.as_deref().map(|schema| (schema, TypeId(0))),
+    }
+}
+
+/// What merging and field ownership go by: the table, and the shape of the resource's objects in it.
+pub fn shape(resource: &Resource) -> (&Schema, Shape) {
+    match table(resource) {
+        Some((schema, kind)) => (schema, Shape::Object(kind)),
+        None => (schema::builtin(), Shape::Any),
     }
 }
 

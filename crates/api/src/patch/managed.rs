@@ -10,8 +10,6 @@ use super::owned::Fields;
 const UPDATE_MANAGERS_MAX: usize = 10;
 /// The manager into which the oldest ones are folded.
 const ANCIENT: &str = "ancient-changes";
-/// The longest name of a manager, in bytes (upstream's limit).
-pub const MANAGER_LEN_MAX: usize = 128;
 
 /// Who writes, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]

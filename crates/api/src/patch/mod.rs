@@ -1,30 +1,82 @@
 //! PATCH: a tree and a patch make a tree. Pure.
 
 pub mod managed;
-pub mod owned;
+mod owned;
 pub mod ssa;
-pub mod strategic;
+mod strategic;
 
-use model::Tree;
+use model::{Time, Tree};
 
-use crate::refusal::{Reason, Refusal};
-use crate::registry::Resource;
+use crate::codec;
+use crate::refusal::{Cause, Reason, Refusal};
+use crate::registry::{Meaning, Resource};
 
 /// How many operations a JSON patch may have: what upstream takes.
 const JSON_PATCH_LEN_MAX: usize = 10_000;
 
-/// Makes the object that a patch asks for.
-pub fn apply(resource: &Resource, old: &Tree, patch: &[u8], media: &str) -> Result<Tree, Refusal> {
-    let _ = resource;
+/// The media type of server-side apply.
+pub const APPLY: &str = "application/apply-patch+yaml";
+
+/// Makes the object that a patch asks for; an apply goes another way ([`applied`]).
+pub fn patched(resource: &Resource, old: &Tree, patch: &[u8], media: &str) -> Result<Tree, Refusal> {
     match media {
         "application/json-patch+json" => json_patch(old, patch),
         "application/merge-patch+json" => merge_patch(old, patch),
+        "application/strategic-merge-patch+json" if matches!(resource.meaning, Meaning::BuiltIn(_)) => {
+            let (schema, shape) = codec::shape(resource);
+            strategic::merge(schema, &shape, old.clone(), &object(patch)?)
+                .map_err(|why| Refusal::bad_request(why.to_string()))
+        }
         other => Err(Refusal::new(
             Reason::UnsupportedMediaType,
             format!(
-                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json (got {other})"
+                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, {APPLY} (got {other})"
             ),
         )),
+    }
+}
+
+/// Lays an applier's intent over `live` (`{}` when there is nothing yet).
+pub fn applied(
+    resource: &Resource,
+    live: &Tree,
+    intent: &ssa::Intent<'_>,
+    now: Time,
+) -> Result<Tree, Refusal> {
+    let (schema, shape) = codec::shape(resource);
+    ssa::apply(schema, &shape, live, intent, now).map_err(|conflicts| refuse(resource, intent, &conflicts))
+}
+
+/// Names conflicts as clients show them: one cause a field.
+fn refuse(resource: &Resource, intent: &ssa::Intent<'_>, conflicts: &[ssa::Conflict]) -> Refusal {
+    let name = crate::verbs::meta(intent.config, "name");
+    let shown: Vec<String> = conflicts
+        .iter()
+        .map(|conflict| format!("conflict with {}: {}", conflict.owner, conflict.path))
+        .collect();
+    let count = conflicts.len();
+    let word = if count == 1 { "conflict" } else { "conflicts" };
+    let message = format!("Apply failed with {count} {word}: {}", shown.join(", "));
+    let mut refusal = Refusal::new(Reason::Conflict, message);
+    refusal.about = resource.about(name);
+    refusal.causes = conflicts
+        .iter()
+        .map(|conflict| Cause {
+            reason: "FieldManagerConflict".into(),
+            message: format!("conflict with {}", conflict.owner),
+            field: conflict.path.clone(),
+        })
+        .collect();
+    refusal
+}
+
+fn object(patch: &[u8]) -> Result<Tree, Refusal> {
+    let patch: Tree = serde_json::from_slice(patch)
+        .map_err(|why| Refusal::bad_request(format!("error decoding patch: {why}")))?;
+    if patch.is_object() {
+        Ok(patch)
+    } else {
+        Err(Refusal::bad_request("error decoding patch: not an object"))
     }
 }
 
@@ -49,13 +101,8 @@ fn json_patch(old: &Tree, patch: &[u8]) -> Result<Tree, Refusal> {
 }
 
 fn merge_patch(old: &Tree, patch: &[u8]) -> Result<Tree, Refusal> {
-    let patch: Tree = serde_json::from_slice(patch)
-        .map_err(|why| Refusal::bad_request(format!("error decoding patch: {why}")))?;
-    if !patch.is_object() {
-        return Err(Refusal::bad_request("error decoding patch: not an object"));
-    }
     let mut new = old.clone();
-    json_patch::merge(&mut new, &patch);
+    json_patch::merge(&mut new, &object(patch)?);
     Ok(new)
 }
 
@@ -69,7 +116,7 @@ mod tests {
         let resource = crate::testing::resource(&model::kinds::CONFIG_MAP);
         let old = json!({"data": {"a": "1", "b": "2"}});
         let check = |patch: &str, media: &str, wanted: Option<Tree>| {
-            assert_eq!(apply(&resource, &old, patch.as_bytes(), media).ok(), wanted, "{patch}");
+            assert_eq!(patched(&resource, &old, patch.as_bytes(), media).ok(), wanted, "{patch}");
         };
         let (json, merge) = ("application/json-patch+json", "application/merge-patch+json");
         check(r#"{"data": {"a": null, "c": "3"}}"#, merge, Some(json!({"data": {"b": "2", "c": "3"}})));

@@ -68,7 +68,7 @@ impl Call<'_> {
             }
             "patch" => {
                 let media = self.media();
-                let patch = |old: &Tree| crate::patch::apply(&self.resource, old, self.body, &media);
+                let patch = |old: &Tree| crate::patch::patched(&self.resource, old, self.body, &media);
                 self.rescale(paths, patch).await?
             }
             _ => return Err(Refusal::method_not_allowed()),

@@ -4,8 +4,9 @@
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::{StreamExt, stream};
-use http::StatusCode;
-use model::{Tree, kinds};
+use http::{Method, StatusCode};
+use model::{Time, Tree, kinds};
+use serde_json::json;
 use store::{Change, Expect, Record, StoreError, Txn};
 
 use super::Call;
@@ -16,11 +17,15 @@ use crate::answer::Answer;
 use crate::codec::{self, Read};
 use crate::convert;
 use crate::encode;
+use crate::http::negotiate::Form;
 use crate::http::status;
+use crate::patch;
+use crate::patch::managed::{self, Manager};
+use crate::patch::ssa::Intent;
 use crate::refusal::{Reason, Refusal};
 use crate::request::{Query, WriteOptions};
 use crate::verbs::delete::DeleteOptions;
-use crate::verbs::{Drawn, Verdict, create, delete, meta, update};
+use crate::verbs::{Drawn, Verdict, create, delete, meta, metadata, update};
 use crate::view::View;
 
 /// How often a write is decided anew when others keep being faster. Upstream tries five times; more would only hide a
@@ -110,6 +115,7 @@ impl Call<'_> {
         codec::settle(&self.resource, &mut object);
         codec::check(&self.resource, None, &object)?;
         admit::validate(&asked, &object, &mut extra)?;
+        self.note_owner(None, &mut object, "", drawn.now)?;
         Ok((object, extra))
     }
 
@@ -131,13 +137,74 @@ impl Call<'_> {
         if self.body.len() > codec::BODY_LEN_MAX {
             return Err(Refusal::new(Reason::TooLarge, "the patch is too large"));
         }
+        if media == patch::APPLY {
+            return self.apply(part, form, &options).await;
+        }
         let decide = |held: &Held| -> Result<(Tree, Vec<String>), Refusal> {
-            let patched = crate::patch::apply(&self.resource, &held.object, self.body, &media)?;
+            let patched = patch::patched(&self.resource, &held.object, self.body, &media)?;
             let Read { object, warnings } = codec::recheck(&self.resource, patched, options.validation)?;
             Ok((update::update(&self.resource, &held.object, object, part)?, warnings))
         };
         let (done, warnings) = self.change(part, options.dry_run, decide).await?;
         Ok(self.show(form, StatusCode::OK, done.bytes())?.warned(&warnings))
+    }
+
+    /// Server-side apply: the body is all that its manager wants; what is not there yet is made.
+    async fn apply(&self, part: &str, form: Form, options: &WriteOptions) -> Result<Answer, Refusal> {
+        if self.query.get("fieldManager").unwrap_or_default().is_empty() {
+            let message = "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch";
+            return Err(Refusal::new(Reason::Invalid, message));
+        }
+        let read = codec::read(&self.resource, "application/yaml", self.body, options.validation)?;
+        let config = self.intended(read.object)?;
+        let manager = self.writer(part, true)?;
+        let intent = Intent { config: &config, manager: &manager, force: options.force };
+        let now = self.inner.host.now();
+        let decide = |held: &Held| -> Result<(Tree, Vec<String>), Refusal> {
+            let merged = patch::applied(&self.resource, &held.object, &intent, now)?;
+            Ok((update::update(&self.resource, &held.object, merged, part)?, Vec::new()))
+        };
+        let (code, done) = match self.change(part, options.dry_run, decide).await {
+            Err(refusal) if refusal.reason == Reason::NotFound && part.is_empty() => {
+                let made = patch::applied(&self.resource, &json!({}), &intent, now)?;
+                (StatusCode::CREATED, self.create_object(&made, options.dry_run).await?)
+            }
+            other => (StatusCode::OK, other?.0),
+        };
+        Ok(self.show(form, code, done.bytes())?.warned(&read.warnings))
+    }
+
+    /// An applied configuration has to say what it is, and may not say who owns what.
+    fn intended(&self, mut config: Tree) -> Result<Tree, Refusal> {
+        if config["metadata"]["managedFields"].as_array().is_some_and(|list| !list.is_empty()) {
+            return Err(Refusal::bad_request("metadata.managedFields must be nil"));
+        }
+        create::check_type(&self.resource, &config)?;
+        create::set_type(&self.resource, &mut config);
+        let name = meta(&config, "name");
+        if !name.is_empty() && name != self.target.name {
+            return Err(Refusal::bad_request(format!(
+                "the name of the object ({name}) does not match the name on the URL ({})",
+                self.target.name
+            )));
+        }
+        metadata(&mut config).insert("name".into(), json!(self.target.name));
+        Ok(config)
+    }
+
+    /// Who writes, as managed fields name them.
+    fn writer(&self, part: &str, applies: bool) -> Result<Manager, Refusal> {
+        let name = WriteOptions::read(&self.query, self.headers)?.manager;
+        Ok(Manager { name, applies, api_version: self.resource.api_version(), part: part.to_owned() })
+    }
+
+    /// Notes who owns what from now on; an apply has said so itself.
+    fn note_owner(&self, old: Option<&Tree>, new: &mut Tree, part: &str, now: Time) -> Result<(), Refusal> {
+        if self.media() != patch::APPLY || self.method != Method::PATCH {
+            let (schema, shape) = codec::shape(&self.resource);
+            managed::note_update(schema, &shape, old, new, &self.writer(part, false)?, now);
+        }
+        Ok(())
     }
 
     /// Reads the object, lets `decide` say what it becomes, and commits that; again when somebody was faster.
@@ -178,6 +245,7 @@ impl Call<'_> {
         update::prepare(&self.resource, old, &mut new, part);
         codec::check(&self.resource, Some(old), &new)?;
         admit::validate(&asked, &new, &mut extra)?;
+        self.note_owner(Some(old), &mut new, part, drawn.now)?;
         let verdict = update::conclude(&self.resource, old, new);
         if matches!(verdict, Verdict::Remove(_)) {
             admit::release(&self.resource, old, &view, &mut extra);
