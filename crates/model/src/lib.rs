@@ -2,6 +2,7 @@
 
 pub mod controller;
 pub mod fit;
+pub mod fit;
 pub mod kinds;
 pub mod names;
 pub mod object;

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::kinds::of;
 use crate::{Gvr, Key, Time, Tree};
 
 /// The resource of repairs.
-pub const REPAIRS: Gvr = Gvr::new("healing.kintsugi.dev", "v1alpha1", "repairs");
+pub const REPAIRS: Gvr = of::REPAIR;
 
 /// Where the repairs of cluster-wide subjects are kept.
 pub const CLUSTER_NAMESPACE: &str = "kube-system";

@@ -26,6 +26,7 @@ impl Kind {
             counts_annotations: false,
             keeps_status: false,
             ageless: false,
+            nameless: false,
             stored_as: None,
             to_stored: |_| {},
             from_stored: |_| {},
@@ -116,6 +117,12 @@ impl Kind {
     /// A status that comes with a creation is kept.
     pub const fn keeps_status(mut self) -> Self {
         self.keeps_status = true;
+        self
+    }
+
+    /// Its table has no column of names: its own columns say it better.
+    pub const fn nameless(mut self) -> Self {
+        self.nameless = true;
         self
     }
 

@@ -121,4 +121,5 @@ resources! {
     PRIORITY_LEVEL_CONFIGURATION = "flowcontrol.apiserver.k8s.io" "v1" "prioritylevelconfigurations";
     STORAGE_VERSION = "internal.apiserver.k8s.io" "v1alpha1" "storageversions";
     STORAGE_VERSION_MIGRATION = "storagemigration.k8s.io" "v1beta1" "storageversionmigrations";
+    REPAIR = "healing.kintsugi.dev" "v1alpha1" "repairs";
 }

@@ -53,6 +53,7 @@ mod prepare;
 mod priority_class;
 mod priority_level_configuration;
 mod rbac;
+mod repair;
 mod replica_set;
 mod replication_controller;
 mod resource_claim;
@@ -138,6 +139,8 @@ pub struct Kind {
     pub keeps_status: bool,
     /// Whether `kubectl get` shows no age.
     pub ageless: bool,
+    /// Whether its table shows no name.
+    pub nameless: bool,
     /// Where its objects are stored, when it is another version's (or group's) name for the same objects.
     pub stored_as: Option<&'static Gvr>,
     /// Turns an object of this version into one of the stored version, but for `apiVersion`.
@@ -365,6 +368,7 @@ pub static KINDS: &[&Kind] = &[
     &priority_level_configuration::KIND,
     &storage_version::KIND,
     &storage_version_migration::KIND,
+    &repair::KIND,
 ];
 
 /// The kind that is served under a resource.

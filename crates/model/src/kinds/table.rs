@@ -29,7 +29,7 @@ pub fn table(kind: &Kind) -> Vec<Column> {
         let place = columns.iter().position(|column| column.wide).unwrap_or(columns.len());
         columns.insert(place, AGE);
     }
-    if !has(NAME.name) {
+    if !kind.nameless && !has(NAME.name) {
         columns.insert(0, NAME);
     }
     columns
