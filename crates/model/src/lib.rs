@@ -2,7 +2,6 @@
 
 pub mod controller;
 pub mod fit;
-pub mod fit;
 pub mod kinds;
 pub mod names;
 pub mod object;
