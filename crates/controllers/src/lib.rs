@@ -6,18 +6,30 @@
 use model::{Controller, Selector, Tree};
 
 pub mod deployment;
+pub mod endpoints;
+pub mod endpointslice;
 mod naming;
 mod owning;
 mod pods;
 mod replicas;
 pub mod replicaset;
 pub mod replication_controller;
+pub mod root_ca;
+pub mod service_account;
+mod services;
 mod status;
 mod templates;
 
 /// Every controller.
-pub static ALL: &[&Controller] =
-    &[&deployment::CONTROLLER, &replicaset::CONTROLLER, &replication_controller::CONTROLLER];
+pub static ALL: &[&Controller] = &[
+    &deployment::CONTROLLER,
+    &replicaset::CONTROLLER,
+    &replication_controller::CONTROLLER,
+    &endpointslice::CONTROLLER,
+    &endpoints::CONTROLLER,
+    &service_account::CONTROLLER,
+    &root_ca::CONTROLLER,
+];
 
 /// A selector as a tree has it: a label selector, or a plain map of labels. One that is left out or senseless matches
 /// nothing.
