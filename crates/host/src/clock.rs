@@ -1,8 +1,10 @@
 //! Two clocks: the wall's, which objects carry, and the boot's, which deadlines count on.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// A point on the boot-time clock: the time since boot, suspend included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +33,8 @@ pub enum Clock {
         start: Timestamp,
         /// The instant at which the simulation began.
         origin: tokio::time::Instant,
+        /// Milliseconds by which this machine's wall clock was stepped.
+        stepped: Arc<AtomicI64>,
     },
 }
 
@@ -42,14 +46,35 @@ impl Clock {
 
     /// A clock that begins at `start` and moves with tokio's.
     pub fn simulated(start: Timestamp) -> Self {
-        Clock::Simulated { start, origin: tokio::time::Instant::now() }
+        Clock::Simulated { start, origin: tokio::time::Instant::now(), stepped: Arc::default() }
+    }
+
+    /// The clock of another machine: the same time, until one of the two is stepped.
+    pub fn of_another(&self) -> Self {
+        match self {
+            Clock::Real => Clock::Real,
+            Clock::Simulated { start, origin, .. } => {
+                Clock::Simulated { start: *start, origin: *origin, stepped: Arc::default() }
+            }
+        }
+    }
+
+    /// Steps a simulated wall clock, as an operator or a time server would; the machine's own is let be.
+    pub fn step(&self, by: SignedDuration) {
+        if let Clock::Simulated { stepped, .. } = self {
+            let millis = i64::try_from(by.as_millis()).unwrap_or(0);
+            stepped.fetch_add(millis, Ordering::Relaxed);
+        }
     }
 
     /// The wall-clock time.
     pub fn now(&self) -> Timestamp {
         match self {
             Clock::Real => Timestamp::now(),
-            Clock::Simulated { start, origin } => *start + origin.elapsed(),
+            Clock::Simulated { start, origin, stepped } => {
+                let stepped = SignedDuration::from_millis(stepped.load(Ordering::Relaxed));
+                *start + origin.elapsed() + stepped
+            }
         }
     }
 
@@ -64,5 +89,21 @@ impl Clock {
             }
             Clock::Simulated { origin, .. } => Moment(Duration::from_secs(1000) + origin.elapsed()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_moves_the_wall_clock_of_one_machine_and_no_deadline() {
+        let start: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
+        let clock = Clock::simulated(start);
+        let other = clock.of_another();
+        let before = clock.moment();
+        clock.step(SignedDuration::from_hours(-1));
+        assert_eq!((clock.now(), other.now()), (start - SignedDuration::from_hours(1), start));
+        assert_eq!(clock.moment(), before);
     }
 }

@@ -52,6 +52,22 @@ impl Host {
         }
     }
 
+    /// Another virtual machine of the same simulation: its time, a disk and chance of its own, a wall clock that can be
+    /// stepped by itself.
+    pub fn another(&self, disk: SimDisk) -> Self {
+        Self {
+            clock: self.clock.of_another(),
+            chance: self.chance.fork(),
+            disk: Arc::new(disk),
+            blocking_inline: self.blocking_inline,
+        }
+    }
+
+    /// Steps the wall clock of a virtual machine; a real one's is let be.
+    pub fn step_wall_clock(&self, by: jiff::SignedDuration) {
+        self.clock.step(by);
+    }
+
     /// The wall-clock time.
     pub fn now(&self) -> Time {
         self.clock.now()
