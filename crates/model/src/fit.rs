@@ -1,274 +1,223 @@
-//! Whether a pod fits a node: by name, selectors, taints, ports and room. Pure; the scheduler and the DaemonSet ask.
+//! Whether a node would take a pod, by what the two objects say: names, labels, taints. Used wherever pods meet nodes.
+//!
+//! What depends on the other pods of the node (room, ports, neighbours) is the scheduler's business.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{
-    Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodAffinityTerm, Taint, Toleration,
-};
+use k8s_openapi::api::core::v1 as api;
+use serde::Deserialize;
 
 use crate::pod::{self, Amounts};
-use crate::{Quantity, Selector, selector};
+use crate::selector::{self, Requirement};
 
-/// Why a pod does not fit a node. The order is that in which they are found.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Misfit {
-    /// It names another node.
-    OtherNode,
-    /// The node takes no new pods.
-    Unschedulable,
-    /// Its node selector or its required node affinity does not match.
-    Selector,
-    /// A taint keeps it away.
-    Taint(Taint),
-    /// A port of the node is taken.
-    Ports,
-    /// The node runs as many pods as it may.
-    TooManyPods,
-    /// These resources are short.
-    Short(Vec<String>),
-}
-
-impl Misfit {
-    /// The reason as it stands in the scheduler's message.
-    pub fn reasons(&self) -> Vec<String> {
-        let one = |text: &str| vec![text.to_owned()];
-        match self {
-            Self::OtherNode => one("node(s) didn't match the requested node name"),
-            Self::Unschedulable => one("node(s) were unschedulable"),
-            Self::Selector => one("node(s) didn't match Pod's node affinity/selector"),
-            Self::Taint(taint) => {
-                let value = taint.value.as_deref().unwrap_or_default();
-                one(&format!("node(s) had untolerated taint {{{}: {value}}}", taint.key))
-            }
-            Self::Ports => one("node(s) didn't have free ports for the requested pod ports"),
-            Self::TooManyPods => one("Too many pods"),
-            Self::Short(names) => names.iter().map(|name| format!("Insufficient {name}")).collect(),
-        }
-    }
-}
-
-/// What the pods of a node take of it.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Used {
-    /// The requests of its pods together.
+/// What of a pod decides on which node it may run.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(from = "api::Pod")]
+pub struct PodFacts {
+    /// The node it is bound to or asks for; empty when it does not.
+    pub node: String,
+    /// The labels that the node must have.
+    pub node_selector: BTreeMap<String, String>,
+    /// Terms of which one must hold; `None`: no such demand.
+    pub required: Option<Vec<Term>>,
+    /// Terms that are preferred, with their weights.
+    pub preferred: Vec<(i64, Term)>,
+    /// What it endures.
+    pub tolerations: Vec<api::Toleration>,
+    /// What it asks for.
     pub requests: Amounts,
-    /// How many pods it has.
-    pub pods: i64,
-    /// The ports of the node that they hold.
-    pub ports: BTreeSet<HostPort>,
+    /// The ports of the node that it takes: address, protocol and number.
+    pub ports: Vec<HostPort>,
+    /// Its priority.
+    pub priority: i32,
 }
 
-/// A port of a node that a pod holds.
+/// A port of a node.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostPort {
+    /// The address; `0.0.0.0` for all.
+    pub ip: String,
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
     /// The number.
     pub port: i32,
-    /// On which address; `0.0.0.0` for all.
-    pub ip: String,
+}
+
+/// A term of a node selector: all of it must hold.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Term {
+    labels: Vec<Requirement>,
+    fields: Vec<Requirement>,
+    /// Whether it makes no sense or asks for nothing: then it matches nothing.
+    is_void: bool,
+}
+
+/// What of a node decides which pods it takes.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(from = "api::Node")]
+pub struct NodeFacts {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// What it wards off pods with.
+    pub taints: Vec<api::Taint>,
+    /// Whether it takes no new pods.
+    pub is_unschedulable: bool,
+    /// What it has for pods.
+    pub allocatable: Amounts,
+}
+
+/// Why a node does not take a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Misfit {
+    /// It takes no new pods at all.
+    Unschedulable,
+    /// The pod asks for another node by name.
+    Name,
+    /// It has a taint that the pod does not endure.
+    Taint,
+    /// It has not the labels that the pod asks for.
+    Affinity,
+}
+
+/// The taint that stands for a node which takes no new pods.
+pub const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+
+/// Why the node does not take the pod; `None` when it does.
+pub fn misfit(pod: &PodFacts, node: &NodeFacts) -> Option<Misfit> {
+    match () {
+        () if !endures_cordon(pod, node) => Some(Misfit::Unschedulable),
+        () if !pod.node.is_empty() && pod.node != node.name => Some(Misfit::Name),
+        () if untolerated(pod, node, &["NoSchedule", "NoExecute"]).is_some() => Some(Misfit::Taint),
+        () if !is_chosen(pod, node) => Some(Misfit::Affinity),
+        () => None,
+    }
+}
+
+fn endures_cordon(pod: &PodFacts, node: &NodeFacts) -> bool {
+    let cordon = api::Taint { key: UNSCHEDULABLE.into(), effect: "NoSchedule".into(), ..Default::default() };
+    !node.is_unschedulable || tolerates(&pod.tolerations, &cordon)
+}
+
+/// The first taint of these effects that the pod does not endure.
+pub fn untolerated<'n>(pod: &PodFacts, node: &'n NodeFacts, effects: &[&str]) -> Option<&'n api::Taint> {
+    let mut taints = node.taints.iter().filter(|taint| effects.contains(&taint.effect.as_str()));
+    taints.find(|taint| !tolerates(&pod.tolerations, taint))
+}
+
+/// Whether one of the tolerations endures the taint.
+pub fn tolerates(tolerations: &[api::Toleration], taint: &api::Taint) -> bool {
+    tolerations.iter().any(|toleration| endures(toleration, taint))
+}
+
+/// Whether the toleration endures the taint.
+pub fn endures(toleration: &api::Toleration, taint: &api::Taint) -> bool {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let (key, effect) = (text(&toleration.key), text(&toleration.effect));
+    let (own, theirs) = (text(&toleration.value), text(&taint.value));
+    let numbers = || Some((theirs.parse::<i64>().ok()?, own.parse::<i64>().ok()?));
+    let value = match text(&toleration.operator).as_str() {
+        "" | "Equal" => own == theirs,
+        "Exists" => true,
+        "Gt" => numbers().is_some_and(|(theirs, own)| theirs > own),
+        "Lt" => numbers().is_some_and(|(theirs, own)| theirs < own),
+        _ => false,
+    };
+    (key.is_empty() || key == taint.key) && (effect.is_empty() || effect == taint.effect) && value
+}
+
+/// Whether the node is among those that the pod's selector and required affinity ask for.
+pub fn is_chosen(pod: &PodFacts, node: &NodeFacts) -> bool {
+    let has = |(name, value): (&String, &String)| node.labels.get(name) == Some(value);
+    pod.node_selector.iter().all(has)
+        && pod.required.as_ref().is_none_or(|terms| terms.iter().any(|term| term.matches(node)))
+}
+
+impl Term {
+    /// Reads a term.
+    pub fn read(term: &api::NodeSelectorTerm) -> Self {
+        let read = |requirements: &Option<Vec<api::NodeSelectorRequirement>>| {
+            let all = requirements.iter().flatten();
+            let read = all.map(|one| {
+                let values: BTreeSet<String> = one.values.iter().flatten().cloned().collect();
+                selector::requirement(&one.key, &one.operator, values)
+            });
+            read.collect::<Result<Vec<_>, _>>()
+        };
+        match (read(&term.match_expressions), read(&term.match_fields)) {
+            (Ok(labels), Ok(fields)) => {
+                let is_void = labels.is_empty() && fields.is_empty();
+                Self { labels, fields, is_void }
+            }
+            _ => Self { is_void: true, ..Self::default() },
+        }
+    }
+
+    /// Whether the node satisfies it.
+    pub fn matches(&self, node: &NodeFacts) -> bool {
+        let name = BTreeMap::from([("metadata.name".to_owned(), node.name.clone())]);
+        !self.is_void
+            && self.labels.iter().all(|one| one.matches(&node.labels))
+            && self.fields.iter().all(|one| one.matches(&name))
+    }
+}
+
+impl From<api::Pod> for PodFacts {
+    fn from(pod: api::Pod) -> Self {
+        let requests = pod::requests(&pod);
+        let spec = pod.spec.unwrap_or_default();
+        let ports = host_ports(&spec);
+        let affinity = spec.affinity.and_then(|affinity| affinity.node_affinity).unwrap_or_default();
+        let required = affinity.required_during_scheduling_ignored_during_execution;
+        let preferred = affinity.preferred_during_scheduling_ignored_during_execution.unwrap_or_default();
+        Self {
+            node: spec.node_name.unwrap_or_default(),
+            node_selector: spec.node_selector.unwrap_or_default(),
+            required: required.map(|one| one.node_selector_terms.iter().map(Term::read).collect()),
+            preferred: preferred.iter().map(|one| (one.weight.into(), Term::read(&one.preference))).collect(),
+            tolerations: spec.tolerations.unwrap_or_default(),
+            requests,
+            ports,
+            priority: spec.priority.unwrap_or(0),
+        }
+    }
+}
+
+fn host_ports(spec: &api::PodSpec) -> Vec<HostPort> {
+    let sidecars = spec.init_containers.iter().flatten().filter(|init| pod::is_sidecar(init));
+    let ports = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
+    let taken = ports.filter_map(|port| {
+        let number = port.host_port.filter(|number| *number > 0)?;
+        let ip = port.host_ip.clone().filter(|ip| !ip.is_empty()).unwrap_or_else(|| "0.0.0.0".into());
+        let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".into());
+        Some(HostPort { ip, protocol, port: number })
+    });
+    taken.collect()
 }
 
 impl HostPort {
-    /// Whether the two cannot be held at once.
-    pub fn conflicts(&self, other: &Self) -> bool {
-        let everywhere = |ip: &str| matches!(ip, "0.0.0.0" | "::");
-        self.protocol == other.protocol
-            && self.port == other.port
-            && (self.ip == other.ip || everywhere(&self.ip) || everywhere(&other.ip))
+    /// Whether both cannot be taken at once.
+    pub fn clashes(&self, other: &Self) -> bool {
+        let everywhere = |port: &Self| matches!(port.ip.as_str(), "0.0.0.0" | "::");
+        self.port == other.port
+            && self.protocol == other.protocol
+            && (self.ip == other.ip || everywhere(self) || everywhere(other))
     }
 }
 
-impl Used {
-    /// Counts one more pod.
-    pub fn add(&mut self, pod: &Pod) {
-        pod::add(&mut self.requests, &pod::requests(pod));
-        self.pods += 1;
-        self.ports.extend(host_ports(pod));
-    }
-
-    /// What these pods take together; those that are over take nothing.
-    pub fn by<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> Self {
-        let mut used = Self::default();
-        pods.into_iter().filter(|pod| !pod::is_terminal(pod)).for_each(|pod| used.add(pod));
-        used
-    }
-}
-
-/// Whether the pod may run on the node beside what is there; if not, every reason.
-pub fn fits(pod: &Pod, node: &Node, used: &Used) -> Result<(), Vec<Misfit>> {
-    let mut misfits = Vec::new();
-    misfits.extend(keeps_away(pod, node));
-    let wanted = host_ports(pod);
-    if wanted.iter().any(|port| used.ports.iter().any(|held| held.conflicts(port))) {
-        misfits.push(Misfit::Ports);
-    }
-    let room = allocatable(node);
-    if room.get("pods").is_some_and(|most| used.pods >= most.value()) {
-        misfits.push(Misfit::TooManyPods);
-    }
-    let short = short_of(&pod::requests(pod), &room, &used.requests);
-    if !short.is_empty() {
-        misfits.push(Misfit::Short(short));
-    }
-    if misfits.is_empty() { Ok(()) } else { Err(misfits) }
-}
-
-/// What keeps the pod away from the node whatever else runs there.
-pub fn keeps_away(pod: &Pod, node: &Node) -> Vec<Misfit> {
-    let mut misfits = Vec::new();
-    let bound_to = pod::node(pod);
-    if !bound_to.is_empty() && Some(bound_to) != node.metadata.name.as_deref() {
-        misfits.push(Misfit::OtherNode);
-    }
-    let tolerations = tolerations(pod);
-    let unschedulable = node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false);
-    if unschedulable && !tolerations.iter().any(|toleration| tolerates(toleration, &unschedulable_taint())) {
-        misfits.push(Misfit::Unschedulable);
-    }
-    if !selects(pod, node) {
-        misfits.push(Misfit::Selector);
-    }
-    let taint = untolerated(tolerations, taints(node), &["NoSchedule", "NoExecute"]);
-    misfits.extend(taint.cloned().map(Misfit::Taint));
-    misfits
-}
-
-/// The taint that an unschedulable node is taken to have.
-pub fn unschedulable_taint() -> Taint {
-    let key = "node.kubernetes.io/unschedulable".to_owned();
-    Taint { key, effect: "NoSchedule".to_owned(), ..Taint::default() }
-}
-
-/// The pod's tolerations.
-pub fn tolerations(pod: &Pod) -> &[Toleration] {
-    pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default()
-}
-
-/// The node's taints.
-pub fn taints(node: &Node) -> &[Taint] {
-    node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default()
-}
-
-/// The first taint of one of these effects that nothing tolerates.
-pub fn untolerated<'a>(
-    tolerations: &[Toleration],
-    taints: &'a [Taint],
-    effects: &[&str],
-) -> Option<&'a Taint> {
-    let mut of_effect = taints.iter().filter(|taint| effects.contains(&taint.effect.as_str()));
-    of_effect.find(|taint| !tolerations.iter().any(|toleration| tolerates(toleration, taint)))
-}
-
-/// Whether the toleration covers the taint.
-pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let said = |field: &Option<String>| field.as_deref().unwrap_or_default().to_owned();
-    let (key, effect) = (said(&toleration.key), said(&toleration.effect));
-    if (!effect.is_empty() && effect != taint.effect) || (!key.is_empty() && key != taint.key) {
-        return false;
-    }
-    match toleration.operator.as_deref().unwrap_or("Equal") {
-        "Exists" => true,
-        "" | "Equal" => !key.is_empty() && said(&toleration.value) == said(&taint.value),
-        _ => false,
-    }
-}
-
-/// Whether the pod's node selector and its required node affinity match the node.
-pub fn selects(pod: &Pod, node: &Node) -> bool {
-    let Some(spec) = &pod.spec else { return true };
-    let labels = node.metadata.labels.clone().unwrap_or_default();
-    let by_labels = spec.node_selector.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
-    let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
-    let required =
-        affinity.and_then(|node| node.required_during_scheduling_ignored_during_execution.as_ref());
-    by_labels && required.is_none_or(|required| node_selector_matches(required, node))
-}
-
-/// Whether one of the selector's terms matches the node.
-pub fn node_selector_matches(selector: &NodeSelector, node: &Node) -> bool {
-    selector.node_selector_terms.iter().any(|term| term_matches(term, node))
-}
-
-/// The weights of the preferred node affinity terms that match, together.
-pub fn preference(pod: &Pod, node: &Node) -> i64 {
-    let affinity = pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref()?.node_affinity.as_ref());
-    let preferred =
-        affinity.and_then(|node| node.preferred_during_scheduling_ignored_during_execution.as_ref());
-    let matching = preferred.into_iter().flatten().filter(|term| term_matches(&term.preference, node));
-    matching.map(|term| i64::from(term.weight)).sum()
-}
-
-/// An empty term matches nothing.
-fn term_matches(term: &NodeSelectorTerm, node: &Node) -> bool {
-    let (labels, fields) = (term.match_expressions.as_deref(), term.match_fields.as_deref());
-    let (labels, fields) = (labels.unwrap_or_default(), fields.unwrap_or_default());
-    if labels.is_empty() && fields.is_empty() {
-        return false;
-    }
-    let known = node.metadata.labels.clone().unwrap_or_default();
-    let name = BTreeMap::from([("metadata.name".to_owned(), node.metadata.name.clone().unwrap_or_default())]);
-    labels.iter().all(|wanted| holds(wanted, &known)) && fields.iter().all(|wanted| holds(wanted, &name))
-}
-
-fn holds(wanted: &NodeSelectorRequirement, known: &BTreeMap<String, String>) -> bool {
-    let values = wanted.values.iter().flatten().cloned().collect();
-    selector::requirement(&wanted.key, &wanted.operator, values)
-        .is_ok_and(|requirement| requirement.matches(known))
-}
-
-/// Whether an affinity term of `own` speaks of `other`; `namespace` gives the labels of the other's namespace.
-pub fn speaks_of(
-    term: &PodAffinityTerm,
-    own: &Pod,
-    other: &Pod,
-    namespace: &BTreeMap<String, String>,
-) -> bool {
-    let home = |pod: &Pod| pod.metadata.namespace.clone().unwrap_or_default();
-    let named = term.namespaces.as_deref().unwrap_or_default();
-    let in_namespace = match (named, &term.namespace_selector) {
-        ([], None) => home(own) == home(other),
-        (named, selector) => {
-            let selected = selector.as_ref().and_then(|view| Selector::of_view(Some(view)).ok());
-            named.contains(&home(other)) || selected.is_some_and(|selector| selector.matches(namespace))
+impl From<api::Node> for NodeFacts {
+    fn from(node: api::Node) -> Self {
+        let spec = node.spec.unwrap_or_default();
+        let allocatable = node.status.and_then(|status| status.allocatable).unwrap_or_default();
+        Self {
+            name: node.metadata.name.unwrap_or_default(),
+            labels: node.metadata.labels.unwrap_or_default(),
+            taints: spec.taints.unwrap_or_default(),
+            is_unschedulable: spec.unschedulable.unwrap_or(false),
+            allocatable: pod::amounts(&allocatable),
         }
-    };
-    let labels = other.metadata.labels.clone().unwrap_or_default();
-    let selector = Selector::of_view(term.label_selector.as_ref());
-    in_namespace && selector.is_ok_and(|selector| selector.matches(&labels))
-}
-
-/// The ports of its node that the pod holds.
-pub fn host_ports(pod: &Pod) -> Vec<HostPort> {
-    let Some(spec) = &pod.spec else { return Vec::new() };
-    let sidecars = spec.init_containers.iter().flatten().filter(|init| pod::is_sidecar(init));
-    let containers = spec.containers.iter().chain(sidecars);
-    let ports = containers.flat_map(|container| container.ports.iter().flatten());
-    let held = ports.filter_map(|port| {
-        let number = port.host_port.filter(|number| *number > 0)?;
-        let or = |field: &Option<String>, instead: &str| match field.as_deref() {
-            None | Some("") => instead.to_owned(),
-            Some(said) => said.to_owned(),
-        };
-        Some(HostPort { protocol: or(&port.protocol, "TCP"), port: number, ip: or(&port.host_ip, "0.0.0.0") })
-    });
-    held.collect()
-}
-
-/// What the node has for pods.
-pub fn allocatable(node: &Node) -> Amounts {
-    let listed =
-        node.status.as_ref().and_then(|status| status.allocatable.as_ref().or(status.capacity.as_ref()));
-    listed.map(pod::amounts).unwrap_or_default()
-}
-
-/// The resources of which less is left than is asked for.
-pub fn short_of(requests: &Amounts, room: &Amounts, used: &Amounts) -> Vec<String> {
-    let amount = |of: &Amounts, name: &str| of.get(name).copied().unwrap_or_default();
-    let short = requests.iter().filter(|(name, asked)| {
-        **asked > Quantity::ZERO && amount(used, name) + **asked > amount(room, name)
-    });
-    short.map(|(name, _)| name.clone()).collect()
+    }
 }
 
 #[cfg(test)]
@@ -276,89 +225,55 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn node(more: serde_json::Value) -> Node {
-        let mut node = json!({"metadata": {"name": "n", "labels": {"zone": "a", "cpus": "8"}},
-            "status": {"allocatable": {"cpu": "2", "memory": "1Gi", "pods": "2"}}});
-        node["spec"] = more;
-        serde_json::from_value(node).expect("a node")
+    fn judge(pod: serde_json::Value, node: serde_json::Value) -> Option<Misfit> {
+        let pod = serde_json::from_value(json!({"spec": pod})).expect("a pod");
+        let mut whole = json!({"metadata": {"name": "a", "labels": {"zone": "z1", "n": "5"}}});
+        whole["spec"] = node;
+        misfit(&pod, &serde_json::from_value(whole).expect("a node"))
     }
 
-    fn pod(spec: serde_json::Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).expect("a pod")
-    }
-
-    fn check(spec: serde_json::Value, on: serde_json::Value, used: &Used, reasons: &[&str]) {
-        let found = fits(&pod(spec.clone()), &node(on), used).err().unwrap_or_default();
-        let found: Vec<String> = found.iter().flat_map(Misfit::reasons).collect();
-        assert_eq!(found, reasons, "{spec}");
+    fn affinity(terms: serde_json::Value) -> serde_json::Value {
+        let required = json!({"nodeSelectorTerms": terms});
+        json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}})
     }
 
     #[test]
-    fn a_pod_fits_where_there_is_room_for_it() {
-        let asks =
-            |cpu: &str| json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]});
-        let mut used = Used::default();
-        check(asks("2"), json!({}), &used, &[]);
-        check(asks("2001m"), json!({}), &used, &["Insufficient cpu"]);
-        used.add(&pod(asks("1500m")));
-        check(asks("500m"), json!({}), &used, &[]);
-        check(asks("501m"), json!({}), &used, &["Insufficient cpu"]);
-        used.add(&pod(asks("0")));
-        check(asks("0"), json!({}), &used, &["Too many pods"]);
+    fn a_plain_pod_fits_a_plain_node() {
+        assert_eq!(judge(json!({}), json!({})), None);
+        assert_eq!(judge(json!({}), json!({"unschedulable": true})), Some(Misfit::Unschedulable));
+        assert_eq!(judge(json!({"nodeName": "b"}), json!({})), Some(Misfit::Name));
     }
 
     #[test]
-    fn taints_keep_pods_away_that_do_not_tolerate_them() {
-        let tainted = || json!({"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]});
-        let with = |toleration| json!({"containers": [], "tolerations": [toleration]});
-        let used = Used::default();
-        let refused = ["node(s) had untolerated taint {k: v}"];
-        check(json!({"containers": []}), tainted(), &used, &refused);
-        check(with(json!({"operator": "Exists"})), tainted(), &used, &[]);
-        check(with(json!({"key": "k", "value": "v"})), tainted(), &used, &[]);
-        check(with(json!({"key": "k", "value": "w"})), tainted(), &used, &refused);
-        check(
-            with(json!({"key": "k", "operator": "Exists", "effect": "NoExecute"})),
-            tainted(),
-            &used,
-            &refused,
-        );
-        check(
-            json!({"containers": []}),
-            json!({"unschedulable": true}),
-            &used,
-            &["node(s) were unschedulable"],
-        );
-        let soft = json!({"taints": [{"key": "k", "effect": "PreferNoSchedule"}]});
-        check(json!({"containers": []}), soft, &used, &[]);
+    fn taints_ward_off_whom_does_not_endure_them() {
+        let tainted = json!({"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]});
+        assert_eq!(judge(json!({}), tainted.clone()), Some(Misfit::Taint));
+        let by = |toleration| judge(json!({"tolerations": [toleration]}), tainted.clone());
+        assert_eq!(by(json!({"key": "k", "value": "v"})), None);
+        assert_eq!(by(json!({"key": "k", "value": "w"})), Some(Misfit::Taint));
+        assert_eq!(by(json!({"operator": "Exists"})), None);
+        assert_eq!(by(json!({"key": "k", "operator": "Exists", "effect": "NoExecute"})), Some(Misfit::Taint));
+        assert_eq!(judge(json!({}), json!({"taints": [{"key": "k", "effect": "PreferNoSchedule"}]})), None);
     }
 
     #[test]
-    fn selectors_and_affinity_choose_nodes() {
-        let used = Used::default();
-        let refused = ["node(s) didn't match Pod's node affinity/selector"];
-        check(json!({"containers": [], "nodeSelector": {"zone": "a"}}), json!({}), &used, &[]);
-        check(json!({"containers": [], "nodeSelector": {"zone": "b"}}), json!({}), &used, &refused);
-        let wants = |part: &str, key: &str, operator: &str, value: &str| {
-            let term = json!({part: [{"key": key, "operator": operator, "values": [value]}]});
-            let required = json!({"nodeSelectorTerms": [{}, term]});
-            json!({"containers": [], "affinity": {"nodeAffinity": {
-                "requiredDuringSchedulingIgnoredDuringExecution": required}}})
-        };
-        check(wants("matchExpressions", "zone", "In", "a"), json!({}), &used, &[]);
-        check(wants("matchExpressions", "zone", "NotIn", "a"), json!({}), &used, &refused);
-        check(wants("matchExpressions", "cpus", "Gt", "4"), json!({}), &used, &[]);
-        check(wants("matchFields", "metadata.name", "In", "n"), json!({}), &used, &[]);
-        check(wants("matchFields", "metadata.name", "In", "m"), json!({}), &used, &refused);
+    fn affinity_is_one_of_its_terms() {
+        let term = |operator: &str, values: serde_json::Value| json!({"matchExpressions": [{"key": "zone", "operator": operator, "values": values}]});
+        assert_eq!(judge(affinity(json!([term("In", json!(["z1"]))])), json!({})), None);
+        assert_eq!(judge(affinity(json!([term("NotIn", json!(["z1"]))])), json!({})), Some(Misfit::Affinity));
+        assert_eq!(judge(affinity(json!([{}])), json!({})), Some(Misfit::Affinity));
+        let number = json!([{"matchExpressions": [{"key": "n", "operator": "Gt", "values": ["4"]}]}]);
+        assert_eq!(judge(affinity(number), json!({})), None);
+        let named = json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["a"]}]}]);
+        assert_eq!(judge(affinity(named), json!({})), None);
+        assert_eq!(judge(json!({"nodeSelector": {"zone": "z2"}}), json!({})), Some(Misfit::Affinity));
     }
 
     #[test]
-    fn a_port_is_held_by_one_pod() {
-        let holds = |port, ip| json!({"containers": [{"name": "c", "ports": [{"containerPort": 1, "hostPort": port, "hostIP": ip}]}]});
-        let used = Used::by([&pod(holds(80, "10.0.0.1"))]);
-        let refused = ["node(s) didn't have free ports for the requested pod ports"];
-        check(holds(80, ""), json!({}), &used, &refused);
-        check(holds(80, "10.0.0.2"), json!({}), &used, &[]);
-        check(holds(81, ""), json!({}), &used, &[]);
+    fn ports_clash_on_the_same_address_or_on_all() {
+        let port = |ip: &str, protocol: &str| HostPort { ip: ip.into(), protocol: protocol.into(), port: 80 };
+        assert!(port("0.0.0.0", "TCP").clashes(&port("1.2.3.4", "TCP")));
+        assert!(!port("1.2.3.5", "TCP").clashes(&port("1.2.3.4", "TCP")));
+        assert!(!port("0.0.0.0", "UDP").clashes(&port("1.2.3.4", "TCP")));
     }
 }
