@@ -8,6 +8,7 @@ mod cidr;
 mod face;
 mod kernel;
 pub mod links;
+pub mod names;
 mod preflight;
 mod services;
 mod wire;
@@ -16,5 +17,6 @@ pub use cidr::{Cidr, NotACidr};
 pub use face::*;
 pub use kernel::{KernelNetwork, Settings};
 pub use preflight::{Lack, preflight};
+pub use services::{rules, service_ports};
 
 pub(crate) use face::failed;

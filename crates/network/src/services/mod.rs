@@ -4,6 +4,7 @@
 //! found from what was applied last, and that what the kernel refuses is written anew from nothing.
 
 pub(crate) mod cut;
+mod decide;
 mod difference;
 pub(crate) mod outside;
 mod program;
@@ -12,9 +13,11 @@ pub(crate) mod table;
 mod tracked;
 mod transaction;
 pub(crate) mod trial;
+pub(crate) mod view;
 
 use std::net::Ipv4Addr;
 
+pub use decide::{rules, service_ports};
 use difference::{Change, Served, difference, host_port, normal};
 use transaction::Transaction;
 
