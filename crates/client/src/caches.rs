@@ -3,6 +3,7 @@
 //! Promises: a cache appears whole or not at all; whoever subscribed is told of every key that changed; reading
 //! inside [`Caches::read`] sees one picture. Never asks the server on behalf of a reader.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
@@ -80,10 +81,11 @@ impl Caches {
     /// Begins to follow; does nothing when it is followed already.
     pub fn follow(&self, what: Follow) {
         let mut tasks = self.tasks();
-        if !tasks.contains_key(&what) {
+        if let Entry::Vacant(place) = tasks.entry(what) {
+            let what = place.key().clone();
             self.board.write().insert(what.clone(), Cache::default());
-            let keep = follow::keep(what.clone(), self.client.clone(), self.host.clone(), self.board.clone());
-            tasks.insert(what, self.host.spawn(keep));
+            let keep = follow::keep(what, self.client.clone(), self.host.clone(), self.board.clone());
+            place.insert(self.host.spawn(keep));
         }
     }
 
@@ -152,7 +154,7 @@ impl Caches {
     }
 
     /// Looks at one picture that does not change meanwhile. To be short: the watches wait.
-    pub fn read<T>(&self, look: impl FnOnce(&dyn World) -> T) -> T {
+    pub fn read<T>(&self, look: impl FnOnce(&Picture<'_>) -> T) -> T {
         look(&Picture(self.board.read()))
     }
 
@@ -162,7 +164,18 @@ impl Caches {
 }
 
 /// The caches at one moment.
-struct Picture<'a>(RwLockReadGuard<'a, BTreeMap<Follow, Cache>>);
+pub struct Picture<'a>(RwLockReadGuard<'a, BTreeMap<Follow, Cache>>);
+
+impl Picture<'_> {
+    /// Since when everything of these resources has been up to date without a gap; `None`: it is not.
+    pub fn steady_since<'a>(&self, gvrs: impl IntoIterator<Item = &'a Gvr>) -> Option<Time> {
+        let each = gvrs.into_iter().map(|gvr| {
+            let steady = of(&self.0, gvr).map(Cache::steady_since);
+            steady.reduce(|a, b| Some(a?.max(b?))).flatten()
+        });
+        each.reduce(|a, b| Some(a?.max(b?))).flatten()
+    }
+}
 
 impl World for Picture<'_> {
     fn get(&self, key: &Key) -> Option<Object> {

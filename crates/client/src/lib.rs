@@ -26,7 +26,7 @@ mod transport;
 pub use access::{Access, AccessError, Identity};
 pub use backoff::Backoff;
 pub use cache::Changed;
-pub use caches::{Caches, Follow};
+pub use caches::{Caches, Follow, Picture};
 pub use carry::Outcome;
 pub use changes::Changes;
 pub use client::{Client, Deletion, PatchKind};

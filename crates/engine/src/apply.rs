@@ -29,6 +29,8 @@ pub struct Hand {
     pub client: Client,
     /// What is seen.
     pub caches: Caches,
+    /// The resources that the member reads.
+    pub reads: Arc<[Gvr]>,
     /// Tells users.
     pub events: Events,
     /// Allows disruptive acts; `None`: the member does none on suspicion. Guards the governor for one question.

@@ -24,6 +24,9 @@ use client::Caches;
 use host::Host;
 use tokio::sync::watch;
 
+/// The name by which the scheduler asks for its client; all others are controllers.
+pub const SCHEDULER: &str = scheduler::NAME;
+
 /// Controllers that act on the suspicion of nodes, by name.
 const GOVERNED: &[&str] = &["node-lifecycle-controller", "taint-eviction-controller"];
 

@@ -120,7 +120,7 @@ impl Queue {
     }
 
     /// The next key to look at, if there is one.
-    pub fn next(&mut self) -> Option<Item> {
+    pub fn begin(&mut self) -> Option<Item> {
         let item = self.ready.pop_front()?;
         let entry = self.entries.get_mut(&item)?;
         entry.phase = Phase::Running;
@@ -131,7 +131,7 @@ impl Queue {
         Some(item)
     }
 
-    /// Takes the report of a pass that [`Queue::next`] began; `shown` says whether the caches show a mark.
+    /// Takes the report of a pass that [`Queue::begin`] began; `shown` says whether the caches show a mark.
     pub fn ended(
         &mut self,
         item: &Item,
@@ -321,7 +321,7 @@ mod tests {
         }
 
         fn next(&mut self) -> Option<String> {
-            self.queue.next().map(|item| item.key.name)
+            self.queue.begin().map(|item| item.key.name)
         }
 
         fn ended(&mut self, name: &str, report: Report) {

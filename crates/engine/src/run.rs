@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use client::{Caches, Changed, Changes, Client, Events, Follow};
+use client::{Caches, Changed, Changes, Client, Events, Follow, Picture};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
@@ -232,10 +232,10 @@ impl Engine {
     fn wake(&mut self, news: &[Changed]) {
         let mut woken = Vec::new();
         self.caches.read(|caches| {
-            let world = Seen { caches, known: &self.known };
             for changed in news {
                 let every = self.every.iter().filter(|_| is_of_every(changed.gvr()));
                 for waker in self.wakers.get(changed.gvr()).into_iter().flatten().chain(every) {
+                    let world = Seen { caches, reads: &self.hands[waker.member].reads, known: &self.known };
                     let keys = match waker.wakes {
                         None => vec![changed.key.clone()],
                         Some(wakes) => guarded(|| wakes_of(wakes, changed, &world)).unwrap_or_default(),
@@ -249,7 +249,7 @@ impl Engine {
 
     fn start_passes(&mut self) {
         while self.queue.running() < PASSES_AT_ONCE
-            && let Some(item) = self.queue.next()
+            && let Some(item) = self.queue.begin()
         {
             let controller = self.members[item.member].controller;
             let hand = self.hands[item.member].clone();
@@ -279,11 +279,14 @@ async fn until(host: &Host, queue: &Queue) {
 fn hand(member: &Member, setup: &Setup, governor: &Arc<Mutex<Governor>>) -> Hand {
     let name = member.controller.name;
     let client = (setup.clients)(name);
+    let also = member.controller.also.iter().map(|watch| &watch.gvr);
+    let reads = std::iter::once(&member.controller.primary).chain(also);
     Hand {
         name,
         events: Events::new(client.clone(), name, "", setup.host.clone()),
         client,
         caches: setup.caches.clone(),
+        reads: reads.filter(|gvr| **gvr != EVERY).cloned().collect(),
         governor: member.governed.then(|| governor.clone()),
         host: setup.host.clone(),
     }
@@ -300,8 +303,8 @@ fn wakes_of(wakes: Wakes, changed: &Changed, world: &dyn World) -> Vec<Key> {
 /// One pass: look, decide, do.
 async fn pass(controller: &'static Controller, hand: Hand, key: Key, known: Arc<Known>) -> Report {
     let now = hand.host.now();
-    let look = |caches: &dyn World| {
-        let world = Seen { caches, known: &known };
+    let look = |caches: &Picture<'_>| {
+        let world = Seen { caches, reads: &hand.reads, known: &known };
         guarded(|| (controller.reconcile)(&key, &world, now))
     };
     let Some(plan) = hand.caches.read(look) else {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use client::Picture;
 use model::world::Resource;
 use model::{Gvr, Key, Object, Time, Tree, World, kinds};
 
@@ -97,7 +98,9 @@ fn is_established(definition: &Tree) -> bool {
 /// The world of a pass.
 pub struct Seen<'a> {
     /// The caches.
-    pub caches: &'a dyn World,
+    pub caches: &'a Picture<'a>,
+    /// What the member reads.
+    pub reads: &'a [Gvr],
     /// The resources there are.
     pub known: &'a Known,
 }
@@ -126,6 +129,6 @@ impl World for Seen<'_> {
     }
 
     fn began(&self) -> Option<Time> {
-        self.caches.began()
+        self.caches.steady_since(self.reads)
     }
 }

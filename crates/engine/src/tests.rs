@@ -276,3 +276,25 @@ async fn custom_resources_are_followed_as_soon_as_they_are_defined() {
     pass(1).await;
     assert_eq!(SEEN.load(Ordering::Relaxed), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_replaced_pod_is_written_into_the_ledger() {
+    let world = started(Fake::new(), vec![member(&FILL)]);
+    world.fake.put(SETS_PATH, set("x", 1));
+    pass(1).await;
+    let lost = world.fake.names(PODS_PATH)[0].clone();
+    world.fake.remove(&format!("{PODS_PATH}/{lost}"));
+    pass(1).await;
+    let new = world.fake.names(PODS_PATH)[0].clone();
+    let path = format!("/apis/healing.kintsugi.dev/v1alpha1/namespaces/a/repairs/pod-{lost}-poddeleted");
+    let repair = |fake: &Fake| fake.get(&path).expect("the repair");
+    assert_eq!(repair(&world.fake)["status"]["action"], format!("replaced by {new}"));
+    assert_eq!(repair(&world.fake)["status"]["outcome"], "Ongoing");
+    let mut pod = world.fake.get(&format!("{PODS_PATH}/{new}")).expect("the pod");
+    pod["status"] = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+    world.fake.put(PODS_PATH, pod);
+    pass(1).await;
+    assert_eq!(repair(&world.fake)["status"]["outcome"], "Recovered");
+    assert_eq!(repair(&world.fake)["status"]["recoveredAfter"], "1.0s");
+    assert_eq!(repair(&world.fake)["status"]["count"], 1);
+}
