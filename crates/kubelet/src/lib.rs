@@ -1,1 +1,41 @@
-//! One node: pods, probes, volumes, lease and fence.
+//! One node: pods, probes, volumes, lease and status.
+//!
+//! Deciding is apart from doing. `plan`, `status`, `probe`, `backoff`, `resources`, `environment`, `security`,
+//! `texts` and the rules of `services` are pure functions of what is remembered and the time; `worker`, `jobs`, `ask`,
+//! `run`, `node`, `lease` and `server` do what they say, over the runtime, the network and the API. A pod has one
+//! owner, its worker; nothing is polled.
+
+mod agent;
+mod ask;
+mod backoff;
+mod desk;
+mod environment;
+mod events;
+mod files;
+mod jobs;
+mod lease;
+mod memory;
+mod node;
+mod plan;
+mod pod;
+mod probe;
+mod resources;
+mod run;
+mod security;
+mod server;
+mod services;
+mod settings;
+mod status;
+mod streams;
+mod texts;
+mod tokens;
+mod volumes;
+mod worker;
+
+pub use ask::{Dial, RuntimeDial, TcpDial};
+pub use backoff::{Curve, Since};
+pub use files::{FileKind, Files, RealFiles, SimFiles};
+pub use node::VERSION;
+pub use resources::Allocatable;
+pub use run::run;
+pub use settings::{KubeletError, LEASE_EVERY, Machine, Means, Settings};

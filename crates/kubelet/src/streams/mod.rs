@@ -12,4 +12,4 @@ mod websocket;
 
 pub use command::{Wanted, serve as serve_command};
 pub use forward::serve as serve_port_forward;
-pub use negotiate::{Agreement, Protocol, Purpose, negotiate};
+pub use negotiate::{Purpose, negotiate};

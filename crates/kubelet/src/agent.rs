@@ -1,0 +1,156 @@
+//! What all parts of one agent share.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use client::{Caches, Follow};
+use k8s_openapi::api::core::v1::{PodStatus, Service};
+use model::kinds as gvr;
+use model::{Key, World};
+
+use crate::ask::Asker;
+use crate::environment::NodeFacts;
+use crate::events::{About, Events};
+use crate::pod::PodView;
+use crate::settings::{Means, Settings};
+use crate::tokens::Tokens;
+
+/// What all parts of one agent share.
+pub struct Agent {
+    /// What it was told.
+    pub settings: Settings,
+    /// What it works with.
+    pub means: Means,
+    /// Where it tells events.
+    pub events: Events,
+    /// Tokens that were had.
+    pub tokens: Tokens,
+    /// The pods here, for whoever asks.
+    pub registry: Registry,
+    /// The ConfigMaps and Secrets that are followed for pods.
+    pub wanted: Wanted,
+    /// What pods may be told of the node.
+    pub node: NodeFacts,
+}
+
+impl Agent {
+    /// What asks probes and hooks.
+    pub fn asker(&self) -> Asker {
+        Asker {
+            host: self.means.host.clone(),
+            runtime: self.means.runtime.clone(),
+            dial: self.means.dial.clone(),
+        }
+    }
+
+    /// The Services that a pod of this namespace may be told of.
+    pub fn services(&self, namespace: &str) -> Vec<Service> {
+        let objects = self.means.caches.read(|world| {
+            let mut all = world.list(&gvr::SERVICE, namespace);
+            if namespace != "default" {
+                all.extend(world.get(&Key::new(&gvr::SERVICE, "default", "kubernetes")));
+            }
+            all
+        });
+        objects.iter().filter_map(|object| object.view().ok()).collect()
+    }
+
+    /// Whom an event about a pod, or one of its containers, is about.
+    pub fn about(pod: &PodView, container: Option<&str>) -> About {
+        let field = container.map(|name| {
+            let list = match pod.member(name).map(|member| member.role) {
+                Some(crate::pod::Role::Init | crate::pod::Role::Sidecar) => "initContainers",
+                Some(crate::pod::Role::Ephemeral) => "ephemeralContainers",
+                _ => "containers",
+            };
+            format!("spec.{list}{{{name}}}")
+        });
+        About {
+            kind: "Pod",
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+            uid: pod.uid.clone(),
+            field: field.unwrap_or_default(),
+        }
+    }
+}
+
+/// The ConfigMaps and Secrets that pods here use, each followed as long as one does.
+#[derive(Default)]
+pub struct Wanted {
+    /// Guards the counts for the length of one change.
+    counts: Mutex<BTreeMap<Key, usize>>,
+}
+
+impl Wanted {
+    /// One more pod uses it.
+    pub fn add(&self, caches: &Caches, key: &Key) {
+        let mut counts = self.counts();
+        let count = counts.entry(key.clone()).or_default();
+        *count += 1;
+        if *count == 1 {
+            caches.follow(Follow::one(key));
+        }
+    }
+
+    /// One pod less uses it.
+    pub fn drop(&self, caches: &Caches, key: &Key) {
+        let mut counts = self.counts();
+        if let Some(count) = counts.get_mut(key) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(key);
+                caches.unfollow(&Follow::one(key));
+            }
+        }
+    }
+
+    fn counts(&self) -> MutexGuard<'_, BTreeMap<Key, usize>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The pods here, as their workers last showed them.
+#[derive(Default)]
+pub struct Registry {
+    /// Guards the pods for the length of one look or insertion.
+    pods: Mutex<BTreeMap<String, Arc<Shown>>>,
+}
+
+/// A pod as its worker last showed it.
+pub struct Shown {
+    /// The pod.
+    pub pod: PodView,
+    /// Its status.
+    pub status: Arc<PodStatus>,
+    /// The runs of its containers: name, number, id, oldest first.
+    pub runs: Vec<(String, u32, runtime::ContainerRef)>,
+}
+
+impl Registry {
+    /// Shows a pod.
+    pub fn show(&self, shown: Shown) {
+        self.pods().insert(shown.pod.uid.clone(), Arc::new(shown));
+    }
+
+    /// Shows a pod no longer.
+    pub fn hide(&self, uid: &str) {
+        self.pods().remove(uid);
+    }
+
+    /// The pod of this name; of several, the one that is not being deleted.
+    pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<Shown>> {
+        let pods = self.pods();
+        let named = pods.values().filter(|shown| shown.pod.namespace == namespace && shown.pod.name == name);
+        named.min_by_key(|shown| shown.pod.deleted_at.is_some()).cloned()
+    }
+
+    /// All pods, in the order of their uids.
+    pub fn all(&self) -> Vec<Arc<Shown>> {
+        self.pods().values().cloned().collect()
+    }
+
+    fn pods(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Shown>>> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,93 @@
+//! Writes a pod's status to the API: the newest one only, promptly, and again until it is there.
+//!
+//! The worker hands over what is to be told and never waits; what changes meanwhile replaces it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::{ClientError, PatchKind};
+use k8s_openapi::api::core::v1::PodStatus;
+use model::kinds as gvr;
+use model::{Key, Precondition, Tree};
+use tokio::sync::{mpsc, watch};
+
+use crate::agent::Agent;
+use crate::status;
+use crate::worker::Message;
+
+/// The first wait after a write failed; it doubles.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+
+/// The longest wait between writes that fail: as long as anybody should have to wait after the API came back.
+const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// What is to be told.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// The status; `None`: nothing yet.
+    pub status: Option<Arc<PodStatus>>,
+    /// Counts what was handed over.
+    pub sequence: u64,
+    /// The status that the API showed last, and its revision.
+    pub seen: (u64, Arc<Tree>),
+}
+
+/// Whose status it is.
+pub struct Whose {
+    /// The pod.
+    pub key: Key,
+    /// Its uid.
+    pub uid: String,
+}
+
+/// Writes until the worker is gone.
+pub async fn run(
+    agent: Arc<Agent>,
+    whose: Whose,
+    mut wanted: watch::Receiver<Wanted>,
+    told: mpsc::Sender<Message>,
+) {
+    let mut acked: (u64, Arc<Tree>) = Default::default();
+    let when = Precondition { uid: Some(whose.uid.clone()), resource_version: None };
+    while wanted.changed().await.is_ok() {
+        let mut wait = RETRY_FIRST;
+        loop {
+            let now = wanted.borrow_and_update().clone();
+            let Some(status) = &now.status else { break };
+            let base = if now.seen.0 >= acked.0 { &now.seen.1 } else { &acked.1 };
+            let Some(patch) = status::patch(base, status) else {
+                report(&told, now.sequence, false).await;
+                break;
+            };
+            let writing = agent.means.client.patch(&whose.key, "status", PatchKind::Strategic, &patch, &when);
+            match writing.await {
+                Ok(object) => {
+                    let tree = object.tree().map(|tree| tree["status"].clone()).unwrap_or_default();
+                    acked = (object.revision(), Arc::new(tree));
+                    report(&told, now.sequence, false).await;
+                    break;
+                }
+                Err(ClientError::NotFound { .. } | ClientError::Conflict { .. }) => {
+                    report(&told, now.sequence, true).await;
+                    break;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, pod = %whose.key, "a status could not be written");
+                    let refused = !error.is_passing();
+                    agent.means.host.sleep(if refused { RETRY_MAX } else { wait }).await;
+                    wait = (wait * 2).min(RETRY_MAX);
+                }
+            }
+        }
+    }
+}
+
+async fn report(told: &mpsc::Sender<Message>, sequence: u64, is_gone: bool) {
+    // A worker that is gone has no use for it.
+    let _ = told.send(Message::Written { sequence, is_gone }).await;
+}
+
+/// The key of a pod.
+pub fn pod_key(namespace: &str, name: &str) -> Key {
+    Key::new(&gvr::POD, namespace, name)
+}

@@ -1,0 +1,229 @@
+//! The machine's files.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, lchown, symlink};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, open, openat2};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
+
+use super::{FileKind, Files};
+
+/// The machine's file system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RealFiles;
+
+impl Files for RealFiles {
+    fn kind(&self, path: &Path) -> io::Result<Option<FileKind>> {
+        let kind = match fs::metadata(path) {
+            Ok(meta) => meta.file_type(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        Ok(Some(match kind {
+            kind if kind.is_dir() => FileKind::Dir,
+            kind if kind.is_file() => FileKind::File,
+            kind if kind.is_socket() => FileKind::Socket,
+            kind if kind.is_char_device() => FileKind::CharDevice,
+            kind if kind.is_block_device() => FileKind::BlockDevice,
+            _ => FileKind::Other,
+        }))
+    }
+
+    fn make_dir(&self, path: &Path, mode: u32) -> io::Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        fs::create_dir_all(path)?;
+        // The process' umask must not decide what pods may do.
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+        if let Some(parent) = path.parent() {
+            self.make_dir(parent, 0o755)?;
+        }
+        let mut file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
+        file.write_all(bytes)?;
+        file.set_permissions(fs::Permissions::from_mode(mode))
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        fs::read(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        let mut names = names.collect::<io::Result<Vec<_>>>()?;
+        names.sort();
+        Ok(names)
+    }
+
+    fn link(&self, target: &Path, path: &Path) -> io::Result<()> {
+        let mut aside = path.as_os_str().to_owned();
+        aside.push("_tmp");
+        let aside = PathBuf::from(aside);
+        self.remove(&aside)?;
+        symlink(target, &aside)?;
+        fs::rename(&aside, path)
+    }
+
+    fn linked(&self, path: &Path) -> io::Result<Option<PathBuf>> {
+        match fs::read_link(path) {
+            Ok(target) => Ok(Some(target)),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidInput) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let removed = match fs::symlink_metadata(path) {
+            Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+            Ok(_) => fs::remove_file(path),
+            Err(error) => Err(error),
+        };
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn give_to_group(&self, path: &Path, group: i64) -> io::Result<()> {
+        let group = id(group)?;
+        let meta = fs::symlink_metadata(path)?;
+        lchown(path, None, Some(group))?;
+        if meta.is_symlink() {
+            return Ok(());
+        }
+        // The group may read all, and write where the owner may; new files in folders belong to it too.
+        let shared = (meta.mode() & 0o700) >> 3;
+        let inherit = if meta.is_dir() { 0o2010 } else { 0 };
+        let mode = (meta.mode() & 0o7777) | shared | 0o040 | inherit;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        if meta.is_dir() {
+            for name in self.list(path)? {
+                self.give_to_group(&path.join(name), i64::from(group))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn give_to_user(&self, path: &Path, user: i64) -> io::Result<()> {
+        chown(path, Some(id(user)?), None)
+    }
+
+    fn mount_memory(&self, path: &Path, size: Option<u64>) -> io::Result<()> {
+        self.make_dir(path, 0o777)?;
+        if mounts()?.iter().any(|at| at == path) {
+            return Ok(());
+        }
+        let options = size.map_or("mode=0777".to_owned(), |size| format!("mode=0777,size={size}"));
+        let options = std::ffi::CString::new(options).map_err(io::Error::other)?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        Ok(mount("tmpfs", path, "tmpfs", flags, options.as_c_str())?)
+    }
+
+    fn pin(&self, base: &Path, inside: &Path, target: &Path) -> io::Result<()> {
+        let found = beneath(base, inside)?;
+        let is_dir = rustix::fs::fstat(&found).map(|stat| stat.st_mode & 0o170_000 == 0o040_000)?;
+        if is_dir {
+            self.make_dir(target, 0o755)?;
+        } else if !target.exists() {
+            self.write(target, b"", 0o644)?;
+        }
+        if mounts()?.iter().any(|at| at == target) {
+            unmount(target, UnmountFlags::DETACH)?;
+        }
+        Ok(mount_bind(format!("/proc/self/fd/{}", found.as_raw_fd()), target)?)
+    }
+
+    fn unmount_below(&self, path: &Path) -> io::Result<()> {
+        let mut all: Vec<_> = mounts()?.into_iter().filter(|at| at.starts_with(path)).collect();
+        // The deepest first; of several at one place, the last first.
+        all.sort();
+        for at in all.iter().rev() {
+            match unmount(at.as_path(), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+                Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn id(number: i64) -> io::Result<u32> {
+    u32::try_from(number)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("{number} is no id")))
+}
+
+/// Opens `inside` below `base`; links are followed as long as they stay there; missing folders are made.
+fn beneath(base: &Path, inside: &Path) -> io::Result<OwnedFd> {
+    let root = open(base, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let mode = Mode::from_raw_mode(fs::metadata(base)?.mode() & 0o777);
+    let look = |path: &Path| {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        openat2(&root, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS)
+    };
+    let mut so_far = PathBuf::new();
+    let mut found = look(Path::new("."))?;
+    for part in inside.components() {
+        let Component::Normal(name) = part else {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{} leaves its volume", inside.display()),
+            ));
+        };
+        so_far.push(name);
+        found = match look(&so_far) {
+            Err(Errno::NOENT) => {
+                mkdirat(&found, name, mode)?;
+                look(&so_far)?
+            }
+            other => other?,
+        };
+    }
+    Ok(found)
+}
+
+/// Where something is mounted, in the order it was.
+fn mounts() -> io::Result<Vec<PathBuf>> {
+    let text = fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(text.lines().filter_map(|line| line.split(' ').nth(4)).map(unescaped).collect())
+}
+
+/// The kernel writes blanks and the like as `\040`.
+fn unescaped(text: &str) -> PathBuf {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        let code = rest.get(at + 1..at + 4).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match code {
+            Some(code) => {
+                out.push(char::from(code));
+                rest = &rest[at + 4..];
+            }
+            None => {
+                out.push('\\');
+                rest = &rest[at + 1..];
+            }
+        }
+    }
+    out.push_str(rest);
+    PathBuf::from(out)
+}

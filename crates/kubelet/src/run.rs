@@ -1,0 +1,251 @@
+//! One agent: takes over what runs here, gives each pod of this node an owner, and hands on what happens.
+//!
+//! Nothing is polled: pods come by watch, ends of containers from the runtime. When it stops, containers run on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use client::{Changed, Follow};
+use host::Tasks;
+use model::kinds as gvr;
+use model::{Key, Object, World};
+use runtime::{RuntimeEvent, Sandbox};
+use tokio::sync::watch;
+
+use crate::agent::Agent;
+use crate::environment::NodeFacts;
+use crate::memory::{ContainerMemory, PodMemory, Run};
+use crate::pod::PodView;
+use crate::settings::{KubeletError, Means, Settings};
+use crate::worker::{self, Handle, Message};
+use crate::{events, jobs, lease, node, server, services};
+
+/// How often a sandbox without a pod is tried to be removed before it is left to the next start of an agent.
+const SWEEPS_MAX: u32 = 20;
+
+/// Runs an agent until `shutdown` ends. The containers stay.
+pub async fn run(
+    settings: Settings,
+    means: Means,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), KubeletError> {
+    let (told, writer) = events::open(means.client.clone(), means.host.clone(), settings.node_name.clone());
+    let listening = server::listen(&settings).await?;
+    let port = listening.as_ref().map_or(0, |listening| listening.port);
+    let facts = NodeFacts {
+        name: settings.node_name.clone(),
+        addresses: settings.node_addresses.clone(),
+        allocatable: settings.machine.allocatable,
+    };
+    let agent = Arc::new(Agent {
+        settings,
+        means,
+        events: told,
+        tokens: Default::default(),
+        registry: Default::default(),
+        wanted: Default::default(),
+        node: facts,
+    });
+    let mut tasks = Tasks::new();
+    tasks.spawn(writer.run());
+    if let Some(listening) = listening {
+        tasks.spawn(server::serve(agent.clone(), listening));
+    }
+    tokio::pin!(shutdown);
+    tokio::select! {
+        biased;
+        () = &mut shutdown => Ok(()),
+        ended = keep(agent, port, &mut tasks) => ended,
+    }
+}
+
+/// The owners of the pods here.
+struct Pods {
+    agent: Arc<Agent>,
+    handles: BTreeMap<String, Handle>,
+    /// Sandboxes found at the start that no pod has claimed yet.
+    unclaimed: BTreeMap<String, Found>,
+}
+
+struct Found {
+    sandbox: Sandbox,
+    addresses: Vec<std::net::IpAddr>,
+}
+
+async fn keep(agent: Arc<Agent>, port: u16, tasks: &mut Tasks) -> Result<(), KubeletError> {
+    let caches = agent.means.caches.clone();
+    let mut changes = caches.changes();
+    let mut events = agent.means.runtime.events();
+    for what in [
+        Follow::fields(&gvr::POD, format!("spec.nodeName={}", agent.settings.node_name)),
+        Follow::all(&gvr::SERVICE),
+        Follow::all(&gvr::ENDPOINT_SLICE),
+        Follow::all(&gvr::NODE),
+    ] {
+        caches.follow(what);
+    }
+    let (node_news, node_seen) = watch::channel(());
+    let (rule_news, rules_seen) = watch::channel(());
+    tasks.spawn(node::keep(agent.clone(), port, node_seen));
+    tasks.spawn(lease::keep(agent.clone()));
+    let unclaimed = find(&agent).await?;
+    let mut pods = Pods { agent: agent.clone(), handles: BTreeMap::new(), unclaimed };
+    caches.synced().await;
+    tasks.spawn(services::keep(agent.clone(), rules_seen));
+    pods.begin(tasks);
+    loop {
+        tokio::select! {
+            biased;
+            event = events.recv() => match event {
+                Some(event) => pods.take_event(event).await,
+                // The runtime feeds somebody else now: there is nobody left to serve here.
+                None => std::future::pending().await,
+            },
+            changed = changes.next() => {
+                if changed.key.gvr == gvr::POD {
+                    pods.take_pod(changed).await;
+                } else if changed.key.gvr == gvr::CONFIG_MAP || changed.key.gvr == gvr::SECRET {
+                    pods.take_source(&changed).await;
+                } else if changed.key.gvr == gvr::NODE {
+                    if changed.key.name == agent.settings.node_name {
+                        node_news.send_replace(());
+                    }
+                    rule_news.send_replace(());
+                } else {
+                    rule_news.send_replace(());
+                }
+            }
+        }
+    }
+}
+
+/// What runs here, by the uid of its pod.
+async fn find(agent: &Agent) -> Result<BTreeMap<String, Found>, KubeletError> {
+    let sandboxes = agent.means.runtime.sandboxes().await.map_err(KubeletError::Runtime)?;
+    let attached = match agent.means.network.attached().await {
+        Ok(attached) => attached.into_iter().collect::<BTreeMap<_, _>>(),
+        Err(error) => {
+            tracing::warn!(%error, "the network does not say which pods have addresses");
+            BTreeMap::new()
+        }
+    };
+    let found = sandboxes.into_iter().map(|sandbox| {
+        let uid = sandbox.spec.pod_uid.clone();
+        let addresses = match sandbox.spec.host_network {
+            true => agent.settings.node_addresses.clone(),
+            false => attached.get(&uid).cloned().unwrap_or_default(),
+        };
+        (uid, Found { sandbox, addresses })
+    });
+    Ok(found.collect())
+}
+
+impl Pods {
+    /// Gives every pod its owner, and removes what belongs to none.
+    fn begin(&mut self, tasks: &mut Tasks) {
+        for object in self.agent.means.caches.list(&gvr::POD, "") {
+            self.own(&object);
+        }
+        for uid in std::mem::take(&mut self.unclaimed).into_keys() {
+            tasks.spawn(sweep(self.agent.clone(), uid));
+        }
+    }
+
+    fn own(&mut self, object: &Object) {
+        let pod = match PodView::read(object) {
+            Ok(pod) => pod,
+            Err(error) => {
+                tracing::warn!(%error, pod = object.name(), "a pod cannot be read");
+                return;
+            }
+        };
+        if pod.spec().node_name.as_deref() != Some(self.agent.settings.node_name.as_str()) {
+            return;
+        }
+        let mut memory = PodMemory::default();
+        match self.unclaimed.remove(&pod.uid) {
+            Some(found) => memory.adopt(&pod, &found.sandbox, found.addresses, self.agent.means.host.now()),
+            None => recall(&pod, &mut memory, self.agent.means.host.now()),
+        }
+        let uid = pod.uid.clone();
+        self.handles.insert(uid, worker::start(self.agent.clone(), pod, memory));
+    }
+
+    async fn take_pod(&mut self, changed: Changed) {
+        let (old, new) = (changed.old, changed.new);
+        if let Some(old) = old.filter(|old| new.as_ref().is_none_or(|new| new.uid() != old.uid())) {
+            self.tell(old.uid(), Message::Vanished).await;
+        }
+        self.handles.retain(|_, handle| !handle.task.is_ended() || !handle.is_forgotten);
+        let Some(object) = new else { return };
+        match self.handles.get(object.uid()) {
+            None => self.own(&object),
+            Some(_) => {
+                if let Ok(view) = PodView::read(&object) {
+                    self.tell(object.uid(), Message::Pod(Box::new(view))).await;
+                }
+            }
+        }
+    }
+
+    async fn take_event(&mut self, event: RuntimeEvent) {
+        let uid = match &event {
+            RuntimeEvent::Exited { container, .. } => container.pod_uid.clone(),
+            RuntimeEvent::MonitorLost { pod_uid } => pod_uid.clone(),
+        };
+        self.tell(&uid, Message::Runtime(event)).await;
+    }
+
+    async fn take_source(&mut self, changed: &Changed) {
+        let all: BTreeSet<String> = self.handles.keys().cloned().collect();
+        for uid in all {
+            self.tell(&uid, Message::Source(changed.key.clone(), changed.new.clone())).await;
+        }
+    }
+
+    async fn tell(&mut self, uid: &str, message: Message) {
+        if let Some(handle) = self.handles.get_mut(uid) {
+            handle.is_forgotten |= matches!(message, Message::Vanished);
+            // An owner that has ended has nothing left to learn.
+            let _ = handle.sender.send(message).await;
+        }
+    }
+}
+
+/// Takes from the API what ran of a pod before this machine started anew: nothing of it is here.
+fn recall(pod: &PodView, memory: &mut PodMemory, now: host::Time) {
+    if matches!(pod.phase(), "Succeeded" | "Failed") {
+        memory.is_settled = true;
+        return;
+    }
+    let Some(status) = &pod.pod.status else { return };
+    memory.started_at = status.start_time.as_ref().map(|time| time.0);
+    let all =
+        status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+    for told in all {
+        let Some(member) = pod.member(&told.name) else { continue };
+        let Some(run) = Run::recalled(member, told, now) else { continue };
+        let container = ContainerMemory {
+            restart_count: u32::try_from(told.restart_count).unwrap_or(0),
+            runs: vec![run],
+            ..ContainerMemory::default()
+        };
+        memory.containers.insert(told.name.clone(), container);
+    }
+}
+
+/// Removes what belongs to no pod.
+async fn sweep(agent: Arc<Agent>, uid: String) {
+    for failures in 1..=SWEEPS_MAX {
+        match jobs::remove(&agent, &uid).await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(error, uid, "a sandbox without a pod could not be removed"),
+        }
+        agent.means.host.sleep(crate::backoff::trouble_wait(failures)).await;
+    }
+}
+
+/// The key of this agent's Node.
+pub fn node_key(agent: &Agent) -> Key {
+    Key::new(&gvr::NODE, "", agent.settings.node_name.clone())
+}

@@ -1,0 +1,113 @@
+//! What an agent is told when it starts, and what it is given to work with.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::{Caches, Client};
+use host::Host;
+use network::Network;
+use runtime::Runtime;
+
+use crate::ask::Dial;
+use crate::backoff::Curve;
+use crate::files::Files;
+use crate::resources::Allocatable;
+
+/// How often the lease is renewed by default: a quarter of its four seconds (HEALING.md, section 2).
+pub const LEASE_EVERY: Duration = Duration::from_secs(1);
+
+/// What an agent is told.
+#[derive(Clone)]
+pub struct Settings {
+    /// The node's name.
+    pub node_name: String,
+    /// The node's own addresses, the first one being the one others reach it at.
+    pub node_addresses: Vec<IpAddr>,
+    /// The folder of this agent's files (`pods/` and `seccomp/` below it).
+    pub data_dir: PathBuf,
+    /// Where pods look up names.
+    pub cluster_dns: Vec<IpAddr>,
+    /// The cluster's domain, such as `cluster.local`.
+    pub cluster_domain: String,
+    /// The range of the node's pods, written to the Node when it has none; empty to leave that to others.
+    pub pod_cidr: String,
+    /// Where the node's own https face listens; port 0 picks one.
+    pub listen: SocketAddr,
+    /// How it speaks TLS and whom it lets in; `None` for no face (the simulator).
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Further labels of the Node.
+    pub labels: BTreeMap<String, String>,
+    /// What the machine is and has.
+    pub machine: Machine,
+    /// How restarts are spaced.
+    pub curve: Curve,
+    /// How often the lease is renewed.
+    pub lease_every: Duration,
+    /// How long a lease lasts, in seconds, as it says itself.
+    pub lease_seconds: i32,
+    /// Bytes after which a container's log is rotated.
+    pub log_len_max: u64,
+    /// Log files kept of a container, the current one included.
+    pub log_files_max: u32,
+}
+
+/// What a machine is and has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// What it has.
+    pub capacity: Allocatable,
+    /// What pods may use of it.
+    pub allocatable: Allocatable,
+    /// `amd64`, `arm64` …
+    pub architecture: String,
+    /// The kernel's version.
+    pub kernel: String,
+    /// The distribution, in words.
+    pub os_image: String,
+    /// The machine's id.
+    pub machine_id: String,
+    /// The id of this boot.
+    pub boot_id: String,
+    /// The machine's own `/etc/resolv.conf`.
+    pub resolv_conf: String,
+    /// The machine's own `/etc/hosts`.
+    pub hosts: String,
+}
+
+/// What an agent works with.
+#[derive(Clone)]
+pub struct Means {
+    /// Time, chance, tasks.
+    pub host: Host,
+    /// The API.
+    pub client: Client,
+    /// Its caches; the agent follows what it needs in them.
+    pub caches: Caches,
+    /// Containers.
+    pub runtime: Arc<dyn Runtime>,
+    /// Addresses and rules.
+    pub network: Arc<dyn Network>,
+    /// Files.
+    pub files: Arc<dyn Files>,
+    /// How probes and hooks reach pods.
+    pub dial: Arc<dyn Dial>,
+}
+
+/// Why an agent ended on its own.
+#[derive(Debug, thiserror::Error)]
+pub enum KubeletError {
+    /// Its https face could not listen: choose another address.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The runtime does not say what runs here: nothing can be adopted safely.
+    #[error("cannot tell what runs here")]
+    Runtime(#[source] runtime::RuntimeError),
+}

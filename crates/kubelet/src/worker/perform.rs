@@ -1,0 +1,346 @@
+//! How a worker carries out its acts: the memory says that it is under way, a job does it.
+
+use client::{ClientError, Deletion};
+use model::Precondition;
+use runtime::RuntimeError;
+
+use super::*;
+use crate::ask::Question;
+use crate::jobs;
+use crate::pod::Member;
+use crate::probe::Pace;
+
+/// How long a postStart hook may take: it blocks its container from being ready, so it must end some day.
+const POST_START_MAX: Duration = Duration::from_secs(600);
+
+impl Worker {
+    pub(super) fn perform(&mut self, act: Act, now: Time) {
+        match act {
+            Act::End(ending) => self.end(ending),
+            Act::MakeSandbox => self.make_sandbox(),
+            Act::DropSandbox => self.drop_sandbox(),
+            Act::PrepareVolumes => self.prepare_volumes(),
+            Act::Pull { name } => self.pull(&name),
+            Act::Start { name } => self.start(&name),
+            Act::PostStart { name } => self.post_start(&name),
+            Act::Kill { name, why, grace } => self.kill(&name, why, grace, now),
+            Act::PreStop { name, limit } => self.pre_stop(&name, limit),
+            Act::Stop { name, deadline } => self.stop(&name, deadline),
+            Act::KillNow { name } => self.kill_now(&name, now),
+            Act::Ask { name, kind } => self.ask(&name, kind, now),
+            Act::Resize { name } => self.resize(&name),
+            Act::Release => self.release(),
+            Act::Remove => self.remove(),
+            Act::DeleteObject => self.delete_object(),
+        }
+    }
+
+    fn member(&self, name: &str) -> Option<Member> {
+        self.pod.member(name).cloned()
+    }
+
+    fn end(&mut self, ending: Ending) {
+        // Nobody needs images for it any more.
+        self.pulls.clear();
+        for container in self.memory.containers.values_mut() {
+            if matches!(container.image, Step::Working) {
+                container.image = Step::Absent;
+            }
+        }
+        self.memory.ending = Some(ending);
+    }
+
+    fn make_sandbox(&mut self) {
+        self.memory.sandbox = Step::Working;
+        let (agent, pod) = (self.agent.clone(), self.pod.clone());
+        self.job(async move { Report::Sandbox(jobs::make_sandbox(&agent, &pod).await) });
+    }
+
+    fn drop_sandbox(&mut self) {
+        self.memory.sandbox = Step::Working;
+        let (agent, uid) = (self.agent.clone(), self.pod.uid.clone());
+        self.job(async move {
+            let detached = agent.means.network.detach(&uid).await.map_err(|error| jobs::spelled(&error));
+            let removed =
+                agent.means.runtime.remove_sandbox(&uid).await.map_err(|error| jobs::spelled(&error));
+            Report::Dropped(detached.and(removed))
+        });
+    }
+
+    fn prepare_volumes(&mut self) {
+        self.memory.volumes = Step::Working;
+        let (agent, pod) = (self.agent.clone(), self.pod.clone());
+        self.job(async move { Report::Ground(jobs::lay_ground(&agent, &pod).await.map(Arc::new)) });
+    }
+
+    fn pull(&mut self, name: &str) {
+        let Some(member) = self.member(name) else { return };
+        self.memory.container(name).image = Step::Working;
+        let (agent, pod, ground) = (self.agent.clone(), self.pod.clone(), self.ground.clone());
+        let (outbox, name) = (self.outbox.clone(), name.to_owned());
+        let job = async move {
+            // Credentials may come from secrets that are not read yet.
+            let sources = match pod.spec().image_pull_secrets.as_ref().is_some_and(|all| !all.is_empty()) {
+                true if ground.sources.secrets.is_empty() => jobs::read_pull_secrets(&agent, &pod).await,
+                _ => ground.sources.clone(),
+            };
+            let result = jobs::have_image(&agent, &member, &sources, &pod).await;
+            let reference = member.image().to_owned();
+            let report = Report::Image { name: member.name().to_owned(), reference, result };
+            // The worker that asked is gone: nobody needs the answer.
+            let _ = outbox.send(Message::Done(report)).await;
+        };
+        self.pulls.insert(name, self.agent.means.host.spawn(job));
+    }
+
+    fn start(&mut self, name: &str) {
+        let Some(member) = self.member(name) else { return };
+        let container = self.memory.container(name);
+        let Step::Done(image) = container.image.clone() else { return };
+        container.is_starting = true;
+        let start = jobs::Start {
+            pod: self.pod.clone(),
+            member,
+            attempt: self.memory.container(name).next_attempt(),
+            image,
+            addresses: self.memory.addresses.clone(),
+            ground: self.ground.clone(),
+        };
+        let (agent, name) = (self.agent.clone(), name.to_owned());
+        self.job(async move { Report::Started { name, result: jobs::start(&agent, start).await } });
+    }
+
+    fn post_start(&mut self, name: &str) {
+        let Some(member) = self.member(name) else { return };
+        let hook = member.container.lifecycle.as_ref().and_then(|all| all.post_start.as_ref());
+        let Some(question) = hook.map(|hook| Question::of_hook(hook, &member.container)) else { return };
+        let Some(run) = self.memory.container(name).running_mut() else { return };
+        run.post_start = Hook::Running;
+        let container = run.container.clone();
+        let (asker, addresses, name) = (self.agent.asker(), self.memory.addresses.clone(), name.to_owned());
+        self.job(async move {
+            let answer = asker.ask(&container, &addresses, &question, POST_START_MAX).await;
+            Report::PostStart { container, name, answer }
+        });
+    }
+
+    fn kill(&mut self, name: &str, why: String, grace: Duration, now: Time) {
+        let about = Agent::about(&self.pod, Some(name));
+        match why.strip_prefix("FailedPostStartHook: ") {
+            Some(message) => self.agent.events.warning(about, "FailedPostStartHook", message, now),
+            None => self.agent.events.normal(about, "Killing", why.clone(), now),
+        }
+        let killing = crate::memory::Killing { why, stage: KillStage::Asked, deadline: now + grace };
+        self.memory.container(name).killing = Some(killing);
+    }
+
+    fn set_stage(&mut self, name: &str, stage: KillStage) {
+        if let Some(killing) = &mut self.memory.container(name).killing {
+            killing.stage = stage;
+        }
+    }
+
+    fn pre_stop(&mut self, name: &str, limit: Duration) {
+        self.set_stage(name, KillStage::Hook);
+        let Some(member) = self.member(name) else { return };
+        let hook = member.container.lifecycle.as_ref().and_then(|all| all.pre_stop.as_ref());
+        let Some(question) = hook.map(|hook| Question::of_hook(hook, &member.container)) else { return };
+        let Some(run) = self.memory.container(name).running() else { return };
+        let container = run.container.clone();
+        let (asker, addresses, name) = (self.agent.asker(), self.memory.addresses.clone(), name.to_owned());
+        self.job(async move {
+            let answer = asker.ask(&container, &addresses, &question, limit).await;
+            Report::PreStop { container, name, answer }
+        });
+    }
+
+    fn stop(&mut self, name: &str, deadline: Time) {
+        let signal = self.stop_signal(name);
+        if let Some(killing) = &mut self.memory.container(name).killing {
+            killing.stage = KillStage::Stopping;
+            killing.deadline = deadline;
+        }
+        self.signal(name, signal);
+    }
+
+    fn kill_now(&mut self, name: &str, now: Time) {
+        self.set_stage(name, KillStage::Killed(now));
+        self.signal(name, SIGKILL);
+    }
+
+    fn signal(&mut self, name: &str, signal: i32) {
+        let Some(run) = self.memory.container(name).running() else { return };
+        let (container, name) = (run.container.clone(), name.to_owned());
+        let (runtime, outbox) = (self.agent.means.runtime.clone(), self.outbox.clone());
+        self.jobs.spawn(async move {
+            match runtime.signal(&container, signal).await {
+                Ok(()) => {}
+                Err(RuntimeError::NotFound(_)) => {
+                    let report = Report::NothingThere { container, name };
+                    // The worker that asked is gone: nobody needs the answer.
+                    let _ = outbox.send(Message::Done(report)).await;
+                }
+                Err(error) => tracing::warn!(%error, name, signal, "a signal could not be sent"),
+            }
+        });
+    }
+
+    fn stop_signal(&self, name: &str) -> i32 {
+        let own =
+            self.pod.member(name).and_then(|member| member.container.lifecycle.as_ref()?.stop_signal.clone());
+        let image = self.memory.containers.get(name).and_then(|container| match &container.image {
+            Step::Done(here) => Some(here.image.stop_signal.clone()),
+            _ => None,
+        });
+        own.or(image).filter(|name| !name.is_empty()).and_then(|name| signal_number(&name)).unwrap_or(SIGTERM)
+    }
+
+    fn ask(&mut self, name: &str, kind: ProbeKind, now: Time) {
+        let Some(member) = self.member(name) else { return };
+        let Some(probe) = kind.of(&member.container) else { return };
+        let (question, limit) = (Question::of_probe(probe, &member.container), Pace::of(probe).timeout);
+        let Some(run) = self.memory.container(name).running_mut() else { return };
+        if let Some(tally) = run.probes.get_mut(&kind) {
+            tally.asked(now);
+        }
+        let container = run.container.clone();
+        let (asker, addresses, name) = (self.agent.asker(), self.memory.addresses.clone(), name.to_owned());
+        self.job(async move {
+            let answer = asker.ask(&container, &addresses, &question, limit).await;
+            Report::Answer { container, name, kind, answer }
+        });
+    }
+
+    fn resize(&mut self, name: &str) {
+        let Some(member) = self.member(name) else { return };
+        let wanted = crate::resources::limits(&member, &self.pod);
+        let container = self.memory.container(name);
+        let Some(run) = container.running().map(|run| run.container.clone()) else { return };
+        container.is_resizing = true;
+        let (runtime, name) = (self.agent.means.runtime.clone(), name.to_owned());
+        let host = self.agent.means.host.clone();
+        self.job(async move {
+            match runtime.resize(&run, wanted.clone()).await {
+                Ok(()) => Report::Resized { name, resources: Some(wanted) },
+                Err(error) => {
+                    tracing::warn!(%error, name, "limits could not be changed");
+                    host.sleep(crate::backoff::TROUBLE_WAIT_MAX).await;
+                    Report::Resized { name, resources: None }
+                }
+            }
+        });
+    }
+
+    fn release(&mut self) {
+        self.memory.clearing = Clearing::Releasing;
+        let (agent, uid) = (self.agent.clone(), self.pod.uid.clone());
+        self.job(async move {
+            Report::Released(agent.means.network.detach(&uid).await.map_err(|error| jobs::spelled(&error)))
+        });
+    }
+
+    fn remove(&mut self) {
+        self.memory.clearing = Clearing::Removing;
+        let (agent, uid) = (self.agent.clone(), self.pod.uid.clone());
+        self.job(async move { Report::Removed(jobs::remove(&agent, &uid).await) });
+    }
+
+    fn delete_object(&mut self) {
+        let is_vanished = self.memory.ending.as_ref().is_some_and(|ending| ending.is_vanished);
+        if is_vanished || self.is_object_gone {
+            self.memory.clearing = Clearing::Gone;
+            return;
+        }
+        self.memory.clearing = Clearing::Deleting;
+        let (agent, uid) = (self.agent.clone(), self.pod.uid.clone());
+        let key = desk::pod_key(&self.pod.namespace, &self.pod.name);
+        self.job(async move {
+            let when = Precondition { uid: Some(uid), resource_version: None };
+            let deletion = Deletion { when, grace_seconds: Some(0), ..Deletion::default() };
+            match agent.means.client.delete(&key, &deletion).await {
+                Ok(_) | Err(ClientError::NotFound { .. } | ClientError::Conflict { .. }) => {
+                    Report::Deleted(Ok(()))
+                }
+                Err(error) => Report::Deleted(Err(jobs::spelled(&error))),
+            }
+        });
+    }
+}
+
+const SIGKILL: i32 = 9;
+const SIGTERM: i32 = 15;
+
+/// The first real-time signal that programs may use.
+const SIGRTMIN: i32 = 34;
+const SIGRTMAX: i32 = 64;
+
+/// Signals by name, without `SIG`.
+const SIGNALS: [(&str, i32); 31] = [
+    ("HUP", 1),
+    ("INT", 2),
+    ("QUIT", 3),
+    ("ILL", 4),
+    ("TRAP", 5),
+    ("ABRT", 6),
+    ("BUS", 7),
+    ("FPE", 8),
+    ("KILL", 9),
+    ("USR1", 10),
+    ("SEGV", 11),
+    ("USR2", 12),
+    ("PIPE", 13),
+    ("ALRM", 14),
+    ("TERM", 15),
+    ("STKFLT", 16),
+    ("CHLD", 17),
+    ("CONT", 18),
+    ("STOP", 19),
+    ("TSTP", 20),
+    ("TTIN", 21),
+    ("TTOU", 22),
+    ("URG", 23),
+    ("XCPU", 24),
+    ("XFSZ", 25),
+    ("VTALRM", 26),
+    ("PROF", 27),
+    ("WINCH", 28),
+    ("IO", 29),
+    ("PWR", 30),
+    ("SYS", 31),
+];
+
+/// The number of a signal: `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`.
+fn signal_number(text: &str) -> Option<i32> {
+    let name = text.trim().to_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    let number = match name {
+        name if name.starts_with("RTMIN") => SIGRTMIN + offset(&name[5..])?,
+        name if name.starts_with("RTMAX") => SIGRTMAX + offset(&name[5..])?,
+        name => match SIGNALS.iter().find(|(known, _)| *known == name) {
+            Some((_, number)) => *number,
+            None => name.parse().ok()?,
+        },
+    };
+    (1..=SIGRTMAX).contains(&number).then_some(number)
+}
+
+fn offset(text: &str) -> Option<i32> {
+    if text.is_empty() { Some(0) } else { text.parse().ok() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::signal_number;
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        let check = |text: &str, expected: Option<i32>| assert_eq!(signal_number(text), expected, "{text}");
+        check("SIGTERM", Some(15));
+        check("quit", Some(3));
+        check("SIGRTMIN+3", Some(37));
+        check("RTMAX-1", Some(63));
+        check("9", Some(9));
+        check("99", None);
+        check("NOPE", None);
+    }
+}
