@@ -8,8 +8,13 @@ use model::{Controller, Selector, Tree};
 pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;
+mod everything;
+pub mod garbage;
+pub mod namespace;
 mod naming;
+pub mod node_lifecycle;
 mod owning;
+pub mod pod_cleanup;
 mod pods;
 mod replicas;
 pub mod replicaset;
@@ -18,6 +23,7 @@ pub mod root_ca;
 pub mod service_account;
 mod services;
 mod status;
+pub mod taint_eviction;
 mod templates;
 
 /// Every controller.
@@ -29,7 +35,20 @@ pub static ALL: &[&Controller] = &[
     &endpoints::CONTROLLER,
     &service_account::CONTROLLER,
     &root_ca::CONTROLLER,
+    &namespace::CONTROLLER,
+    &garbage::CONTROLLER,
+    &node_lifecycle::CONTROLLER,
+    &taint_eviction::CONTROLLER,
+    &pod_cleanup::CONTROLLER,
 ];
+
+/// Which keys a change of an object wakes, whatever its resource.
+pub type Rule = fn(&model::Gvr, &model::Object, &dyn model::World) -> Vec<model::Key>;
+
+/// The controllers that care for every resource, custom ones included, each with its rule. Of built-in resources their
+/// `also` has all; whoever runs them applies the rule to custom resources as well.
+pub static EVERYWHERE: &[(&Controller, Rule)] =
+    &[(&namespace::CONTROLLER, namespace::wakes), (&garbage::CONTROLLER, garbage::wakes)];
 
 /// A selector as a tree has it: a label selector, or a plain map of labels. One that is left out or senseless matches
 /// nothing.
