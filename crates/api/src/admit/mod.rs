@@ -1,18 +1,34 @@
 //! Admission: what the cluster's own rules make of a write, and whether they let it happen. Pure over a view.
 //!
-//! A plugin is a function in a file of its own and a line in one of the two lists below. It may change the object, refuse
+//! A plugin is a function in a file of its own and a line in one of the lists below. It may change the object, refuse
 //! it, or ask for more to be stored in the same transaction; it never writes.
 
+mod addresses;
+mod classes;
 mod lifecycle;
+mod limits;
+mod nodes;
+mod pods;
+mod priority;
+mod quota;
+mod requester;
+mod runtime;
+mod service_account;
+#[cfg(test)]
+mod testing;
+mod tolerations;
+mod usage;
 
-use model::{Tree, World, kinds};
+use model::{Gvr, Tree, World, kinds};
 use store::{Change, Expect, Path};
 
 use crate::auth::Identity;
 use crate::refusal::Refusal;
 use crate::registry::Resource;
 use crate::settings::Cidr;
-use crate::verbs::Drawn;
+use crate::verbs::{Drawn, meta};
+
+pub use addresses::release;
 
 /// What is done to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +65,18 @@ pub struct Asked<'a> {
 
 impl Asked<'_> {
     /// Whether a new object of a built-in resource is made.
-    pub fn creates(&self, gvr: &model::Gvr) -> bool {
+    pub fn creates(&self, gvr: &Gvr) -> bool {
         self.operation == Operation::Create && self.part.is_empty() && self.resource.is(gvr)
+    }
+
+    /// Whether an object of a built-in resource is made or changed, and not through a subresource.
+    pub fn writes(&self, gvr: &Gvr) -> bool {
+        self.part.is_empty() && self.resource.is(gvr)
+    }
+
+    /// Refuses the object.
+    pub fn forbid(&self, object: &Tree, why: impl std::fmt::Display) -> Refusal {
+        Refusal::forbidden(&self.resource.about(meta(object, "name")), why)
     }
 }
 
@@ -66,19 +92,37 @@ pub struct Extra {
 type Plugin = fn(&Asked<'_>, &mut Tree, &mut Extra) -> Result<(), Refusal>;
 type Judge = fn(&Asked<'_>, &Tree, &mut Extra) -> Result<(), Refusal>;
 
-/// Those that may change the object, in order.
-const PLUGINS: &[Plugin] = &[lifecycle::admit];
+/// Those that may change the object as its author sent it, in order.
+const PLUGINS: &[Plugin] = &[
+    lifecycle::admit,
+    limits::fill,
+    service_account::admit,
+    nodes::admit,
+    priority::admit,
+    tolerations::admit,
+    runtime::admit,
+    classes::admit,
+    requester::admit,
+];
 
-/// Those that only let it happen or not, once it is whole.
-const JUDGES: &[Judge] = &[];
+/// Those that fill in what only the whole object tells.
+const FINISHERS: &[Plugin] = &[pods::finish, addresses::finish];
 
-/// Lets the plugins change the object.
+/// Those that only let the whole object happen or not.
+const JUDGES: &[Judge] = &[limits::judge, quota::judge];
+
+/// Lets the plugins change the object as its author sent it.
 pub fn mutate(asked: &Asked<'_>, object: &mut Tree, extra: &mut Extra) -> Result<(), Refusal> {
     PLUGINS.iter().try_for_each(|plugin| plugin(asked, object, extra))
 }
 
+/// Fills in what only the whole object tells.
+pub fn finish(asked: &Asked<'_>, object: &mut Tree, extra: &mut Extra) -> Result<(), Refusal> {
+    FINISHERS.iter().try_for_each(|plugin| plugin(asked, object, extra))
+}
+
 /// Asks those that judge the whole object.
-pub fn validate(asked: &Asked<'_>, object: &Tree, extra: &mut Extra) -> Result<(), Refusal> {
+pub fn judge(asked: &Asked<'_>, object: &Tree, extra: &mut Extra) -> Result<(), Refusal> {
     JUDGES.iter().try_for_each(|judge| judge(asked, object, extra))
 }
 
@@ -88,9 +132,4 @@ pub fn protect(resource: &Resource, name: &str) -> Result<(), Refusal> {
         return Err(Refusal::forbidden(&resource.about(name), "this namespace may not be deleted"));
     }
     Ok(())
-}
-
-/// Gives back what an object held, in the transaction in which it goes.
-pub fn release(resource: &Resource, old: &Tree, world: &dyn World, extra: &mut Extra) {
-    let _ = (resource, old, world, extra);
 }

@@ -9,6 +9,8 @@ mod list;
 mod read;
 mod review;
 mod subresource;
+#[cfg(test)]
+pub(crate) mod tests;
 mod token;
 mod watch;
 mod write;

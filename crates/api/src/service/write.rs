@@ -31,6 +31,9 @@ use crate::view::View;
 /// How often a write is decided anew when others keep being faster. Upstream tries five times; more would only hide a
 /// writer that never gets through.
 const TRIES: usize = 8;
+/// How often a creation is tried: a quota or an address is shared by all who create in a namespace, and of 64 who come at
+/// once the last has to wait for 63.
+const CREATE_TRIES: usize = 80;
 /// How many objects of a collection are deleted at once: enough to share the store's syncs, few enough to be fair.
 const DELETES_AT_ONCE: usize = 64;
 
@@ -79,7 +82,7 @@ impl Call<'_> {
     pub(super) async fn create_object(&self, object: &Tree, dry_run: bool) -> Result<Done, Refusal> {
         let generated = meta(object, "name").is_empty();
         let mut taken = None;
-        for _ in 0..TRIES {
+        for _ in 0..CREATE_TRIES {
             let drawn = self.draw();
             let made = create::create(&self.resource, &self.target.namespace, object.clone(), &drawn)?;
             let about = self.resource.about(meta(&made, "name"));
@@ -99,7 +102,11 @@ impl Call<'_> {
             match self.commit(Some(made), path.clone(), extra, dry_run).await? {
                 Tried::Done(done) => return Ok(done),
                 Tried::Beaten(at) if at == path && !generated => return Err(Refusal::already_exists(&about)),
-                Tried::Beaten(_) => taken = Some(Refusal::already_exists(&about)),
+                Tried::Beaten(at) if at == path => taken = Some(Refusal::already_exists(&about)),
+                Tried::Beaten(at) => {
+                    let why = format!("{at} is being changed by many at once");
+                    taken = Some(Refusal::new(Reason::TooManyRequests, why).about(&about));
+                }
             }
         }
         Err(taken.unwrap_or_else(|| Refusal::internal("no name could be made")).retry_after(1))
@@ -113,8 +120,9 @@ impl Call<'_> {
         let asked = self.asked(Operation::Create, "", None, drawn, &view);
         admit::mutate(&asked, &mut object, &mut extra)?;
         codec::settle(&self.resource, &mut object);
+        admit::finish(&asked, &mut object, &mut extra)?;
         codec::check(&self.resource, None, &object)?;
-        admit::validate(&asked, &object, &mut extra)?;
+        admit::judge(&asked, &object, &mut extra)?;
         self.note_owner(None, &mut object, "", drawn.now)?;
         Ok((object, extra))
     }
@@ -243,8 +251,9 @@ impl Call<'_> {
         let asked = self.asked(Operation::Update, part, Some(old), &drawn, &view);
         admit::mutate(&asked, &mut new, &mut extra)?;
         update::prepare(&self.resource, old, &mut new, part);
+        admit::finish(&asked, &mut new, &mut extra)?;
         codec::check(&self.resource, Some(old), &new)?;
-        admit::validate(&asked, &new, &mut extra)?;
+        admit::judge(&asked, &new, &mut extra)?;
         self.note_owner(Some(old), &mut new, part, drawn.now)?;
         let verdict = update::conclude(&self.resource, old, new);
         if matches!(verdict, Verdict::Remove(_)) {

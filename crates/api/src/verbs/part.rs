@@ -1,6 +1,6 @@
 //! Subresources that are parts of the object itself: which members a write through one of them may change.
 
-use model::{Tree, kinds};
+use model::Tree;
 use serde_json::{Map, Value};
 
 use super::{carry, child};
@@ -16,10 +16,6 @@ pub fn limit(resource: &Resource, old: &Tree, new: &mut Tree, part: &str) {
         "ephemeralcontainers" => only_within(old, new, "spec", &["ephemeralContainers"]),
         "resize" => only_within(old, new, "spec", &["containers", "initContainers"]),
         _ => {}
-    }
-    if part.is_empty() && resource.is(&kinds::NAMESPACE) {
-        // Who holds a namespace is said through `/finalize` alone.
-        within(old, new, "spec", &["finalizers"]);
     }
 }
 

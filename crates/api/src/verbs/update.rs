@@ -72,6 +72,8 @@ fn inherit(old: &Tree, new: &mut Tree) {
 pub fn prepare(resource: &Resource, old: &Tree, new: &mut Tree, part: &str) {
     match (&resource.meaning, part) {
         (Meaning::BuiltIn(_), "status" | "approval") => kinds::prepare_status(old, new),
+        // Who holds a namespace changes there, and nothing else of it.
+        (Meaning::BuiltIn(_), "finalize") => {}
         (Meaning::BuiltIn(kind), _) => kinds::prepare_update(kind, old, new),
         (Meaning::Custom(_), "status") => {}
         (Meaning::Custom(_), _) => {
