@@ -16,7 +16,7 @@ mod wire;
 pub use cidr::{Cidr, NotACidr};
 pub use face::*;
 pub use kernel::{KernelNetwork, Settings};
-pub use preflight::{Lack, preflight};
+pub use preflight::{Lack, obstacles, preflight};
 pub use services::{rules, service_ports};
 
 pub(crate) use face::failed;

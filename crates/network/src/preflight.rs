@@ -1,4 +1,4 @@
-//! What the machine lacks for a node's network, found by trying it where it does no harm.
+//! What the machine lacks for a node's network, and what stands in its way, found by trying where it does no harm.
 //!
 //! Everything is tried in a network namespace of its own, which vanishes with the thread that tried.
 
@@ -27,6 +27,16 @@ pub fn preflight() -> Vec<Lack> {
     tried.unwrap_or_else(|_| vec![lack("a network that can be tried", "the trial panicked")])
 }
 
+/// Says what of others drops packets that pods send: their tables whose last word on forwarded packets is "drop".
+///
+/// Nothing of ours can overrule that, and rules of theirs may let our packets through: so it is for the user to know.
+pub fn obstacles() -> Vec<Lack> {
+    let found = trial::forward_drops().unwrap_or_default();
+    let tell =
+        |chain: String| lack(&format!("packets forwarded past the chain {chain:?}"), "its policy is drop");
+    found.into_iter().map(tell).collect()
+}
+
 fn try_all() -> Vec<Lack> {
     let has_right = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN));
     if !has_right {
@@ -36,12 +46,13 @@ fn try_all() -> Vec<Lack> {
     if let Err(error) = unsafe { unshare_unsafe(UnshareFlags::NEWNET) } {
         return vec![lack("network namespaces (CONFIG_NET_NS, and the right CAP_SYS_ADMIN)", &error)];
     }
-    let trials: [(&str, fn() -> Result<(), String>); 2] = [
+    let trials: [(&str, fn() -> Result<(), String>); 3] = [
         ("pairs of virtual links (kernel module veth)", try_veth),
         (
             "packet rules (kernel modules nf_tables, nft_ct, nft_nat, nft_masq, nft_fib_ipv4, nft_numgen, nft_reject_ipv4)",
             trial::try_rules,
         ),
+        ("tracked connections (kernel module nf_conntrack_netlink)", trial::try_tracked),
     ];
     let failed = trials.into_iter().filter_map(|(what, trial)| trial().err().map(|why| lack(what, &why)));
     failed.collect()

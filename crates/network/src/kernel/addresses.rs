@@ -117,6 +117,17 @@ impl Addresses {
         Ok(())
     }
 
+    /// Whether the pod has host ports.
+    pub fn has_host_ports(&self, uid: &str) -> bool {
+        self.leases.get(uid).is_some_and(|lease| !lease.host_ports.is_empty())
+    }
+
+    /// Lets the pod's host ports go, until it is released or attached again; says whether it had any.
+    pub fn drop_host_ports(&mut self, uid: &str) -> bool {
+        let ports = self.leases.get_mut(uid).map(|lease| std::mem::take(&mut lease.host_ports));
+        ports.is_some_and(|ports| !ports.is_empty())
+    }
+
     /// The pod's address, if it has one.
     pub fn address(&self, uid: &str) -> Option<Ipv4Addr> {
         self.leases.get(uid).map(|lease| lease.address)

@@ -22,12 +22,11 @@ const NODE_END: [u8; 6] = [0xee; 6];
 
 impl Inner {
     pub(super) fn attach(&self, pod: &PodNetwork) -> Result<Vec<IpAddr>, NetworkError> {
-        let (address, ports) = {
+        let (address, has_ports) = {
             let mut addresses = self.addresses();
-            let had = addresses.host_ports();
+            let had_ports = addresses.has_host_ports(&pod.pod_uid);
             let address = addresses.lease(&pod.pod_uid, &pod.host_ports)?;
-            let ports = addresses.host_ports();
-            (address, (ports != had).then_some(ports))
+            (address, had_ports || !pod.host_ports.is_empty())
         };
         let (name, peer) = (pod_link_name(&self.settings, address), open_namespace(pod)?);
         let links = self.links();
@@ -38,10 +37,18 @@ impl Inner {
         self.furnish_pod(&peer.links, address)?;
         self.furnish_node(&links, &link, address, &pod.pod_uid)?;
         drop(links);
-        if let Some(ports) = ports {
-            self.packets().set_host_ports(ports)?;
+        if has_ports {
+            self.lead_host_ports()?;
         }
         Ok(vec![address.into()])
+    }
+
+    /// Makes the rules lead host ports where the book says. The book is read under the rules' lock, so that of two
+    /// changes at once the later one knows both.
+    fn lead_host_ports(&self) -> Result<(), NetworkError> {
+        let mut packets = self.packets();
+        let ports = self.addresses().host_ports();
+        packets.set_host_ports(ports)
     }
 
     fn join(
@@ -112,13 +119,8 @@ impl Inner {
         steps.remove_link(&pod_link_name(&self.settings, address));
         self.links().carry_out(steps)?;
         // The address is free only when its host ports lead nowhere any more.
-        let (before, mut ports) = {
-            let ports = self.addresses().host_ports();
-            (ports.len(), ports)
-        };
-        ports.retain(|(other, ..)| other != uid);
-        if ports.len() != before {
-            self.packets().set_host_ports(ports)?;
+        if self.addresses().drop_host_ports(uid) {
+            self.lead_host_ports()?;
         }
         self.addresses().release(uid)
     }

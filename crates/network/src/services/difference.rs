@@ -182,3 +182,161 @@ fn chains(manners: &BTreeMap<Manner, usize>) -> BTreeSet<Chain> {
         |manner: &Manner| manner.picks().map(Chain::Pick).chain([Chain::Manner(*manner)]).collect::<Vec<_>>();
     manners.keys().flat_map(each).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::super::program::{MANNERS, REFUSED, SERVICES};
+    use super::*;
+
+    fn services() -> Cidr {
+        "10.96.0.0/16".parse().expect("a range")
+    }
+
+    /// A kernel that knows what ours knows: adding what is there and removing what is not are refused.
+    #[derive(Debug, Default, PartialEq, Eq)]
+    struct Kernel {
+        entries: BTreeMap<(&'static str, Vec<u8>), Vec<u8>>,
+        chains: BTreeSet<Chain>,
+    }
+
+    impl Kernel {
+        fn apply(&mut self, change: &Change) {
+            for chain in &change.chains_added {
+                assert!(self.chains.insert(*chain), "{chain:?} is there");
+                if let Chain::Manner(manner) = chain {
+                    assert!(
+                        manner.picks().all(|pick| self.chains.contains(&Chain::Pick(pick))),
+                        "{chain:?} leads away"
+                    );
+                }
+            }
+            for manner in &change.manners_added {
+                self.add(MANNERS, manner.key(), Chain::Manner(*manner).name().into_bytes());
+            }
+            for entry in &change.removed {
+                let was = self.entries.remove(&(entry.set, entry.key.clone()));
+                assert_eq!(was.as_ref(), Some(&entry.data), "{entry:?}");
+            }
+            for entry in &change.added {
+                self.add(entry.set, entry.key.clone(), entry.data.clone());
+            }
+            for manner in &change.manners_removed {
+                assert!(self.entries.remove(&(MANNERS, manner.key())).is_some(), "{manner:?}");
+            }
+            for chain in &change.chains_removed {
+                assert!(self.chains.remove(chain), "{chain:?}");
+                let led_to = |other: &Chain| matches!(other, Chain::Manner(m) if m.picks().any(|p| Chain::Pick(p) == *chain));
+                assert!(!self.chains.iter().any(led_to), "{chain:?} is still led to");
+            }
+        }
+
+        fn add(&mut self, set: &'static str, key: Vec<u8>, data: Vec<u8>) {
+            assert!(self.entries.insert((set, key.clone()), data).is_none(), "{set} {key:?} is there");
+        }
+
+        /// Every entry of `services` names a manner that leads to a chain.
+        fn is_whole(&self) {
+            for ((set, key), data) in &self.entries {
+                if *set == SERVICES {
+                    let manner = data[8..].to_vec();
+                    let chain = self.entries.get(&(MANNERS, manner)).expect("its manner leads somewhere");
+                    assert!(self.chains.iter().any(|known| known.name().as_bytes() == chain));
+                    assert!(!self.entries.contains_key(&(REFUSED, key.clone())), "it is refused as well");
+                }
+            }
+        }
+    }
+
+    fn step(kernel: &mut Kernel, served: &Served, ports: Vec<ServicePort>) -> Served {
+        let ports = normal(ports);
+        let (change, manners) = difference(served, &ports, services());
+        kernel.apply(&change);
+        kernel.is_whole();
+        Served { ports, manners }
+    }
+
+    prop_compose! {
+        fn port()(
+            name in 0..4u8,
+            protocol in prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)],
+            addresses in prop::collection::vec(prop_oneof![
+                (1..4u8).prop_map(|n| [10, 96, 0, n].into()),
+                (1..3u8).prop_map(|n| [192, 0, 2, n].into()),
+            ], 0..3),
+            node_port in prop_oneof![Just(0), Just(30000), Just(30001)],
+            affinity_seconds in prop_oneof![Just(None), Just(Some(10)), Just(Some(u32::MAX))],
+            inside in prop::collection::vec(1..6u8, 0..4),
+            outside in prop::collection::vec(1..6u8, 0..4),
+            is_split in any::<bool>(),
+            keep_source in any::<bool>(),
+        ) -> ServicePort {
+            let at = |list: &[u8]| list.iter().map(|n| ([10, 244, 0, *n], 80).into()).collect::<Vec<_>>();
+            ServicePort {
+                name: format!("n/s{name}:p"),
+                protocol,
+                addresses,
+                port: 80,
+                node_port,
+                affinity_seconds,
+                endpoints: at(&inside),
+                external_endpoints: if is_split { at(&outside) } else { at(&inside) },
+                keep_source,
+            }
+        }
+    }
+
+    fn all_ports() -> impl Strategy<Value = Vec<ServicePort>> {
+        prop::collection::vec(port(), 0..6)
+    }
+
+    proptest! {
+        #[test]
+        fn step_by_step_leads_to_the_same_as_all_at_once(worlds in prop::collection::vec(all_ports(), 1..6)) {
+            let (mut kernel, mut served) = (Kernel::default(), Served::default());
+            for ports in &worlds {
+                served = step(&mut kernel, &served, ports.clone());
+                let mut fresh = Kernel::default();
+                step(&mut fresh, &Served::default(), ports.clone());
+                prop_assert_eq!(&kernel, &fresh);
+            }
+            step(&mut kernel, &served, Vec::new());
+            prop_assert_eq!(&kernel, &Kernel::default());
+        }
+
+        #[test]
+        fn the_same_rules_again_change_nothing(ports in all_ports()) {
+            let served = step(&mut Kernel::default(), &Served::default(), ports.clone());
+            let (change, manners) = difference(&served, &normal(ports), services());
+            prop_assert!(change.is_empty());
+            prop_assert_eq!(manners, served.manners);
+        }
+    }
+
+    #[test]
+    fn one_endpoint_less_changes_a_few_entries_however_many_services_there_are() {
+        let each = |n: u8, count: u8| ServicePort {
+            name: format!("n/s{n:03}:p"),
+            protocol: Protocol::Udp,
+            addresses: vec![[10, 96, 1, n].into()],
+            port: 53,
+            node_port: 0,
+            affinity_seconds: None,
+            endpoints: (1..=count).map(|m| ([10, 244, n, m], 53).into()).collect(),
+            external_endpoints: Vec::new(),
+            keep_source: false,
+        };
+        let ports: Vec<ServicePort> = (0..200).map(|n| each(n, 3)).collect();
+        let served = step(&mut Kernel::default(), &Served::default(), ports.clone());
+        let mut fewer = ports;
+        fewer[100] = each(100, 2);
+        let (change, _) = difference(&served, &fewer, services());
+        // The manner of before goes and that of now comes; one endpoint goes.
+        assert_eq!((change.removed.len(), change.added.len()), (2, 1));
+        assert_eq!((change.chains_added.len(), change.chains_removed.len()), (2, 0));
+        assert_eq!(change.udp.values().map(Vec::len).collect::<Vec<_>>(), [2]);
+    }
+}

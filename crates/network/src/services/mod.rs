@@ -82,9 +82,11 @@ impl Packets {
 
     /// Makes the host ports be these: the pod's uid, its address, the port.
     pub fn set_host_ports(&mut self, ports: Vec<(String, Ipv4Addr, HostPort)>) -> Result<(), NetworkError> {
+        let before = std::mem::take(&mut self.host_ports);
         self.host_ports = ports.iter().map(|(uid, pod, port)| host_port(uid, *pod, port)).collect();
-        if self.served.is_none() && !self.is_told {
-            // What was left has them, or the first `serve` will.
+        // What an earlier process left has them, or the first `serve` will.
+        let is_left = self.served.is_none() && !self.is_told;
+        if is_left || (before == self.host_ports && self.served.is_some()) {
             return Ok(());
         }
         let served = self.served.as_ref().map(|served| served.ports.clone()).unwrap_or_default();

@@ -107,3 +107,37 @@ fn a_host_port_leads_to_its_pod_from_everywhere() {
         own.ask((node_ip, 8080)).expect_err("nobody is there any more");
     });
 }
+
+#[test]
+fn many_pods_are_attached_at_once() {
+    on_a_machine(|| async {
+        let cluster = Cluster::new(40).await;
+        let network = &cluster.node.network;
+        let namespaces: Vec<Namespace> = (0..30).map(|_| Namespace::new()).collect();
+        let attach = |(n, namespace): (usize, &Namespace)| {
+            let port =
+                HostPort { host_ip: None, host_port: 9000 + n as u16, pod_port: 80, protocol: Protocol::Tcp };
+            network.attach(PodNetwork {
+                pod_uid: format!("pod-{n}"),
+                netns: namespace.path(),
+                host_ports: vec![port],
+            })
+        };
+        let start = std::time::Instant::now();
+        let given = futures_util::future::join_all(namespaces.iter().enumerate().map(attach)).await;
+        #[allow(clippy::print_stderr)]
+        {
+            eprintln!("30 pods attached at once in {:?}", start.elapsed());
+        }
+        let mut addresses: Vec<IpAddr> =
+            given.into_iter().flat_map(|one| one.expect("it is attached")).collect();
+        addresses.sort();
+        addresses.dedup();
+        assert_eq!(addresses.len(), 30);
+        for (n, namespace) in namespaces.iter().enumerate() {
+            let _answers = Answerer::start(namespace, "pod", 80);
+            let at = (cluster.node.settings.node_ip, 9000 + n as u16);
+            assert_eq!(cluster.node.own.ask(at).expect("it leads to the pod").0, "pod");
+        }
+    });
+}
