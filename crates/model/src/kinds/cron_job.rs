@@ -27,7 +27,7 @@ const COLUMNS: &[Column] = &[
     column("Timezone", |object, _| or_none(object, "spec.timeZone")),
     column("Suspend", |object, _| suspended(object)),
     number("Active", |object, _| items(object, "status.active").len().into()),
-    column("Last Schedule", |object, now| last(object, now)),
+    column("Last Schedule", last),
     wide("Containers", |object, _| containers(object, TEMPLATE)),
     wide("Images", |object, _| images(object, TEMPLATE)),
     wide("Selector", |object, _| label_selector(object, "spec.jobTemplate.spec.selector")),

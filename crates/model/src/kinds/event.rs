@@ -47,14 +47,14 @@ pub static OF_EVENTS: Kind = Kind::new(of::EVENTS_EVENT, "Event", "event", "io.k
     .converting(to_stored, from_stored);
 
 const COLUMNS: &[Column] = &[
-    column("Last Seen", |object, now| last_seen(object, now)),
+    column("Last Seen", last_seen),
     column("Type", |object, _| or(object, "type", "")),
     column("Reason", |object, _| or(object, "reason", "")),
     column("Object", |object, _| target(object)),
     wide("Subobject", |object, _| or(object, "involvedObject.fieldPath", "")),
     wide("Source", |object, _| origin(object)),
     column("Message", |object, _| text(object, "message").trim().into()),
-    wide("First Seen", |object, now| first_seen(object, now)),
+    wide("First Seen", first_seen),
     wide("Count", |object, _| times(object)),
     Column { wide: true, ..NAME },
 ];

@@ -23,7 +23,7 @@ pub static KIND: Kind = Kind::new(of::JOB, "Job", "job", "io.k8s.api.batch.v1.Jo
 const COLUMNS: &[Column] = &[
     column("Status", |object, _| state(object)),
     column("Completions", |object, _| completions(object)),
-    column("Duration", |object, now| duration(object, now)),
+    column("Duration", duration),
     wide("Containers", |object, _| containers(object, "spec.template.spec.containers")),
     wide("Images", |object, _| images(object, "spec.template.spec.containers")),
     wide("Selector", |object, _| label_selector(object, "spec.selector")),

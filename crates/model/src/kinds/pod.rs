@@ -57,7 +57,7 @@ pub static KIND: Kind = Kind::new(of::POD, "Pod", "pod", "io.k8s.api.core.v1.Pod
 const COLUMNS: &[Column] = &[
     column("Ready", |object, _| ready(object)),
     column("Status", |object, _| status(object)),
-    column("Restarts", |object, now| restarts(object, now)),
+    column("Restarts", restarts),
     wide("IP", |object, _| address(object)),
     wide("Node", |object, _| or_none(object, "spec.nodeName")),
     wide("Nominated Node", |object, _| or_none(object, "status.nominatedNodeName")),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Faults, check_annotations, check_labels, check_selector, pod_spec};
-use crate::tree::{at, entries, is_set, text};
+use crate::tree::{at, entries, is_set, items, text};
 use crate::{Selector, Tree, syntax};
 
 /// Fills in the template at `spec.template`.
@@ -42,14 +42,20 @@ pub fn check_template(object: &Tree, selector: &Selector, policies: &[&str], fau
         let shown = at(template, "metadata.labels").clone();
         faults.invalid("spec.template.metadata.labels", shown, "`selector` does not match template `labels`");
     }
-    check_pods(template, "spec.template", policies, faults);
+    let spec = pod_spec::with_claims(&template["spec"], items(object, "spec.volumeClaimTemplates"));
+    check_pods_with(template, &spec, "spec.template", policies, faults);
 }
 
 /// May pods be made from this template?
 pub fn check_pods(template: &Tree, field: &str, policies: &[&str], faults: &mut Faults) {
+    check_pods_with(template, &template["spec"], field, policies, faults);
+}
+
+/// The same for pods that will have more than the template says (`spec`), such as a set's claims as volumes.
+fn check_pods_with(template: &Tree, spec: &Tree, field: &str, policies: &[&str], faults: &mut Faults) {
     check_labels(at(template, "metadata.labels"), &format!("{field}.labels"), faults);
     check_annotations(at(template, "metadata.annotations"), &format!("{field}.annotations"), faults);
-    pod_spec::check(&template["spec"], &format!("{field}.spec"), pod_spec::Place::Template, faults);
+    pod_spec::check(spec, &format!("{field}.spec"), pod_spec::Place::Template, faults);
     let policy = text(template, "spec.restartPolicy");
     if !policies.is_empty() && !policies.contains(&policy) {
         faults.not_supported(format!("{field}.spec.restartPolicy"), policy, policies);

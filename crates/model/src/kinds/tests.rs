@@ -273,7 +273,7 @@ fn value(shape: &Shape, chance: &mut impl FnMut() -> usize, depth: u32) -> Tree 
     ];
     match shape {
         Shape::Text | Shape::Any => TEXTS[chance() % TEXTS.len()].into(),
-        Shape::Flag => (chance() % 2 == 0).into(),
+        Shape::Flag => chance().is_multiple_of(2).into(),
         Shape::Int32 | Shape::Int64 => (chance() as i64 - 3).into(),
         Shape::IntOrString if chance() % 2 == 0 => "50%".into(),
         Shape::IntOrString => 5.into(),

@@ -114,7 +114,7 @@ fn the_tables_defaults_are_filled_in_once() {
 fn value(schema: &Schema, shape: &Shape, chance: &mut impl FnMut() -> u32, depth: u32) -> Tree {
     match shape {
         Shape::Text => ["", "a", "b-c"][chance() as usize % 3].into(),
-        Shape::Flag => (chance() % 2 == 0).into(),
+        Shape::Flag => chance().is_multiple_of(2).into(),
         Shape::Int32 | Shape::Int64 | Shape::IntOrString => (i64::from(chance()) - 5).into(),
         Shape::Double => 0.5.into(),
         Shape::Bytes => ["", "YQ=="][chance() as usize % 2].into(),

@@ -2,8 +2,13 @@
 
 mod change;
 mod check;
+mod containers;
 mod fill;
+mod placement;
+mod probes;
+mod volumes;
 
 pub use change::change;
 pub use check::{Place, check};
 pub use fill::{fill, fill_pod_alone, fill_template};
+pub use volumes::with_claims;
