@@ -5,6 +5,7 @@
 
 use model::{Controller, Selector, Tree};
 
+pub mod daemonset;
 pub mod deployment;
 pub mod endpoints;
 pub mod endpointslice;
@@ -19,6 +20,7 @@ mod pods;
 mod replicas;
 pub mod replicaset;
 pub mod replication_controller;
+mod revisions;
 pub mod root_ca;
 pub mod service_account;
 mod services;
@@ -29,6 +31,7 @@ mod templates;
 /// Every controller.
 pub static ALL: &[&Controller] = &[
     &deployment::CONTROLLER,
+    &daemonset::CONTROLLER,
     &replicaset::CONTROLLER,
     &replication_controller::CONTROLLER,
     &endpointslice::CONTROLLER,
