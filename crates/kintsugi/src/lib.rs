@@ -1,6 +1,16 @@
 //! The wiring: which parts a server and an agent are made of. The binary runs it, the simulator too.
 
+pub mod agent;
+pub mod cluster;
 pub mod control;
+pub mod demo;
+pub mod down;
+pub mod images;
 pub mod keys;
 pub mod local;
+pub mod node;
+pub mod place;
+pub mod ranges;
+pub mod server;
 pub mod settings;
+pub mod tls;

@@ -69,9 +69,10 @@ pub struct Cluster {
     /// The range of addresses of pods (IPv4, /8 to /20); each node takes a /24 of it
     #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
     pub pod_cidr: String,
-    /// The range of addresses of the nodes of this machine (IPv4, /24); the first is the server's
-    #[arg(long, value_name = "CIDR", default_value = "10.203.0.0/24")]
-    pub node_cidr: String,
+    /// The range of addresses of this machine's nodes among themselves (IPv4, /24); the first is the server's. Unless
+    /// given it is one of the 512 in 198.18.0.0/15, chosen by the data directory's path
+    #[arg(long, value_name = "CIDR")]
+    pub node_cidr: Option<String>,
     /// The DNS domain under which Services and pods are named
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     pub cluster_domain: String,
@@ -120,6 +121,11 @@ pub enum ImageAct {
         /// The archives or layout folders
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
+    },
+    /// Build the demo's web image from this very binary, for the examples
+    Demo {
+        #[command(flatten)]
+        data: DataDir,
     },
     /// List the images that are here
     List {

@@ -40,7 +40,7 @@ impl Pods {
         let waiting = async {
             loop {
                 if let Some(found) = seen(&self.pods) {
-                    return Ok(found);
+                    return anyhow::Ok(found);
                 }
                 self.next().await?;
             }

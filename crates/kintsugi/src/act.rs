@@ -1,0 +1,143 @@
+//! What each subcommand does, for the user who typed it.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the commands speak to a terminal")]
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use host::Host;
+use kintsugi::cluster::{self, Running};
+use kintsugi::place::Place;
+use kintsugi::settings::{Agent, Cli, Command, Demo, Down, ImageAct, Up};
+use kintsugi::{agent, demo, down, images};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Threads that serve requests and run loops: what the machine has, and no more than this; a cluster of one machine
+/// waits for its disk and its containers.
+const THREADS_MAX: usize = 4;
+
+/// Does what was asked for.
+pub fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        Command::Up(settings) => start(up(settings)),
+        Command::Down(settings) => start(take_down(settings)),
+        Command::Demo(settings) => start(play(settings)),
+        Command::Image(settings) => start(image(settings.act)),
+        Command::Preflight => Ok(preflight()),
+        Command::Agent(settings) => run_agent(&settings),
+    }
+}
+
+/// Tells why something failed, the causes on lines of their own.
+pub fn complain(error: &anyhow::Error) {
+    eprintln!("kintsugi: {error}");
+    for cause in error.chain().skip(1) {
+        eprintln!("  because: {cause}");
+    }
+}
+
+fn start(work: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+    begin()?.block_on(work)
+}
+
+fn begin() -> Result<Runtime> {
+    let filter = EnvFilter::try_from_env("KINTSUGI_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // There is one provider; a second installation could only come from a second call.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, THREADS_MAX);
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(threads).enable_all().build().context("cannot start the async runtime")
+}
+
+/// Ends at Ctrl-C or SIGTERM.
+async fn asked_to_stop() -> Result<()> {
+    let mut term = signal(SignalKind::terminate())?;
+    tokio::select! {
+        biased;
+        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
+        _ = term.recv() => Ok(()),
+    }
+}
+
+async fn up(settings: Up) -> Result<ExitCode> {
+    if let Some(file) = &settings.ready_file {
+        remove(file)?;
+    }
+    let host = Host::real();
+    let place = Place::open(&settings.data.data_dir)?;
+    let stop = asked_to_stop();
+    tokio::pin!(stop);
+    let running = tokio::select! {
+        biased;
+        stopped = &mut stop => return stopped.map(|()| ExitCode::FAILURE),
+        running = Running::start(&host, &place, &settings.cluster) => running?,
+    };
+    println!("Kintsugi is up: export KUBECONFIG={}", place.kubeconfig().display());
+    if let Some(file) = &settings.ready_file {
+        std::fs::write(file, format!("{}\n", place.kubeconfig().display()))
+            .with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    stop.await?;
+    running.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn remove(file: &Path) -> Result<()> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", file.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn take_down(settings: Down) -> Result<ExitCode> {
+    let removed = down::run(&Host::real(), &settings.data.data_dir, settings.purge).await?;
+    println!("removed: {removed}");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn play(settings: Demo) -> Result<ExitCode> {
+    let stop = asked_to_stop();
+    tokio::pin!(stop);
+    tokio::select! {
+        biased;
+        stopped = &mut stop => stopped.map(|()| ExitCode::FAILURE),
+        played = demo::run(&settings, |line| println!("{line}"), asked_to_stop) => played,
+    }
+}
+
+async fn image(act: ImageAct) -> Result<ExitCode> {
+    for line in images::run(&Host::real(), act).await? {
+        println!("{line}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn preflight() -> ExitCode {
+    let lacks = cluster::missing();
+    if lacks.is_empty() {
+        println!("this machine has all that a node needs");
+        return ExitCode::SUCCESS;
+    }
+    println!("this machine lacks:\n{}", lacks.join("\n"));
+    ExitCode::FAILURE
+}
+
+fn run_agent(settings: &Agent) -> Result<ExitCode> {
+    // Before any thread: a network namespace is entered thread by thread.
+    let settings = agent::enter(&settings.settings)?;
+    begin()?.block_on(async {
+        agent::run(&settings, async {
+            // Without a way to hear signals the agent runs until it is killed, which does no harm.
+            if asked_to_stop().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        })
+        .await
+    })?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,180 @@
+//! A whole cluster on this machine: the server, its first node, and agents in processes of their own.
+
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use client::{Client, Select, Transport, WatchKind};
+use futures_util::StreamExt;
+use host::Host;
+use model::{Object, kinds};
+
+use crate::control;
+use crate::keys::write_private;
+use crate::local::Local;
+use crate::node::{Node, NodeSettings};
+use crate::place::{Place, node_name};
+use crate::ranges::Ranges;
+use crate::server::{Server, node_identity};
+use crate::settings::Cluster;
+
+/// How long the nodes may take to be Ready: far beyond the promise, for slow machines.
+const READY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running cluster.
+pub struct Running {
+    /// The server.
+    pub server: Server,
+    /// The first node.
+    pub node: Node,
+    /// The other nodes' agents.
+    pub agents: Vec<Agent>,
+    _held: std::fs::File,
+}
+
+/// An agent in a process of its own.
+pub struct Agent {
+    /// The node's name.
+    pub name: String,
+    child: Child,
+}
+
+impl Running {
+    /// Starts a cluster and waits until the API answers and the nodes are Ready.
+    pub async fn start(host: &Host, place: &Place, cluster: &Cluster) -> Result<Self> {
+        let held = place.hold()?;
+        lacks()?;
+        let ranges = Ranges::read(place, cluster)?;
+        let server = Server::start(host, place, cluster, &ranges).await?;
+        let wiring = Wiring { host, place, cluster, ranges: &ranges, server: &server };
+        let settings = wiring.node_settings(1, server.lan.server_address(), None)?;
+        let transport: Arc<dyn Transport> =
+            Arc::new(Local::new(server.service().clone(), node_identity(&settings.name)));
+        let node = Node::start(host, &settings, transport).await?;
+        let mut agents = Vec::new();
+        for number in 2..=cluster.nodes {
+            agents.push(wiring.agent(number).await?);
+        }
+        let mut running = Self { server, node, agents, _held: held };
+        running.wait_until_ready(host, cluster.nodes).await?;
+        Ok(running)
+    }
+
+    /// A client in this process, as an administrator.
+    pub fn admin(&self) -> Client {
+        let identity = api::auth::Identity::user("kubernetes-admin", &[api::auth::MASTERS]);
+        control::client(self.server.service(), identity, "kintsugi")
+    }
+
+    async fn wait_until_ready(&mut self, host: &Host, nodes: u8) -> Result<()> {
+        let client = self.admin();
+        let ready = ready_nodes(&client, nodes);
+        match host.within(READY_PATIENCE, ready).await {
+            Some(ready) => ready,
+            None => bail!("not all of {nodes} nodes were Ready within {} s", READY_PATIENCE.as_secs()),
+        }
+    }
+
+    /// Stops server and agents; the containers run on.
+    pub async fn stop(self) {
+        let Self { server, node, agents, _held } = self;
+        drop(agents);
+        drop(node);
+        server.stop().await;
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // SAFETY: the process is our own child and has not been waited for.
+        unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGTERM) };
+        // It ends by itself at this signal; its containers stay.
+        let _ = self.child.wait();
+    }
+}
+
+/// Refuses to start where the machine lacks something.
+fn lacks() -> Result<()> {
+    let lacks = missing();
+    if lacks.is_empty() {
+        return Ok(());
+    }
+    bail!("this machine lacks what a node needs:\n{}", lacks.join("\n"))
+}
+
+/// What this machine lacks, a line each.
+pub fn missing() -> Vec<String> {
+    let network = network::preflight().into_iter().map(|lack| format!("- {}: {}", lack.what, lack.why));
+    network.collect()
+}
+
+/// Waits until so many nodes are Ready.
+async fn ready_nodes(client: &Client, wanted: u8) -> Result<()> {
+    let mut ready = std::collections::BTreeSet::new();
+    let mut events = client.watch(&kinds::NODE, "", &Select::all(), &[]).await?;
+    while ready.len() < usize::from(wanted) {
+        let event = events.next().await.context("the watch of nodes ended")??;
+        let node = Object::read(event.object)?;
+        match event.kind {
+            WatchKind::Added | WatchKind::Modified if is_ready(&node)? => ready.insert(node.name().to_owned()),
+            _ => ready.remove(node.name()),
+        };
+    }
+    Ok(())
+}
+
+fn is_ready(node: &Object) -> Result<bool> {
+    let node: k8s_openapi::api::core::v1::Node = node.view()?;
+    let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
+    Ok(conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"))
+}
+
+struct Wiring<'a> {
+    host: &'a Host,
+    place: &'a Place,
+    cluster: &'a Cluster,
+    ranges: &'a Ranges,
+    server: &'a Server,
+}
+
+impl Wiring<'_> {
+    fn node_settings(&self, number: u8, address: std::net::IpAddr, netns: Option<PathBuf>) -> Result<NodeSettings> {
+        let name = node_name(number);
+        let (serving, client) = NodeSettings::certificates(&self.server.keys, &name, address, self.host)?;
+        Ok(NodeSettings {
+            address,
+            dir: self.place.node(number),
+            prefix: network::links::prefix_of(&self.place.node(number)),
+            pods: self.ranges.node_pods(number)?.to_string(),
+            cluster_pods: self.ranges.pods.to_string(),
+            services: self.ranges.services.to_string(),
+            dns: self.ranges.dns(),
+            domain: self.cluster.cluster_domain.clone(),
+            authority: self.server.keys.authority.cert.clone(),
+            serving,
+            client,
+            api: self.server.inner_address,
+            netns,
+            name,
+        })
+    }
+
+    /// Starts the agent of a further node in a process of its own.
+    async fn agent(&self, number: u8) -> Result<Agent> {
+        let joined = self.server.lan.join(u32::from(number)).await?;
+        let settings = self.node_settings(number, joined.address, Some(joined.netns))?;
+        std::fs::create_dir_all(&settings.dir)?;
+        let file = settings.dir.join("agent.json");
+        write_private(&file, &serde_json::to_string_pretty(&settings)?)?;
+        let exe = std::env::current_exe().context("cannot find the program's own file")?;
+        let mut command = Command::new(exe);
+        command.arg("agent").arg("--settings").arg(&file).stdin(Stdio::null());
+        // A terminal's Ctrl-C is the server's to hear; it tells its agents.
+        command.process_group(0);
+        let child = command.spawn().with_context(|| format!("cannot start the agent of {}", settings.name))?;
+        Ok(Agent { name: settings.name, child })
+    }
+}

@@ -1,0 +1,177 @@
+//! One node, wired: containers, network, names and the agent over them. In the server's process or in one of its own.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use client::{Caches, Client, Transport};
+use host::{Host, Task};
+use kubelet::{Curve, Machine, Means};
+use network::{Cidr, KernelNetwork};
+use runtime::{KernelRuntime, Runtime};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::keys::Keys;
+use crate::tls;
+use api::auth::pki::PemPair;
+
+/// The port of a node's own https face; upstream's.
+const KUBELET_PORT: u16 = 10250;
+/// Bytes after which a container's log is rotated, and how many files are kept: upstream's defaults.
+const LOG_LEN_MAX: u64 = 10 * 1024 * 1024;
+const LOG_FILES_MAX: u32 = 5;
+/// How long a lease lasts, in seconds, as it says itself (HEALING: `T`).
+const LEASE_SECONDS: i32 = 4;
+
+/// What a node is told; written to a file for agents in processes of their own.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeSettings {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its folder.
+    pub dir: PathBuf,
+    /// The short name of the cluster in links and rules.
+    pub prefix: String,
+    /// The range of its pods.
+    pub pods: String,
+    /// The range of all pods.
+    pub cluster_pods: String,
+    /// The range of Services.
+    pub services: String,
+    /// Where pods look up names.
+    pub dns: IpAddr,
+    /// The cluster's domain.
+    pub domain: String,
+    /// The authority's certificate, as PEM.
+    pub authority: String,
+    /// The certificate of its https face.
+    pub serving: Pair,
+    /// The certificate with which it speaks to the API.
+    pub client: Pair,
+    /// Where the API is, for agents in processes of their own.
+    pub api: SocketAddr,
+    /// The network namespace that an agent of its own enters first.
+    pub netns: Option<PathBuf>,
+}
+
+/// A certificate and its key, as PEM texts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Pair {
+    /// The certificate.
+    pub cert: String,
+    /// The key.
+    pub key: String,
+}
+
+impl From<PemPair> for Pair {
+    fn from(pair: PemPair) -> Self {
+        Self { cert: pair.cert, key: pair.key }
+    }
+}
+
+impl From<Pair> for PemPair {
+    fn from(pair: Pair) -> Self {
+        Self { cert: pair.cert, key: pair.key }
+    }
+}
+
+impl NodeSettings {
+    /// Issues a node's certificates.
+    pub fn certificates(keys: &Keys, name: &str, address: IpAddr, host: &Host) -> Result<(Pair, Pair)> {
+        let user = format!("system:node:{name}");
+        let names = vec![name.to_owned(), address.to_string(), "127.0.0.1".to_owned()];
+        let serving = keys.server(&user, "system:nodes", names, host.now())?;
+        let client = keys.client(&user, "system:nodes", host.now())?;
+        Ok((serving.into(), client.into()))
+    }
+}
+
+/// A running node; dropping it ends the agent and leaves the containers.
+pub struct Node {
+    /// Its containers.
+    pub runtime: Arc<KernelRuntime>,
+    _stop: watch::Sender<bool>,
+    agent: Task<Result<(), kubelet::KubeletError>>,
+}
+
+impl Node {
+    /// Starts a node's agent over `transport`.
+    pub async fn start(host: &Host, settings: &NodeSettings, transport: Arc<dyn Transport>) -> Result<Self> {
+        let exe = std::env::current_exe().context("cannot find the program's own file")?;
+        let runtime = runtime::Settings { data_dir: settings.dir.clone(), exe };
+        let runtime = Arc::new(KernelRuntime::open(host.clone(), runtime).context("cannot open the runtime")?);
+        let network = KernelNetwork::open(host.clone(), network_settings(settings)?).await;
+        let network = Arc::new(network.context("cannot open the node's network")?);
+        let client = Client::new(transport, &format!("kintsugi-agent/{}", settings.name));
+        let caches = Caches::new(client.clone(), host.clone());
+        let means = Means {
+            host: host.clone(),
+            client,
+            caches,
+            runtime: runtime.clone(),
+            network,
+            files: Arc::new(kubelet::RealFiles),
+            dial: Arc::new(kubelet::TcpDial),
+        };
+        let (stop, mut stopped) = watch::channel(false);
+        let shutdown = async move {
+            // Ends when the node is dropped, too.
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        };
+        let agent = host.spawn(kubelet::run(agent_settings(settings)?, means, shutdown));
+        Ok(Self { runtime, _stop: stop, agent })
+    }
+
+    /// Waits for the agent's end, which comes only by an error of its own.
+    pub async fn ended(self) -> Result<()> {
+        match self.agent.join().await {
+            Some(ended) => Ok(ended?),
+            None => Ok(()),
+        }
+    }
+
+    /// The containers, as the kubelet sees them.
+    pub fn containers(&self) -> Arc<dyn Runtime> {
+        self.runtime.clone()
+    }
+}
+
+fn network_settings(settings: &NodeSettings) -> Result<network::Settings> {
+    let IpAddr::V4(node_ip) = settings.address else { anyhow::bail!("{} is not IPv4", settings.address) };
+    let range = |text: &str| text.parse::<Cidr>().with_context(|| format!("the range {text}"));
+    Ok(network::Settings {
+        data_dir: settings.dir.clone(),
+        name_prefix: settings.prefix.clone(),
+        pod_cidr: range(&settings.pods)?,
+        cluster_cidr: range(&settings.cluster_pods)?,
+        service_cidr: range(&settings.services)?,
+        node_ip,
+        mtu: None,
+    })
+}
+
+fn agent_settings(settings: &NodeSettings) -> Result<kubelet::Settings> {
+    let serving: PemPair = settings.serving.clone().into();
+    Ok(kubelet::Settings {
+        node_name: settings.name.clone(),
+        node_addresses: vec![settings.address],
+        data_dir: settings.dir.clone(),
+        cluster_dns: vec![settings.dns],
+        cluster_domain: settings.domain.clone(),
+        pod_cidr: settings.pods.clone(),
+        listen: SocketAddr::new(settings.address, KUBELET_PORT),
+        tls: Some(tls::server(&serving, &settings.authority, true, &[b"http/1.1"])?),
+        labels: BTreeMap::new(),
+        machine: Machine::look(&settings.dir),
+        curve: Curve::HEALING,
+        lease_every: kubelet::LEASE_EVERY,
+        lease_seconds: LEASE_SECONDS,
+        log_len_max: LOG_LEN_MAX,
+        log_files_max: LOG_FILES_MAX,
+    })
+}

@@ -1,0 +1,146 @@
+//! The server: keys, store, API on its addresses, loops, and the first node.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use api::auth::tokens::Tokens;
+use api::auth::{Authenticator, Identity, Living, MASTERS, Warden};
+use api::{Face, Service};
+use host::{Host, Tasks};
+use model::Object;
+use network::links::{Lan, LanSettings};
+use store::Store;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::control::{self, Control};
+use crate::keys::{Keys, write_private};
+use crate::place::Place;
+use crate::ranges::Ranges;
+use crate::settings::Cluster;
+use crate::tls::{self, Dialer};
+
+/// Who issues the tokens of service accounts, as tokens name it.
+const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+/// A running server; dropping it ends it, and leaves the containers.
+pub struct Server {
+    /// The control plane.
+    pub control: Control,
+    /// Where the API is served for users.
+    pub address: SocketAddr,
+    /// Where the nodes and their pods find it.
+    pub inner_address: SocketAddr,
+    /// The network of this machine's nodes.
+    pub lan: Lan,
+    /// The cluster's keys.
+    pub keys: Arc<Keys>,
+    /// Tells the listeners to stop.
+    stop: watch::Sender<bool>,
+    faces: Tasks,
+}
+
+impl Server {
+    /// Starts everything but nodes.
+    pub async fn start(host: &Host, place: &Place, cluster: &Cluster, ranges: &Ranges) -> Result<Self> {
+        let keys = Arc::new(Keys::open(&place.keys(), host.now())?);
+        let lan = LanSettings {
+            data_dir: place.dir().to_owned(),
+            prefix: network::links::prefix_of(place.dir()),
+            subnet: ranges.nodes,
+            cluster_cidr: ranges.pods,
+        };
+        let (lan, store) = tokio::join!(Lan::open(host.clone(), lan), control::open_store(host, place.store()));
+        let (lan, store) = (lan.context("cannot make the network of this machine's nodes")?, store?);
+        let (outer, inner) = listen(cluster.listen, lan.server_address()).await?;
+        let (address, inner_address) = (outer.local_addr()?, inner.local_addr()?);
+        let tokens = Arc::new(Tokens::new(&keys.token_key, ISSUER)?);
+        let audiences = vec![ISSUER.to_owned(), "kubernetes".to_owned()];
+        let authenticator = Authenticator::new(tokens, audiences, living(store.clone()));
+        let own = keys.client("kube-apiserver-kubelet-client", MASTERS, host.now())?;
+        let settings = api::Settings {
+            service_cidr: ranges.services,
+            advertise: inner_address,
+            client_ca: keys.authority.cert.clone(),
+            front_proxy_ca: keys.front_proxy.cert.clone(),
+            guard: Arc::new(Warden::new(store.clone(), authenticator.clone())),
+            dial: Arc::new(Dialer::new(&own, &keys.authority.cert)?),
+        };
+        let control = control::start(host, store, settings).await?;
+        let names = names(cluster, ranges, &[address.ip(), inner_address.ip()]);
+        let certificate = keys.server("kube-apiserver", "", names, host.now())?;
+        let tls = tls::server(&certificate, &keys.authority.cert, false, &[b"h2", b"http/1.1"])?;
+        let face = Face { service: control.service.clone(), authenticator, tls };
+        let (stop, stopped) = watch::channel(false);
+        let mut faces = Tasks::new();
+        for listener in [outer, inner] {
+            faces.spawn(api::serve(listener, face.clone(), stopped.clone()));
+        }
+        let server = Self { control, address, inner_address, lan, keys, stop, faces };
+        server.write_kubeconfig(host, place)?;
+        Ok(server)
+    }
+
+    /// The API.
+    pub fn service(&self) -> &Service {
+        &self.control.service
+    }
+
+    fn write_kubeconfig(&self, host: &Host, place: &Place) -> Result<()> {
+        let admin = self.keys.client("kubernetes-admin", MASTERS, host.now())?;
+        let shown = if self.address.ip().is_unspecified() { SocketAddr::new([127, 0, 0, 1].into(), self.address.port()) } else { self.address };
+        let text = self.keys.kubeconfig(&format!("https://{shown}"), "kubernetes-admin", &admin);
+        write_private(&place.kubeconfig(), &text)
+    }
+
+    /// Finishes the requests under way and closes the store.
+    pub async fn stop(mut self) {
+        // The listeners may have ended already.
+        let _ = self.stop.send(true);
+        while self.faces.next_end().await.is_some() {}
+        self.control.service.store().close().await;
+    }
+}
+
+/// Opens the address for users, and the same port on the nodes' own link.
+async fn listen(outer: SocketAddr, lan: IpAddr) -> Result<(TcpListener, TcpListener)> {
+    let open = async |address: SocketAddr| {
+        TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+    };
+    let listener = open(outer).await?;
+    let port = listener.local_addr()?.port();
+    // Where users are served on all addresses, the nodes' link is one of them: it takes a port of its own.
+    let inner = if outer.ip().is_unspecified() { SocketAddr::new(lan, 0) } else { SocketAddr::new(lan, port) };
+    Ok((listener, open(inner).await?))
+}
+
+/// The names and addresses under which the API is reached.
+fn names(cluster: &Cluster, ranges: &Ranges, addresses: &[IpAddr]) -> Vec<String> {
+    let domain = &cluster.cluster_domain;
+    let mut names: Vec<String> = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+        .map(str::to_owned)
+        .to_vec();
+    names.push(format!("kubernetes.default.svc.{domain}"));
+    names.extend(["127.0.0.1", "::1"].map(str::to_owned));
+    names.push(ranges.services.first().to_string());
+    names.extend(addresses.iter().filter(|address| !address.is_unspecified()).map(IpAddr::to_string));
+    names.extend(std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()));
+    names.sort();
+    names.dedup();
+    names.retain(|name| !name.is_empty());
+    names
+}
+
+/// Looks up in the store whether an object that a token is bound to still lives.
+fn living(store: Store) -> Living {
+    Arc::new(move |resource, namespace, name| {
+        let record = store.get(&format!("/{resource}/{namespace}/{name}"))?;
+        Object::read(record.value).ok().map(|object| object.uid().to_owned())
+    })
+}
+
+/// The user as which a node's agent acts.
+pub fn node_identity(name: &str) -> Identity {
+    Identity::user(format!("system:node:{name}"), &["system:nodes"])
+}

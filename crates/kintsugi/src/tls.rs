@@ -1,0 +1,118 @@
+//! How the server and its nodes speak TLS: one authority signs both sides.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use api::dial::{Backend, Dial, Duplex, Tls};
+use async_trait::async_trait;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use api::auth::pki::PemPair;
+
+/// How long a kubelet or pod may take to accept a connection: one lost SYN is sent again after 1 s.
+const DIAL_PATIENCE: Duration = Duration::from_secs(10);
+
+fn roots(authority: &str) -> Result<Arc<RootCertStore>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(authority.as_bytes()) {
+        roots.add(certificate.context("the authority's certificate")?)?;
+    }
+    Ok(Arc::new(roots))
+}
+
+/// A server that asks its clients for a certificate of `authority`, and takes those without one where it may.
+pub fn server(own: &PemPair, authority: &str, clients_must: bool, protocols: &[&[u8]]) -> Result<Arc<ServerConfig>> {
+    let verifier = WebPkiClientVerifier::builder(roots(authority)?);
+    let verifier = if clients_must { verifier } else { verifier.allow_unauthenticated() };
+    let (chain, key) = own.to_der()?;
+    let config = ServerConfig::builder().with_client_cert_verifier(verifier.build()?).with_single_cert(chain, key);
+    let mut config = config.context("the server's own certificate")?;
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+/// Reaches kubelets, as the API's own client, and the pods that are proxied.
+pub struct Dialer {
+    kubelets: TlsConnector,
+    anyone: TlsConnector,
+}
+
+impl Dialer {
+    /// Shows `own` to kubelets, whose certificates `authority` has signed.
+    pub fn new(own: &PemPair, authority: &str) -> Result<Self> {
+        let (chain, key) = own.to_der()?;
+        let kubelets =
+            ClientConfig::builder().with_root_certificates(roots(authority)?).with_client_auth_cert(chain, key)?;
+        let anyone = ClientConfig::builder()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(TakeAny))
+            .with_no_client_auth();
+        Ok(Self { kubelets: Arc::new(kubelets).into(), anyone: Arc::new(anyone).into() })
+    }
+
+    async fn open(&self, backend: &Backend) -> io::Result<Box<dyn Duplex>> {
+        let stream = TcpStream::connect((backend.host.as_str(), backend.port)).await?;
+        stream.set_nodelay(true)?;
+        let connector = match backend.tls {
+            Tls::None => return Ok(Box::new(stream)),
+            Tls::Kubelet => &self.kubelets,
+            Tls::Any => &self.anyone,
+        };
+        let name = ServerName::try_from(backend.host.clone()).map_err(io::Error::other)?;
+        Ok(Box::new(connector.connect(name, stream).await?))
+    }
+}
+
+#[async_trait]
+impl Dial for Dialer {
+    async fn dial(&self, backend: &Backend) -> io::Result<Box<dyn Duplex>> {
+        tokio::time::timeout(DIAL_PATIENCE, self.open(backend)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    }
+}
+
+/// Takes any certificate: a proxied pod's `https:` is the pod's own affair, as upstream has it.
+#[derive(Debug)]
+struct TakeAny;
+
+impl ServerCertVerifier for TakeAny {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}
