@@ -19,7 +19,7 @@ use runtime::{
 
 use crate::agent::Agent;
 use crate::environment::{self, Facts, Missing, Sources};
-use crate::memory::{HASH, IMAGE_ID, ImageHere};
+use crate::memory::{HASH, IMAGE_ID, ImageHere, TARGET};
 use crate::pod::{Member, PodView};
 use crate::texts;
 use crate::volumes::payload::TokenWish;
@@ -256,15 +256,18 @@ async fn claimed(agent: &Agent, pod: &PodView) -> Result<BTreeMap<String, Claime
     Ok(all)
 }
 
-/// Has a container's image, by its pull policy. The second part says what happened, for an event.
+/// Has a container's image, by its pull policy; `has_run` says that it ran here before, from the same image. The second part says what happened, for an event.
 pub async fn have_image(
     agent: &Agent,
     member: &Member,
     sources: &Sources,
     pod: &PodView,
+    has_run: bool,
 ) -> Result<(Image, Option<String>), PullFault> {
     let reference = member.image();
-    let policy = member.container.image_pull_policy.as_deref().unwrap_or(default_policy(reference));
+    let asked = member.container.image_pull_policy.as_deref().unwrap_or(default_policy(reference));
+    // A restart in place goes on with the image it had: it must not wait for a registry, nor fail with it.
+    let policy = if has_run && asked == "Always" { "IfNotPresent" } else { asked };
     if policy != "Always" {
         let here = agent.means.runtime.image(reference).await.map_err(|error| pull_fault(&error))?;
         match here {
@@ -427,7 +430,8 @@ fn container_spec(
     let mut limits = resources::limits(member, pod);
     limits.oom_score_adj = Some(resources::oom_score_adj(member, pod, settings.machine.capacity.memory));
     let shown = image.digests.first().cloned().unwrap_or_else(|| image.id.clone());
-    let annotations = [(HASH.to_owned(), member.hash.clone()), (IMAGE_ID.to_owned(), shown)];
+    let kept = [(HASH, Some(member.hash.clone())), (IMAGE_ID, Some(shown)), (TARGET, member.target.clone())];
+    let annotations = kept.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
     Ok(ContainerSpec {
         pod_uid: pod.uid.clone(),
         name: member.name().to_owned(),
@@ -447,7 +451,7 @@ fn container_spec(
         log_len_max: settings.log_len_max,
         log_files_max: settings.log_files_max,
         termination_log: Some(log),
-        annotations: annotations.into(),
+        annotations: annotations.collect(),
     })
 }
 

@@ -21,6 +21,9 @@ pub const HASH: &str = "kintsugi.dev/hash";
 /// The annotation of a container that keeps its image's id as users see it.
 pub const IMAGE_ID: &str = "kintsugi.dev/image-id";
 
+/// The annotation of an ephemeral container that names the container whose process ids it wants to see.
+pub const TARGET: &str = "kintsugi.dev/target";
+
 /// How many runs of a container are kept: the present one and the one before.
 pub const RUNS_KEPT: usize = 2;
 
@@ -222,9 +225,7 @@ pub struct Run {
     pub attempt: u32,
     /// The sandbox that it ran in.
     pub epoch: u32,
-    /// The reference of its image.
-    pub image: String,
-    /// The id of its image.
+    /// The id of its image, as users see it.
     pub image_id: String,
     /// The member's hash when it was made.
     pub hash: String,
@@ -282,7 +283,6 @@ impl Run {
             container: ContainerRef { pod_uid: String::new(), id },
             attempt: u32::try_from(told.restart_count).unwrap_or(0),
             epoch: 0,
-            image: told.image.clone(),
             image_id: told.image_id.clone(),
             hash: member.hash.clone(),
             state: ContainerState::Exited(exit),
@@ -498,7 +498,6 @@ fn fresh(status: &ContainerStatus, member: &Member) -> Run {
         container: status.container.clone(),
         attempt: status.attempt,
         epoch: 1,
-        image: status.image.clone(),
         image_id: status.annotations.get(IMAGE_ID).unwrap_or(&status.image_id).clone(),
         hash: status.annotations.get(HASH).cloned().unwrap_or_else(|| member.hash.clone()),
         state: status.state.clone(),

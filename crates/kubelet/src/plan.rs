@@ -188,7 +188,7 @@ pub fn decide(seen: &Seen<'_>) -> Decision {
     let mut plan = Decision::default();
     if let Some(ending) = ending_wanted(seen, &mut plan) {
         plan.act(Act::End(ending));
-    } else if seen.memory.clearing != Clearing::NotYet || seen.memory.is_settled || is_over(seen) {
+    } else if seen.memory.is_settled || is_over(seen) {
         clear(seen, &mut plan);
     } else if let Some(ending) = &seen.memory.ending {
         stop_all(seen, ending.began_at + ending.grace, "Stopping container", &mut plan);
@@ -229,9 +229,9 @@ fn ending_wanted(seen: &Seen<'_>, plan: &mut Decision) -> Option<Ending> {
 }
 
 /// Whether nothing runs any more and nothing will.
-fn is_over(seen: &Seen<'_>) -> bool {
+pub fn is_over(seen: &Seen<'_>) -> bool {
     let ends = seen.memory.ending.is_some() || course(seen) != Course::Going;
-    ends && !seen.memory.is_anything_running()
+    seen.memory.clearing != Clearing::NotYet || (ends && !seen.memory.is_anything_running())
 }
 
 /// How the pod as a whole is going, by the ends of its containers.
@@ -523,6 +523,10 @@ fn clear(seen: &Seen<'_>, plan: &mut Decision) {
     if memory.clear_retry_at.is_some_and(|at| !plan.is_due(at, seen.now)) {
         return;
     }
+    // What is being made would be left behind.
+    if matches!(memory.sandbox, Step::Working) || matches!(memory.volumes, Step::Working) {
+        return;
+    }
     match memory.clearing {
         Clearing::NotYet | Clearing::Released if must_go => plan.act(Act::Remove),
         Clearing::NotYet if !memory.is_settled => plan.act(Act::Release),
@@ -534,3 +538,6 @@ fn clear(seen: &Seen<'_>, plan: &mut Decision) {
 fn seconds(count: i64) -> Duration {
     Duration::from_secs(u64::try_from(count).unwrap_or(0))
 }
+
+#[cfg(test)]
+mod cases;

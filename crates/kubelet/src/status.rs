@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::backoff;
 use crate::memory::{Clearing, Run, Step};
-use crate::plan::{self, Course, Fate, Seen};
+use crate::plan::{self, Fate, Seen};
 use crate::pod::{Member, Role};
 
 /// The fields of a pod's status that the node writes.
@@ -43,9 +43,7 @@ pub fn status(seen: &Seen<'_>, node_addresses: &[IpAddr], before: &PodStatus) ->
     };
     let (init, main, ephemeral) =
         (of(&[Role::Init, Role::Sidecar]), of(&[Role::Main]), of(&[Role::Ephemeral]));
-    let is_over = seen.memory.clearing != Clearing::NotYet
-        || ((seen.memory.ending.is_some() || plan::course(seen) != Course::Going)
-            && !seen.memory.is_anything_running());
+    let is_over = plan::is_over(seen);
     let phase = phase(seen, &init, &main, is_over);
     let failure = seen.memory.ending.as_ref().and_then(|ending| ending.failure.as_ref());
     let ips: Vec<String> = match seen.pod.is_on_host_network() && seen.memory.sandbox.is_done() {
@@ -178,8 +176,7 @@ fn waiting(seen: &Seen<'_>, member: &Member) -> Option<ContainerState> {
     if last.is_some() && (is_stopping || plan::fate(seen, member) == Fate::Done) {
         return None;
     }
-    if let (Some(run), Fate::Wait { wait, .. }) = (last, plan::fate(seen, member)) {
-        let _ = run;
+    if let (Some(_), Fate::Wait { wait, .. }) = (last, plan::fate(seen, member)) {
         let place = format!(
             "container={} pod={}_{}({})",
             member.name(),

@@ -18,7 +18,7 @@ impl Worker {
         match act {
             Act::End(ending) => self.end(ending),
             Act::MakeSandbox => self.make_sandbox(),
-            Act::DropSandbox => self.drop_sandbox(),
+            Act::DropSandbox => self.drop_sandbox(now),
             Act::PrepareVolumes => self.prepare_volumes(),
             Act::Pull { name } => self.pull(&name),
             Act::Start { name } => self.start(&name),
@@ -56,7 +56,9 @@ impl Worker {
         self.job(async move { Report::Sandbox(jobs::make_sandbox(&agent, &pod).await) });
     }
 
-    fn drop_sandbox(&mut self) {
+    fn drop_sandbox(&mut self, now: Time) {
+        let message = "Pod sandbox changed, it will be killed and re-created.";
+        self.agent.events.normal(Agent::about(&self.pod, None), "SandboxChanged", message, now);
         self.memory.sandbox = Step::Working;
         let (agent, uid) = (self.agent.clone(), self.pod.uid.clone());
         self.job(async move {
@@ -75,7 +77,9 @@ impl Worker {
 
     fn pull(&mut self, name: &str) {
         let Some(member) = self.member(name) else { return };
-        self.memory.container(name).image = Step::Working;
+        let container = self.memory.container(name);
+        container.image = Step::Working;
+        let has_run = container.last().is_some_and(|run| run.hash == member.hash);
         let (agent, pod, ground) = (self.agent.clone(), self.pod.clone(), self.ground.clone());
         let (outbox, name) = (self.outbox.clone(), name.to_owned());
         let job = async move {
@@ -84,7 +88,7 @@ impl Worker {
                 true if ground.sources.secrets.is_empty() => jobs::read_pull_secrets(&agent, &pod).await,
                 _ => ground.sources.clone(),
             };
-            let result = jobs::have_image(&agent, &member, &sources, &pod).await;
+            let result = jobs::have_image(&agent, &member, &sources, &pod, has_run).await;
             let reference = member.image().to_owned();
             let report = Report::Image { name: member.name().to_owned(), reference, result };
             // The worker that asked is gone: nobody needs the answer.

@@ -1,0 +1,328 @@
+//! What is decided for small worlds: text in, text out.
+
+use std::time::Duration;
+
+use host::Time;
+use runtime::{ContainerRef, ContainerState, Exit, Image};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::memory::{ImageHere, SandboxHere};
+use crate::pod::testing::pod_with;
+use crate::probe::{Pace, Tally};
+
+fn at(seconds: i64) -> Time {
+    Time::from_second(1_000_000 + seconds).expect("a small number is a time")
+}
+
+fn number(text: &str) -> i64 {
+    text.parse().expect("a test's number")
+}
+
+/// A pod of main containers `a b` (unless `spec` says otherwise), and what is remembered of it, one fact a line:
+///
+/// ```text
+/// laid                      sandbox and volumes are there
+/// lost                      the sandbox's monitor ended
+/// image a                   its image is here
+/// a runs@5                  it runs since second 5
+/// a ended@5-7=1             it ran from 5 to 7 and ended with 1
+/// a restarts=4              it was restarted four times since it was quiet
+/// a bad liveness            a probe is bad
+/// a killing=30 stopping     it is being killed until 30, and that far
+/// ending@10+30              the pod is being ended since 10, with 30 seconds of grace
+/// ```
+fn world(pod: &PodView, facts: &str) -> PodMemory {
+    let mut memory = PodMemory { started_at: Some(at(0)), epoch: 1, ..PodMemory::default() };
+    for fact in facts.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let words: Vec<&str> = fact.split_whitespace().collect();
+        match words.as_slice() {
+            ["laid"] => {
+                memory.sandbox = Step::Done(SandboxHere::default());
+                memory.volumes = Step::Done(());
+            }
+            ["lost"] => {
+                memory.sandbox = Step::Done(SandboxHere { is_lost: true });
+                memory.volumes = Step::Done(());
+            }
+            ["removed"] => memory.clearing = Clearing::Removed,
+            ["written"] => memory.is_status_written = true,
+            ["image", name] => {
+                let reference = pod.member(name).expect("it is in the pod").image().to_owned();
+                memory.container(name).image = Step::Done(ImageHere { reference, image: Image::default() });
+            }
+            [ending] if ending.starts_with("ending@") => {
+                let (began, grace) = ending[7..].split_once('+').expect("ending@BEGAN+GRACE");
+                memory.ending = Some(Ending {
+                    failure: None,
+                    is_vanished: false,
+                    began_at: at(number(began)),
+                    grace: Duration::from_secs(number(grace).unsigned_abs()),
+                });
+            }
+            [name, what] => container_fact(pod, &mut memory, name, what),
+            [name, "bad", kind] => {
+                let kind = match *kind {
+                    "liveness" => ProbeKind::Liveness,
+                    "startup" => ProbeKind::Startup,
+                    _ => ProbeKind::Readiness,
+                };
+                let run = memory.container(name).running_mut().expect("it runs");
+                run.probes.insert(kind, Tally::adopted(Some(false), at(1000)));
+            }
+            [name, killing, stage] => {
+                let deadline = at(number(killing.strip_prefix("killing=").expect("killing=DEADLINE")));
+                let stage = match *stage {
+                    "asked" => KillStage::Asked,
+                    "hook" => KillStage::Hook,
+                    "hooked" => KillStage::HookDone,
+                    "stopping" => KillStage::Stopping,
+                    _ => KillStage::Killed(at(0)),
+                };
+                memory.container(name).killing = Some(Killing { why: String::new(), stage, deadline });
+            }
+            _ => panic!("{fact:?} is no fact"),
+        }
+    }
+    memory
+}
+
+fn container_fact(pod: &PodView, memory: &mut PodMemory, name: &str, what: &str) {
+    let member = pod.member(name).expect("it is in the pod");
+    if let Some(count) = what.strip_prefix("restarts=") {
+        memory.container(name).restarts.count = u32::try_from(number(count)).expect("a count");
+        return;
+    }
+    if what == "starting" {
+        memory.container(name).is_starting = true;
+        return;
+    }
+    let state = if let Some(since) = what.strip_prefix("runs@") {
+        ContainerState::Running { started_at: at(number(since)), pid: 1 }
+    } else {
+        let (time, code) =
+            what.strip_prefix("ended@").and_then(|rest| rest.split_once('=')).expect("ended@A-B=CODE");
+        let (from, to) = time.split_once('-').expect("ended@A-B=CODE");
+        ContainerState::Exited(Exit {
+            code: i32::try_from(number(code)).expect("a code"),
+            signal: None,
+            oom_killed: false,
+            started_at: at(number(from)),
+            finished_at: at(number(to)),
+            message: String::new(),
+        })
+    };
+    let probes = ProbeKind::ALL.into_iter().filter_map(|kind| {
+        let pace = Pace::of(kind.of(&member.container)?);
+        Some((kind, Tally::new(&pace, at(0))))
+    });
+    let run = Run {
+        container: ContainerRef { pod_uid: "u1".into(), id: name.into() },
+        attempt: 0,
+        epoch: 1,
+        image_id: String::new(),
+        hash: member.hash.clone(),
+        state,
+        end_reason: None,
+        post_start: Hook::Done,
+        probes: probes.collect(),
+        resources: None,
+    };
+    memory.container(name).runs.push(run);
+}
+
+fn told(plan: &Decision) -> String {
+    let act = |act: &Act| match act {
+        Act::End(ending) => format!("end in {:?}", ending.grace),
+        Act::Pull { name } => format!("pull {name}"),
+        Act::Start { name } => format!("start {name}"),
+        Act::PostStart { name } => format!("hook {name}"),
+        Act::Kill { name, why, grace } => format!("kill {name} in {grace:?} # {why}"),
+        Act::PreStop { name, limit } => format!("pre-stop {name} {limit:?}"),
+        Act::Stop { name, .. } => format!("stop {name}"),
+        Act::KillNow { name } => format!("kill {name} now"),
+        Act::Ask { name, kind } => format!("ask {name} {}", kind.word().to_lowercase()),
+        other => format!("{other:?}"),
+    };
+    let mut words: Vec<String> = plan.acts.iter().map(act).collect();
+    if let Some(wake) = plan.wake_at {
+        words.push(format!("wake {}", wake.duration_since(at(0)).as_secs_f64()));
+    }
+    words.join("; ")
+}
+
+fn check_with(meta: Value, spec: Value, facts: &str, now: i64, expected: &str) {
+    let mut whole = json!({"restartPolicy": "Always", "terminationGracePeriodSeconds": 30,
+        "containers": [{"name": "a", "image": "i:1"}, {"name": "b", "image": "i:1"}]});
+    if let (Some(all), Some(more)) = (whole.as_object_mut(), spec.as_object()) {
+        all.extend(more.clone());
+    }
+    let pod = pod_with(meta, whole, json!({}));
+    let memory = world(&pod, facts);
+    let seen = Seen { pod: &pod, memory: &memory, curve: &Curve::HEALING, now: at(now) };
+    assert_eq!(told(&decide(&seen)), expected, "{facts}");
+    assert_eq!(decide(&seen), decide(&seen), "the same view gives the same plan");
+}
+
+fn check(spec: Value, facts: &str, now: i64, expected: &str) {
+    check_with(json!({}), spec, facts, now, expected);
+}
+
+fn deleted(grace: i64) -> Value {
+    json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": grace})
+}
+
+#[test]
+fn ground_and_images_are_laid_together() {
+    check(json!({}), "", 0, "PrepareVolumes; MakeSandbox; pull a; pull b");
+    check(json!({}), "image a", 0, "PrepareVolumes; MakeSandbox; pull b");
+}
+
+#[test]
+fn what_has_ground_and_image_starts() {
+    check(json!({}), "laid\nimage a\nimage b", 0, "start a; start b");
+    check(json!({}), "laid\nimage a\nimage b\na runs@0\nb starting", 1, "");
+}
+
+#[test]
+fn a_pod_that_is_as_it_should_be_gives_no_acts() {
+    check(json!({}), "laid\na runs@0\nb runs@0", 5, "");
+}
+
+#[test]
+fn ended_containers_restart_as_the_curve_says() {
+    let ground = "laid\nimage a\nb runs@0\n";
+    check(json!({}), &format!("{ground}a ended@0-1=1"), 1, "start a");
+    check(json!({}), &format!("{ground}a ended@0-1=1\na restarts=5"), 1, "wake 2");
+    check(json!({}), &format!("{ground}a ended@0-1=1\na restarts=5"), 2, "start a");
+    check(json!({}), &format!("{ground}a ended@0-600=1\na restarts=50"), 600, "start a");
+}
+
+#[test]
+fn policies_say_what_is_restarted_and_when_all_is_over() {
+    let never = json!({"restartPolicy": "Never"});
+    check(never.clone(), "laid\nimage a\na ended@0-1=1\nb runs@0", 1, "");
+    check(never.clone(), "laid\na ended@0-1=1\nb ended@0-1=0", 1, "Release");
+    check(json!({"restartPolicy": "OnFailure"}), "laid\nimage a\na ended@0-1=1\nb ended@0-1=0", 1, "start a");
+    check_with(deleted(30), never, "laid\na ended@0-1=1\nb ended@0-1=0\nending@1+30", 1, "Remove");
+}
+
+#[test]
+fn init_containers_go_first_and_one_by_one() {
+    let spec = json!({"initContainers": [{"name": "x", "image": "i:1"}, {"name": "y", "image": "i:1"}]});
+    let images = "laid\nimage x\nimage y\nimage a\nimage b\n";
+    check(spec.clone(), images, 0, "start x");
+    check(spec.clone(), &format!("{images}x runs@0"), 0, "");
+    check(spec.clone(), &format!("{images}x ended@0-1=0"), 1, "start y");
+    check(spec.clone(), &format!("{images}x ended@0-1=0\ny ended@1-2=0"), 2, "start a; start b");
+    let never = json!({"restartPolicy": "Never", "initContainers": [{"name": "x", "image": "i:1"}]});
+    check(never, &format!("laid\nx ended@0-1=1"), 1, "Release");
+}
+
+#[test]
+fn a_sidecar_must_have_come_up_before_the_rest_and_ends_after_it() {
+    let sidecar = json!({"name": "s", "image": "i:1", "restartPolicy": "Always",
+        "startupProbe": {"exec": {"command": ["x"]}}});
+    let spec = json!({"restartPolicy": "Never", "initContainers": [sidecar]});
+    check(spec.clone(), "laid\nimage s\nimage a\nimage b", 0, "start s");
+    check(spec.clone(), "laid\nimage a\nimage b\ns runs@0", 0, "ask s startup");
+    check(
+        spec.clone(),
+        "laid\ns runs@0\na ended@0-1=0\nb ended@0-1=0",
+        1,
+        "kill s in 30s # Stopping container s",
+    );
+    check(
+        spec,
+        "laid\ns runs@0\na runs@0\nb ended@0-1=0\nending@1+30\na killing=31 stopping",
+        1,
+        "ask s startup; wake 31",
+    );
+}
+
+#[test]
+fn a_bad_liveness_probe_kills_and_its_own_grace_holds() {
+    let probe = json!({"exec": {"command": ["x"]}, "terminationGracePeriodSeconds": 3});
+    let spec = json!({"containers": [{"name": "a", "image": "i:1", "livenessProbe": probe}]});
+    check(
+        spec,
+        "laid\na runs@0\na bad liveness",
+        9,
+        "kill a in 3s # Container a failed liveness probe, will be restarted",
+    );
+}
+
+#[test]
+fn startup_gates_the_other_probes() {
+    let probe = json!({"exec": {"command": ["x"]}});
+    let spec = json!({"containers": [{"name": "a", "image": "i:1", "readinessProbe": probe, "startupProbe": probe}]});
+    check(spec, "laid\na runs@0", 0, "ask a startup");
+}
+
+#[test]
+fn deletion_stops_asks_waits_and_kills() {
+    let hook = json!({"preStop": {"exec": {"command": ["x"]}}});
+    let spec = json!({"containers": [{"name": "a", "image": "i:1", "lifecycle": hook}]});
+    let meta = || deleted(10);
+    check_with(meta(), spec.clone(), "laid\na runs@0", 20, "end in 10s");
+    check_with(
+        meta(),
+        spec.clone(),
+        "laid\na runs@0\nending@20+10",
+        20,
+        "kill a in 10s # Stopping container a",
+    );
+    check_with(
+        meta(),
+        spec.clone(),
+        "laid\na runs@0\nending@20+10\na killing=30 asked",
+        20,
+        "pre-stop a 10s",
+    );
+    check_with(meta(), spec.clone(), "laid\na runs@0\nending@20+10\na killing=30 hook", 25, "wake 30");
+    check_with(meta(), spec.clone(), "laid\na runs@0\nending@20+10\na killing=30 hook", 30, "stop a");
+    check_with(meta(), spec.clone(), "laid\na runs@0\nending@20+10\na killing=32 stopping", 30, "wake 32");
+    check_with(meta(), spec.clone(), "laid\na runs@0\nending@20+10\na killing=32 stopping", 32, "kill a now");
+    check_with(meta(), spec.clone(), "laid\na ended@0-32=137\nending@20+10", 32, "Remove");
+    check_with(meta(), spec.clone(), "laid\na ended@0-32=137\nending@20+10\nremoved", 32, "");
+    check_with(meta(), spec, "laid\na ended@0-32=137\nending@20+10\nremoved\nwritten", 32, "DeleteObject");
+}
+
+#[test]
+fn a_second_deletion_shortens_the_grace() {
+    let one = json!({"containers": [{"name": "a", "image": "i:1"}]});
+    check_with(deleted(2), one.clone(), "laid\na runs@0\nending@20+30", 21, "end in 2s");
+    check_with(deleted(2), one, "laid\na runs@0\nending@20+2\na killing=50 stopping", 22, "kill a now");
+}
+
+#[test]
+fn the_deadline_of_a_pod_ends_it() {
+    let spec = json!({"activeDeadlineSeconds": 5});
+    check(spec.clone(), "laid\na runs@0\nb runs@0", 4, "wake 5");
+    check(spec, "laid\na runs@0\nb runs@0", 5, "end in 30s");
+}
+
+#[test]
+fn a_lost_sandbox_is_made_anew_unless_nothing_is_to_restart() {
+    check(json!({}), "lost\nimage a\nimage b\na ended@0-1=137\nb ended@0-1=137", 1, "DropSandbox");
+    check(json!({"restartPolicy": "Never"}), "lost\na ended@0-1=137\nb ended@0-1=137", 1, "Release");
+}
+
+#[test]
+fn nothing_is_cleared_while_it_is_being_made() {
+    let pod = pod_with(deleted(0), json!({"containers": [{"name": "a", "image": "i:1"}]}), json!({}));
+    let mut memory = world(&pod, "ending@0+0");
+    memory.sandbox = Step::Working;
+    let seen = Seen { pod: &pod, memory: &memory, curve: &Curve::HEALING, now: at(0) };
+    assert_eq!(told(&decide(&seen)), "");
+}
+
+#[test]
+fn a_changed_image_restarts_the_container_in_place() {
+    let spec = json!({"containers": [{"name": "a", "image": "i:1"}]});
+    let pod = pod_with(json!({}), spec, json!({}));
+    let mut memory = world(&pod, "laid\nimage a\na runs@0");
+    memory.container("a").runs[0].hash = "other".into();
+    let seen = Seen { pod: &pod, memory: &memory, curve: &Curve::HEALING, now: at(0) };
+    assert_eq!(told(&decide(&seen)), "kill a in 30s # Container a definition changed, will be restarted");
+}
