@@ -275,7 +275,7 @@ fn value(shape: &Shape, chance: &mut impl FnMut() -> usize, depth: u32) -> Tree 
         Shape::Text | Shape::Any => TEXTS[chance() % TEXTS.len()].into(),
         Shape::Flag => chance().is_multiple_of(2).into(),
         Shape::Int32 | Shape::Int64 => (chance() as i64 - 3).into(),
-        Shape::IntOrString if chance() % 2 == 0 => "50%".into(),
+        Shape::IntOrString if chance().is_multiple_of(2) => "50%".into(),
         Shape::IntOrString => 5.into(),
         Shape::Double => 0.5.into(),
         Shape::Bytes => "YQ==".into(),
@@ -284,7 +284,7 @@ fn value(shape: &Shape, chance: &mut impl FnMut() -> usize, depth: u32) -> Tree 
         Shape::Object(_) if depth > 6 => json!({}),
         Shape::Object(id) => {
             let fields = builtin().get(*id).fields.iter();
-            let some: Vec<_> = fields.filter(|_| chance() % 3 == 0).collect();
+            let some: Vec<_> = fields.filter(|_| chance().is_multiple_of(3)).collect();
             some.into_iter()
                 .map(|field| (field.name.to_string(), value(&field.shape, chance, depth + 1)))
                 .collect()

@@ -125,7 +125,7 @@ fn value(schema: &Schema, shape: &Shape, chance: &mut impl FnMut() -> u32, depth
         Shape::Object(_) if depth > 4 => json!({}),
         Shape::Object(id) => {
             let fields = schema.get(*id).fields.iter();
-            let some: Vec<_> = fields.filter(|_| chance() % 3 == 0).collect();
+            let some: Vec<_> = fields.filter(|_| chance().is_multiple_of(3)).collect();
             let named = |field: &&crate::schema::Field| field.name.to_string();
             some.iter().map(|field| (named(field), value(schema, &field.shape, chance, depth + 1))).collect()
         }

@@ -44,7 +44,7 @@ fn write(write: &Write) -> String {
             let name = meta["name"].as_str().or(meta["generateName"].as_str()).unwrap_or_default();
             format!("create {} {object}", short(&Key::new(gvr, namespace.as_str(), name)))
         }
-        Write::Patch { key, part, patch, .. } if part.is_empty() => format!("patch {} {patch}", short(key)),
+        Write::Patch { key, part: "", patch, .. } => format!("patch {} {patch}", short(key)),
         Write::Patch { key, part, patch, .. } => format!("patch {}/{part} {patch}", short(key)),
         Write::Replace { key, part, object } => format!("replace {} {part} {object}", short(key)),
         Write::Bind { pod, node, .. } => format!("bind {} to {node}", short(pod)),

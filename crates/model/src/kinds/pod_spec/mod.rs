@@ -12,3 +12,6 @@ pub use change::change;
 pub use check::{Place, check};
 pub use fill::{fill, fill_pod_alone, fill_template};
 pub use volumes::with_claims;
+
+#[cfg(test)]
+mod tests;
