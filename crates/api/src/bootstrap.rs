@@ -4,13 +4,14 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{Method, Request, StatusCode};
 use model::kinds::of;
-use model::{Gvr, Tree};
+use model::{Gvr, Key, Tree};
 use serde_json::{Value, json};
 
 use crate::auth::{Identity, MASTERS, roles};
 use crate::refusal::Refusal;
 use crate::service::Service;
 use crate::settings::Settings;
+use crate::view::path_of;
 
 /// How many objects are made at once: enough to share the store's syncs.
 const AT_ONCE: usize = 64;
@@ -56,7 +57,12 @@ fn namespaces() -> Vec<First> {
 }
 
 fn objects(settings: &Settings) -> Vec<First> {
-    let mut all = vec![kubernetes_service(settings), authentication(settings), service_cidr(settings)];
+    let mut all = vec![
+        kubernetes_service(settings),
+        authentication(settings),
+        cluster_authority(settings),
+        service_cidr(settings),
+    ];
     all.extend(priority_classes());
     all.extend(roles::defaults().into_iter().filter_map(role));
     all
@@ -124,6 +130,17 @@ fn priority_classes() -> Vec<First> {
     ]
 }
 
+/// The authority that pods verify the API by: the controller that publishes it in every namespace reads it here.
+fn cluster_authority(settings: &Settings) -> First {
+    First::new(
+        of::CONFIG_MAP,
+        json!({
+            "metadata": {"name": "kintsugi-cluster-ca", "namespace": "kube-system"},
+            "data": {"ca.crt": settings.client_ca},
+        }),
+    )
+}
+
 /// How API servers behind this one know whom a request is from.
 fn authentication(settings: &Settings) -> First {
     let mut data = json!({
@@ -157,6 +174,11 @@ fn ready_cidr(settings: &Settings) -> First {
 
 /// Creates an object unless it is there already.
 async fn make(service: &Service, identity: &Identity, first: &First) -> Result<(), Refusal> {
+    // What is there from an earlier start is left alone, before admission can mind what it has taken already.
+    let key = Key::new(&first.gvr, first.namespace.clone(), first.name());
+    if service.store().get(&path_of(&key)).is_some() {
+        return Ok(());
+    }
     let path = first.gvr.collection_path(&first.namespace);
     match ask(service, identity, Method::POST, &path, &first.object).await? {
         (status, _) if status.is_success() || status == StatusCode::CONFLICT => Ok(()),
