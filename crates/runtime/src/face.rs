@@ -40,7 +40,12 @@ pub trait Runtime: Send + Sync + 'static {
     async fn resize(&self, container: &ContainerRef, resources: Resources) -> Result<(), RuntimeError>;
 
     /// Runs a command in a container and collects its output (probes, hooks): at most `output_len_max` bytes of it.
-    async fn exec(&self, container: &ContainerRef, command: Vec<String>, output_len_max: usize) -> Result<ExecOutput, RuntimeError>;
+    async fn exec(
+        &self,
+        container: &ContainerRef,
+        command: Vec<String>,
+        output_len_max: usize,
+    ) -> Result<ExecOutput, RuntimeError>;
     /// Runs a command in a container with streams.
     async fn exec_stream(&self, container: &ContainerRef, spec: ExecSpec) -> Result<Streams, RuntimeError>;
     /// Joins the streams of a container's first process.

@@ -1,0 +1,265 @@
+//! Pulling from registries: documents and layers come into a draft, are checked, then unpacked.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::manifest::{OciDescriptor, OciImageManifest};
+use oci_client::{Client, secrets};
+use sha2::{Digest, Sha256};
+use tokio::io::AsyncWriteExt;
+
+use crate::images::{Handle, Reference, Store, archive};
+use crate::layout::hex;
+use crate::{Image, RegistryAuth, RuntimeError};
+
+/// Layers that come at once: enough to fill a line, few enough to be polite.
+const LAYERS_AT_ONCE: usize = 3;
+/// How long to try to reach a registry.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a registry may be silent in the middle of a layer.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of an image's layers as they come, at most.
+const IMAGE_LEN_MAX: i64 = 64 << 30;
+/// The name under which we are known to registries.
+const USER_AGENT: &str = "kintsugi";
+
+/// Which references are being pulled: one at a time pulls, the others take what it got.
+#[derive(Default)]
+pub(crate) struct Pulls(Mutex<BTreeMap<String, Arc<Slot>>>);
+
+/// The last success for one reference, and how many there were.
+#[derive(Default)]
+struct Slot {
+    count: std::sync::atomic::AtomicU64,
+    last: tokio::sync::Mutex<Option<Image>>,
+}
+
+impl Pulls {
+    fn slot(&self, reference: &Reference) -> Arc<Slot> {
+        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.retain(|_, slot| Arc::strong_count(slot) > 1);
+        slots.entry(reference.to_string()).or_default().clone()
+    }
+}
+
+/// Pulls an image, or waits for whoever pulls it already.
+pub(crate) async fn pull(
+    store: &Store,
+    reference: Reference,
+    auth: &[RegistryAuth],
+) -> Result<Image, RuntimeError> {
+    use std::sync::atomic::Ordering;
+    let slot = store.pulls.slot(&reference);
+    let before = slot.count.load(Ordering::Acquire);
+    let mut last = slot.last.lock().await;
+    if let Some(image) = last.as_ref().filter(|_| slot.count.load(Ordering::Acquire) > before) {
+        return Ok(image.clone());
+    }
+    let image = pull_with_any(store, &reference, auth).await?;
+    *last = Some(image.clone());
+    slot.count.fetch_add(1, Ordering::AcqRel);
+    Ok(image)
+}
+
+/// Tries the credentials that fit, the most fitting first; without any, as nobody.
+async fn pull_with_any(
+    store: &Store,
+    reference: &Reference,
+    auth: &[RegistryAuth],
+) -> Result<Image, RuntimeError> {
+    let mut failure = None;
+    for credentials in fitting(reference, auth) {
+        match pull_with(store, reference, &credentials).await {
+            Ok(image) => return Ok(image),
+            Err(error) => failure = Some(error),
+        }
+    }
+    let why = failure.map_or_else(|| "no way to try".to_owned(), |error| explain(&*error));
+    Err(RuntimeError::Pull { reference: reference.to_string(), why })
+}
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+fn explain(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let part = error.to_string();
+        if !text.contains(&part) {
+            text = format!("{text}: {part}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn fitting(reference: &Reference, auth: &[RegistryAuth]) -> Vec<secrets::RegistryAuth> {
+    let repository = reference.repository();
+    let mut fitting: Vec<(usize, &RegistryAuth)> = auth
+        .iter()
+        .filter_map(|auth| {
+            let place = plain_registry(&auth.registry);
+            let rest = repository.strip_prefix(&place)?;
+            (rest.is_empty() || rest.starts_with('/')).then_some((place.len(), auth))
+        })
+        .collect();
+    fitting.sort_by_key(|(len, _)| std::cmp::Reverse(*len));
+    let basic =
+        |auth: &RegistryAuth| secrets::RegistryAuth::Basic(auth.username.clone(), auth.password.clone());
+    match fitting.is_empty() {
+        true => vec![secrets::RegistryAuth::Anonymous],
+        false => fitting.into_iter().map(|(_, auth)| basic(auth)).collect(),
+    }
+}
+
+/// A registry as `docker login` writes it, without what a reference does not have.
+fn plain_registry(registry: &str) -> String {
+    let plain = registry.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
+    let plain = plain.strip_suffix("/v1").or_else(|| plain.strip_suffix("/v2")).unwrap_or(plain);
+    match plain {
+        "index.docker.io" | "registry-1.docker.io" => "docker.io".to_owned(),
+        plain => plain.to_owned(),
+    }
+}
+
+fn client(reference: &Reference) -> Client {
+    // The binary does this first thing; a second time is refused, and no harm.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let plain = if reference.is_loopback() { vec![reference.registry.clone()] } else { Vec::new() };
+    Client::new(ClientConfig {
+        protocol: ClientProtocol::HttpsExcept(plain),
+        connect_timeout: Some(CONNECT_TIMEOUT),
+        read_timeout: Some(READ_TIMEOUT),
+        user_agent: USER_AGENT,
+        ..ClientConfig::default()
+    })
+}
+
+async fn pull_with(
+    store: &Store,
+    reference: &Reference,
+    auth: &secrets::RegistryAuth,
+) -> Result<Image, Cause> {
+    let client = client(reference);
+    let (registry, path) = (reference.registry.clone(), reference.path.clone());
+    let remote = match reference.digest.is_empty() {
+        true => oci_client::Reference::with_tag(registry, path, reference.tag.clone()),
+        false => oci_client::Reference::with_digest(registry, path, reference.digest.clone()),
+    };
+    let (manifest, digest, config, list_digest) =
+        client.pull_manifest_and_config_and_list_digest(&remote, auth).await?;
+    archive::check_digest(config.as_bytes(), &manifest.config.digest)?;
+    let size = total(&manifest)?;
+    let handle = store.handle();
+    let draft = handle.draft()?;
+    let files =
+        download(&client, &remote, &manifest, &missing(&handle, config.as_bytes())?, &draft.path).await?;
+    let digest = list_digest.unwrap_or(digest);
+    let mut name = reference.clone();
+    name.digest = digest;
+    let tag = reference.digest.is_empty().then(|| reference.to_string());
+    let unpack = move || -> Result<Image, Cause> {
+        let _draft = draft;
+        let blobs = files.iter().map(File::open);
+        let mut record = archive::assemble(&handle, config.as_bytes(), blobs, size)?;
+        record.tags.extend(tag);
+        record.digests.insert(name.to_string());
+        Ok(handle.register(record)?)
+    };
+    store.host.blocking(unpack).await
+}
+
+fn total(manifest: &OciImageManifest) -> io::Result<u64> {
+    let sum = manifest.layers.iter().try_fold(0i64, |sum, layer| sum.checked_add(layer.size.max(0)));
+    let fits = sum.filter(|sum| *sum <= IMAGE_LEN_MAX && manifest.layers.len() <= archive::LAYERS_MAX);
+    fits.map(|sum| sum as u64)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the image is too large"))
+}
+
+/// Whether each layer has yet to come.
+fn missing(handle: &Handle, config: &[u8]) -> io::Result<Vec<bool>> {
+    Ok(archive::chains(config)?.iter().map(|chain| !handle.has_layer(chain)).collect())
+}
+
+/// Brings the layers that are missing into files; for others the file is empty.
+async fn download(
+    client: &Client,
+    remote: &oci_client::Reference,
+    manifest: &OciImageManifest,
+    missing: &[bool],
+    dir: &Path,
+) -> Result<Vec<PathBuf>, Cause> {
+    let layers = manifest.layers.iter().zip(missing.iter().chain(std::iter::repeat(&true))).enumerate();
+    let fetches: Vec<_> = layers
+        .map(|(number, (layer, missing))| {
+            fetch(client, remote, layer, *missing, dir.join(number.to_string()))
+        })
+        .collect();
+    stream::iter(fetches).buffered(LAYERS_AT_ONCE).try_collect().await
+}
+
+async fn fetch(
+    client: &Client,
+    remote: &oci_client::Reference,
+    layer: &OciDescriptor,
+    missing: bool,
+    path: PathBuf,
+) -> Result<PathBuf, Cause> {
+    let mut file = tokio::fs::File::create(&path).await?;
+    if !missing {
+        return Ok(path);
+    }
+    let mut parts = client.pull_blob_stream(remote, layer).await?.stream;
+    let mut hash = Sha256::new();
+    let mut left = u64::try_from(layer.size).unwrap_or(0);
+    while let Some(part) = parts.next().await {
+        let part = part?;
+        left = left.checked_sub(part.len() as u64).ok_or("the layer is longer than its manifest says")?;
+        hash.update(&part);
+        file.write_all(&part).await?;
+    }
+    file.flush().await?;
+    let actual = format!("sha256:{}", hex(&hash.finalize()));
+    if actual != layer.digest {
+        return Err(format!("digest mismatch: layer {actual} instead of {}", layer.digest).into());
+    }
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_fitting_credentials_come_first() {
+        let auth = |registry: &str, user: &str| RegistryAuth {
+            registry: registry.to_owned(),
+            username: user.to_owned(),
+            password: String::new(),
+        };
+        let all = [
+            auth("https://index.docker.io/v1/", "hub"),
+            auth("docker.io/me", "me"),
+            auth("docker.io/mean", "mean"),
+            auth("example.org", "other"),
+        ];
+        let check = |reference: &str, want: &[&str]| {
+            let reference = Reference::parse(reference).expect("it is a name");
+            let users = fitting(&reference, &all).into_iter().map(|auth| match auth {
+                secrets::RegistryAuth::Basic(user, _) => user,
+                _ => String::new(),
+            });
+            assert_eq!(users.collect::<Vec<_>>(), want);
+        };
+        check("me/web", &["me", "hub"]);
+        check("web", &["hub"]);
+        check("example.org/a", &["other"]);
+        check("example.com/a", &[""]);
+    }
+}

@@ -1,0 +1,79 @@
+//! Further commands in a running container.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use crate::monitor::container::Container;
+use crate::monitor::init::{self, Fault, Stdio, failed};
+use crate::monitor::process::{self, Process};
+use crate::monitor::sandbox::Sandbox;
+use crate::monitor::{identity, terminal};
+use crate::wire::ExecStart;
+use crate::{seccomp, sys};
+
+/// A command on its way.
+pub(crate) struct Exec {
+    /// Its process.
+    pub process: Process,
+    /// Who asked: connection and request.
+    pub asked_by: (u64, u64),
+    /// Whether it is killed when the connection closes.
+    pub kill_on_hangup: bool,
+    /// Whether the answer that it runs was given.
+    pub announced: bool,
+}
+
+impl Exec {
+    /// Starts a command in a container.
+    pub(crate) fn start(
+        sandbox: &Sandbox,
+        container: &Container,
+        wish: &ExecStart,
+        stdio: Stdio,
+        asked_by: (u64, u64),
+    ) -> io::Result<Self> {
+        let Some(first) = &container.process else { return Err(io::ErrorKind::NotFound.into()) };
+        let (ours, theirs) = process::report_pair()?;
+        let group = container.group();
+        let into = group.clone_into().map(std::fs::File::open).transpose()?;
+        // SAFETY: the monitor has one thread.
+        let make = || unsafe { sys::clone_process(0, into.as_ref().map(|f| f.as_fd())) };
+        match sandbox.with_pids_of(&first.pidfd, make)? {
+            Some(child) => Ok(Self {
+                process: Process::new(child, ours),
+                asked_by,
+                kill_on_hangup: wish.kill_on_hangup,
+                announced: false,
+            }),
+            None => {
+                let join = into.is_none();
+                let done = run(sandbox, container, &first.pidfd, wish, stdio, &theirs, join);
+                init::end_with(&theirs, done)
+            }
+        }
+    }
+}
+
+fn run(
+    sandbox: &Sandbox,
+    container: &Container,
+    first: &OwnedFd,
+    wish: &ExecStart,
+    stdio: Stdio,
+    report: &UnixStream,
+    join: bool,
+) -> Result<std::convert::Infallible, Fault> {
+    let spec = &container.record.spec;
+    sys::reset_signals();
+    rustix::process::setsid().map_err(|e| failed("begin a session")(e.into()))?;
+    if join {
+        container.group().join().map_err(failed("join the control group"))?;
+    }
+    let filter = seccomp::compile(spec).map_err(Fault::Config)?;
+    sys::setns(first.as_fd(), libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP)
+        .map_err(failed("enter the container"))?;
+    let identity = identity::resolve(&spec.security, &container.image_user)?;
+    terminal::connect(stdio, wish.tty, false, report, &identity)?;
+    init::become_program(spec, &identity, &filter, &wish.command, &sandbox.file.spec)
+}
