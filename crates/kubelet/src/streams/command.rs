@@ -224,4 +224,42 @@ mod tests {
         assert_eq!(read_size(br#"{"Width":80,"Height":24}"#), Some((80, 24)));
         assert_eq!(read_size(b"80x24"), None);
     }
+
+    fn command(said: Vec<StreamOutput>) -> (Streams, mpsc::Receiver<Bytes>) {
+        let (stdin, fed) = mpsc::channel(8);
+        let (say, output) = mpsc::channel(8);
+        let (resize, _) = mpsc::channel(1);
+        for piece in said {
+            say.try_send(piece).expect("there is room");
+        }
+        (Streams { stdin: Some(stdin), output, resize }, fed)
+    }
+
+    #[tokio::test]
+    async fn a_websocket_client_hears_all_that_was_said_and_then_the_end() {
+        use crate::streams::websocket::Coding;
+        use futures_util::StreamExt;
+        use tokio_tungstenite::WebSocketStream;
+        use tokio_tungstenite::tungstenite::Message;
+        use tokio_tungstenite::tungstenite::protocol::Role;
+
+        let (near, far) = tokio::io::duplex(1024);
+        let (streams, _fed) = command(vec![StreamOutput::Stdout("hi".into()), StreamOutput::Ended(3)]);
+        let wanted = Wanted { stdout: true, stderr: true, ..Wanted::default() };
+        let protocol = Protocol::Channels { coding: Coding::Binary, status: true };
+        let host = Host::real();
+        let client = async {
+            let mut socket = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
+            let mut heard = Vec::new();
+            while let Some(Ok(message)) = socket.next().await {
+                if let Message::Binary(data) = message {
+                    heard.push((data[0], String::from_utf8_lossy(&data[1..]).into_owned()));
+                }
+            }
+            heard
+        };
+        let (heard, ()) = tokio::join!(client, serve(&host, Box::new(far), protocol, wanted, streams));
+        assert_eq!(heard[0], (1, "hi".to_owned()));
+        assert!(heard[1].0 == 3 && heard[1].1.contains("NonZeroExitCode"), "{heard:?}");
+    }
 }
