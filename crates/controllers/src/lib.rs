@@ -24,6 +24,7 @@ mod revisions;
 pub mod root_ca;
 pub mod service_account;
 mod services;
+pub mod statefulset;
 mod status;
 pub mod taint_eviction;
 mod templates;
@@ -32,6 +33,7 @@ mod templates;
 pub static ALL: &[&Controller] = &[
     &deployment::CONTROLLER,
     &daemonset::CONTROLLER,
+    &statefulset::CONTROLLER,
     &replicaset::CONTROLLER,
     &replication_controller::CONTROLLER,
     &endpointslice::CONTROLLER,
