@@ -106,15 +106,15 @@ fn check(object: &Tree, faults: &mut Faults) {
         faults.invalid("involvedObject.namespace", other, "does not match event.namespace");
     }
     if is_set(object, "eventTime") {
+        if text(object, "message").len() > NOTE_LEN_MAX {
+            faults.too_long("message", NOTE_LEN_MAX);
+        }
         faults.one_of("type", text(object, "type"), &["Normal", "Warning"]);
         for name in ["reportingComponent", "reason", "action", "reportingInstance"] {
             if text(object, name).is_empty() {
                 faults.required(if name == "reportingComponent" { "reportingController" } else { name }, "");
             }
         }
-    }
-    if text(object, "message").len() > NOTE_LEN_MAX {
-        faults.too_long("message", NOTE_LEN_MAX);
     }
 }
 

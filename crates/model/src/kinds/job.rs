@@ -4,8 +4,8 @@ use serde_json::json;
 
 use super::table::{column, containers, images, label_selector, wide};
 use super::{Column, Faults, Kind, Part, check_selector, of, templates};
-use crate::tree::{at, flag, is_set, is_there, items, text, whole};
-use crate::{Time, Tree, time, tree};
+use crate::tree::{at, entries, flag, is_set, is_there, items, text, whole};
+use crate::{Selector, Time, Tree, time, tree};
 
 /// What the house knows of `batch/v1` Job.
 pub static KIND: Kind = Kind::new(of::JOB, "Job", "job", "io.k8s.api.batch.v1.Job")
@@ -43,6 +43,7 @@ fn fill(object: &mut Tree) {
             .for_each(|meta| tree::set(meta, "labels", labels.clone()));
     }
     tree::object(object, "spec").into_iter().for_each(fill_job);
+    select_own_pods(object);
 }
 
 /// What a job, or the template of one, leaves out.
@@ -71,12 +72,12 @@ fn first(object: &mut Tree) {
     tree::set(object, "status", json!({}));
 }
 
-/// Ties the job's pods to it by labels that carry its uid and its name. To be called once it has both.
-pub fn select_own_pods(object: &mut Tree) {
-    if flag(object, "spec.manualSelector") {
+/// Ties the job's pods to it by labels that carry its uid and its name, once it has both.
+fn select_own_pods(object: &mut Tree) {
+    let (uid, name) = (text(object, "metadata.uid").to_owned(), text(object, "metadata.name").to_owned());
+    if uid.is_empty() || name.is_empty() || flag(object, "spec.manualSelector") {
         return;
     }
-    let (uid, name) = (text(object, "metadata.uid").to_owned(), text(object, "metadata.name").to_owned());
     let Some(spec) = tree::object(object, "spec") else { return };
     let labels = tree::object(spec, "template").and_then(|template| tree::object(template, "metadata"));
     if let Some(labels) = labels.and_then(|meta| tree::object(meta, "labels")) {
@@ -84,6 +85,9 @@ pub fn select_own_pods(object: &mut Tree) {
         ["batch.kubernetes.io/job-name", "job-name"]
             .iter()
             .for_each(|label| tree::set(labels, label, name.clone()));
+    }
+    if is_set(spec, "selector") {
+        return;
     }
     if let Some(selector) =
         tree::object(spec, "selector").and_then(|selector| tree::object(selector, "matchLabels"))
@@ -100,6 +104,19 @@ fn check(object: &Tree, faults: &mut Faults) {
         faults.required("spec.selector", "");
     }
     check_selector(selector, "spec.selector", faults);
+    check_own_selector(object, faults);
+}
+
+/// A job's selector must find the job's own pods.
+fn check_own_selector(object: &Tree, faults: &mut Faults) {
+    let Ok(selector) = Selector::of_tree(Some(at(object, "spec.selector"))) else { return };
+    let labels = entries(object, "spec.template.metadata.labels");
+    let labels =
+        labels.map(|(key, value)| (key.to_owned(), value.as_str().unwrap_or_default().to_owned())).collect();
+    if !selector.is_nothing() && !selector.matches(&labels) {
+        let shown = at(object, "spec.template.metadata.labels").clone();
+        faults.invalid("spec.template.metadata.labels", shown, "`selector` does not match template `labels`");
+    }
 }
 
 /// May a job, or the template of one, ask for this?

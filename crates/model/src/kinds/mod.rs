@@ -88,11 +88,9 @@ mod webhooks;
 mod workload;
 
 pub use gvr::*;
-pub use job::select_own_pods;
 pub use meta::{
     ANNOTATIONS_SIZE_MAX, MetaRules, change_meta, check_annotations, check_labels, check_meta, check_selector,
 };
-pub use pod::set_qos_class;
 pub use prepare::{prepare_create, prepare_status, prepare_update};
 pub use table::{AGE, NAME, table};
 

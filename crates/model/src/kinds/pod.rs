@@ -68,14 +68,18 @@ fn fill(object: &mut Tree) {
     let Some(spec) = tree::object(object, "spec") else { return };
     pod_spec::fill(spec);
     pod_spec::fill_pod_alone(spec);
+    set_qos_class(object);
 }
 
 fn first(object: &mut Tree) {
     tree::set(object, "status", json!({"phase": "Pending"}));
 }
 
-/// The class of its claim to resources, which its status tells. To be called once its spec is filled in.
-pub fn set_qos_class(object: &mut Tree) {
+/// The class of its claim to resources, which its status tells from the first on.
+fn set_qos_class(object: &mut Tree) {
+    if !is_set(object, "status.phase") || is_set(object, "status.qosClass") {
+        return;
+    }
     let class = serde_json::from_value(object.clone()).map(|pod| crate::pod::qos_class(&pod));
     if let (Ok(class), Some(status)) = (class, tree::object(object, "status")) {
         tree::fill(status, "qosClass", class.as_str());

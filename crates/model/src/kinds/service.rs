@@ -114,6 +114,43 @@ fn next(old: &Tree, new: &mut Tree) {
             }
         }
     }
+    drop_what_its_type_has_not(old, new);
+}
+
+/// What the old type gave and the new one does not know goes with the type, unless the author says otherwise.
+fn drop_what_its_type_has_not(old: &Tree, new: &mut Tree) {
+    let ports = |kind: &str| matches!(kind, "NodePort" | "LoadBalancer");
+    let had = text(old, "spec.type").to_owned();
+    let has = text(new, "spec.type").to_owned();
+    let reachable = |kind: &str, object: &Tree| {
+        ports(kind) || (kind == "ClusterIP" && is_set(object, "spec.externalIPs"))
+    };
+    let unreachable = reachable(&had, old) && !reachable(&has, new);
+    let Some(spec) = new.get_mut("spec") else { return };
+    let before = &old["spec"];
+    let drop = |spec: &mut Tree, names: &[&str]| {
+        for name in names.iter().filter(|name| spec[**name] == before[**name]).collect::<Vec<_>>() {
+            tree::remove(spec, name);
+        }
+    };
+    if WITH_ADDRESS.contains(&had.as_str()) && !WITH_ADDRESS.contains(&has.as_str()) {
+        drop(spec, &["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"]);
+    }
+    if unreachable {
+        drop(spec, &["externalTrafficPolicy"]);
+    }
+    if had == "LoadBalancer" && has != "LoadBalancer" {
+        drop(spec, &["allocateLoadBalancerNodePorts", "loadBalancerClass", "healthCheckNodePort"]);
+    }
+    if ports(&had) && !ports(&has) {
+        let known: Vec<i64> =
+            items(before, "ports").iter().filter_map(|port| whole(port, "nodePort")).collect();
+        for port in tree::items_mut(spec, "ports") {
+            if whole(port, "nodePort").is_some_and(|number| known.contains(&number)) {
+                tree::remove(port, "nodePort");
+            }
+        }
+    }
 }
 
 fn protocol(port: &Tree) -> &str {

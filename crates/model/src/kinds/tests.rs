@@ -221,6 +221,53 @@ fn services_keep_what_they_were_given() {
 }
 
 #[test]
+fn services_lose_what_their_new_type_has_not() {
+    let kind = by_gvr(&SERVICE).expect("a kind");
+    let old = json!({"metadata": {}, "spec": {"type": "NodePort", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"],
+        "externalTrafficPolicy": "Cluster", "internalTrafficPolicy": "Cluster", "ipFamilies": ["IPv4"],
+        "ports": [{"name": "a", "port": 80, "nodePort": 30080, "protocol": "TCP"}]}});
+    let mut named = old.clone();
+    named["spec"]["type"] = "ExternalName".into();
+    named["spec"]["externalName"] = "example.com".into();
+    crate::tree::remove(&mut named["spec"], "clusterIP");
+    prepare_update(kind, &old, &mut named);
+    let left = json!({"type": "ExternalName", "externalName": "example.com",
+        "ports": [{"name": "a", "port": 80, "protocol": "TCP"}]});
+    assert_eq!(named["spec"], left);
+    let mut inner = old.clone();
+    inner["spec"]["type"] = "ClusterIP".into();
+    prepare_update(kind, &old, &mut inner);
+    assert_eq!(inner["spec"]["clusterIP"], "10.0.0.1");
+    assert!(inner["spec"].get("externalTrafficPolicy").is_none());
+    assert!(inner["spec"]["ports"][0].get("nodePort").is_none());
+}
+
+#[test]
+fn jobs_select_their_own_pods() {
+    let (job, faults) = create(
+        &JOB,
+        json!({"kind": "Job", "metadata": {"name": "j", "namespace": "a", "uid": "u"},
+        "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "c:1"}]}}}}),
+    );
+    assert_eq!(faults, Vec::<String>::new());
+    assert_eq!(job["spec"]["selector"], json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}}));
+    assert_eq!(job["spec"]["template"]["metadata"]["labels"]["batch.kubernetes.io/job-name"], "j");
+    assert_eq!((&job["spec"]["completions"], &job["spec"]["backoffLimit"]), (&json!(1), &json!(6)));
+}
+
+#[test]
+fn a_pod_begins_pending_with_its_class() {
+    let (pod, faults) = create(
+        &POD,
+        json!({"kind": "Pod", "metadata": {"name": "p", "namespace": "a"},
+        "spec": {"containers": [{"name": "c", "image": "c", "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}]}}),
+    );
+    assert_eq!(faults, Vec::<String>::new());
+    assert_eq!(pod["status"], json!({"phase": "Pending", "qosClass": "Guaranteed"}));
+    assert_eq!(pod["metadata"]["generation"], 1);
+}
+
+#[test]
 fn pods_show_their_state() {
     let shown = |object: Tree| {
         let now: crate::Time = "2026-01-01T00:01:00Z".parse().expect("a time");
