@@ -140,7 +140,7 @@ impl Caches {
 
     /// The revision up to which everything of a resource has been seen; `None` when it is not followed.
     pub fn reached(&self, gvr: &Gvr) -> Option<u64> {
-        of(&self.board.read(), gvr).map(Cache::revision).min()
+        self.read(|picture| picture.reached(gvr))
     }
 
     /// How many objects are held.
@@ -167,6 +167,11 @@ impl Caches {
 pub struct Picture<'a>(RwLockReadGuard<'a, BTreeMap<Follow, Cache>>);
 
 impl Picture<'_> {
+    /// The revision up to which everything of a resource has been seen; `None` when it is not followed.
+    pub fn reached(&self, gvr: &Gvr) -> Option<u64> {
+        of(&self.0, gvr).map(Cache::revision).min()
+    }
+
     /// Since when everything of these resources has been up to date without a gap; `None`: it is not.
     pub fn steady_since<'a>(&self, gvrs: impl IntoIterator<Item = &'a Gvr>) -> Option<Time> {
         let each = gvrs.into_iter().map(|gvr| {

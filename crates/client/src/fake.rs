@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -31,6 +32,7 @@ struct State {
     refusals: Vec<(String, u16, String)>,
     is_cut: bool,
     no_streaming: bool,
+    delay: Duration,
 }
 
 #[derive(Clone)]
@@ -143,6 +145,19 @@ impl Fake {
     /// Refuses watches that begin with what is there, as old servers do.
     pub fn refuse_streaming(&self) {
         self.state().no_streaming = true;
+    }
+
+    /// Lets every request take so long on its way there and as long on its way back.
+    pub fn set_delay(&self, delay: Duration) {
+        self.state().delay = delay;
+    }
+
+    /// Waits on the way. The map is not held meanwhile.
+    async fn travel(&self) {
+        let delay = self.state().delay;
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
     }
 
     /// Forgets the history up to now: watches from before get "expired".
@@ -319,6 +334,19 @@ fn cut() -> TransportError {
 #[async_trait]
 impl Transport for Fake {
     async fn call(&self, request: Request<Bytes>) -> Result<Response<Bytes>, TransportError> {
+        self.travel().await;
+        let answer = self.serve(&request)?;
+        self.travel().await;
+        Ok(answer)
+    }
+
+    async fn watch(&self, request: Request<()>) -> Result<WatchStream, TransportError> {
+        self.serve_watch(&request)
+    }
+}
+
+impl Fake {
+    fn serve(&self, request: &Request<Bytes>) -> Result<Response<Bytes>, TransportError> {
         let target = Target::parse(request.uri().path());
         let body: Tree = serde_json::from_slice(request.body()).unwrap_or_default();
         let mut state = self.state();
@@ -345,7 +373,7 @@ impl Transport for Fake {
         Ok(answer)
     }
 
-    async fn watch(&self, request: Request<()>) -> Result<WatchStream, TransportError> {
+    fn serve_watch(&self, request: &Request<()>) -> Result<WatchStream, TransportError> {
         let state = self.state();
         if state.is_cut {
             return Err(cut());

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use host::Host;
 use model::{Act, Gvr, Key, Tree, World, Write};
 
-use crate::barrier::Mark;
+use crate::barrier::{Decided, Mark};
 use crate::governor::{Governor, Verdict};
 use crate::queue::Ended;
 
@@ -41,7 +41,7 @@ pub struct Hand {
 
 impl Hand {
     /// Carries out the acts of a plan; says how it ended and what the caches are to show.
-    pub async fn carry_out(&self, acts: &[Act]) -> (Ended, Vec<Mark>) {
+    pub async fn carry_out(&self, acts: &[Act], decided: &Decided) -> (Ended, Vec<Mark>) {
         let mut marks = Vec::new();
         let mut rest = acts;
         while !rest.is_empty() {
@@ -57,7 +57,7 @@ impl Hand {
             if let Some((act, why)) = stop {
                 let (ended, mark) = match why {
                     Stop::Held(ended) => (ended, None),
-                    Stop::Refused(error) => self.refused(act, error).await,
+                    Stop::Refused(error) => self.refused(act, error, decided).await,
                 };
                 marks.extend(mark);
                 return (ended, marks);
@@ -102,16 +102,16 @@ impl Hand {
         }
     }
 
-    async fn refused(&self, act: &Act, error: ClientError) -> (Ended, Option<Mark>) {
+    async fn refused(&self, act: &Act, error: ClientError, decided: &Decided) -> (Ended, Option<Mark>) {
         let what = told(&act.write);
         match (&error, &act.write) {
             (ClientError::Conflict { .. }, _) => {
                 tracing::debug!(by = self.name, what, %error, "the picture was old");
-                return (Ended::Stale, Mark::of_refusal(&act.write, &self.caches));
+                return (Ended::Stale, Mark::of_refusal(&act.write, decided));
             }
             (ClientError::NotFound { .. }, write) if !matches!(write, Write::Create { .. }) => {
                 tracing::debug!(by = self.name, what, %error, "the picture was old");
-                return (Ended::Stale, Mark::of_refusal(&act.write, &self.caches));
+                return (Ended::Stale, Mark::of_refusal(&act.write, decided));
             }
             (ClientError::TooManyRequests { after, .. }, _) => {
                 tracing::debug!(by = self.name, what, %error);

@@ -1,7 +1,9 @@
 //! The barrier: what the caches must show before a key is looked at again.
 
-use client::{Caches, Outcome};
-use model::{Gvr, Key, World, Write};
+use std::collections::BTreeMap;
+
+use client::{Caches, Outcome, Picture};
+use model::{Act, Gvr, Key, World, Write};
 
 /// Something that a write has done and that the caches are to show.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +23,49 @@ pub enum Mark {
     Beyond(Gvr, u64),
 }
 
+/// How far the caches were when a plan was decided, for what the plan writes.
+#[derive(Debug, Default)]
+pub struct Decided {
+    reached: BTreeMap<Gvr, u64>,
+    revisions: BTreeMap<Key, u64>,
+}
+
+impl Decided {
+    /// What the picture shows of what the acts write.
+    pub fn by(acts: &[Act], picture: &Picture<'_>) -> Self {
+        let mut decided = Self::default();
+        for act in acts {
+            match &act.write {
+                Write::Create { gvr, .. } => decided.note(gvr, picture),
+                Write::Absent { key, .. } => decided.note(&key.gvr, picture),
+                Write::Patch { key, .. } | Write::Replace { key, .. } | Write::Delete { key, .. } => {
+                    decided.note_object(key, picture);
+                }
+                Write::Bind { pod, .. } | Write::Evict { pod, .. } => decided.note_object(pod, picture),
+            }
+        }
+        decided
+    }
+
+    fn note(&mut self, gvr: &Gvr, picture: &Picture<'_>) {
+        self.reached.extend(picture.reached(gvr).map(|revision| (gvr.clone(), revision)));
+    }
+
+    fn note_object(&mut self, key: &Key, picture: &Picture<'_>) {
+        self.revisions.extend(picture.get(key).map(|object| (key.clone(), object.revision())));
+    }
+
+    /// Later than what was seen of a resource.
+    fn reached(&self, gvr: &Gvr) -> Option<Mark> {
+        self.reached.get(gvr).map(|revision| Mark::Beyond(gvr.clone(), *revision))
+    }
+
+    /// Later than what was seen of an object; nothing when it was not seen.
+    fn newer(&self, key: &Key) -> Option<Mark> {
+        self.revisions.get(key).map(|revision| Mark::Newer(key.clone(), *revision))
+    }
+}
+
 impl Mark {
     /// What the caches must show of a write that came to `outcome`; `before` is the revision of what it was about
     /// when the write was sent.
@@ -36,15 +81,16 @@ impl Mark {
         outcome.revision().map(|revision| Mark::Revision(gvr.clone(), revision))
     }
 
-    /// What the caches must show before a refused write is decided anew.
-    pub fn of_refusal(write: &Write, caches: &Caches) -> Option<Mark> {
-        let gvr = match write {
-            Write::Create { gvr, .. } => gvr,
-            Write::Patch { key, .. } | Write::Replace { key, .. } | Write::Delete { key, .. } => &key.gvr,
-            Write::Absent { key, .. } => &key.gvr,
-            Write::Bind { pod, .. } | Write::Evict { pod, .. } => &pod.gvr,
-        };
-        caches.reached(gvr).map(|revision| Mark::Beyond(gvr.clone(), revision))
+    /// What the caches must show before a refused write is decided anew: more than the decision saw.
+    pub fn of_refusal(write: &Write, decided: &Decided) -> Option<Mark> {
+        match write {
+            Write::Create { gvr, .. } => decided.reached(gvr),
+            Write::Absent { key, .. } => decided.reached(&key.gvr),
+            Write::Patch { key, .. } | Write::Replace { key, .. } | Write::Delete { key, .. } => {
+                decided.newer(key)
+            }
+            Write::Bind { pod, .. } | Write::Evict { pod, .. } => decided.newer(pod),
+        }
     }
 
     /// Whether the caches show it. What they do not follow they need not show.

@@ -19,6 +19,7 @@ use model::{Controller, Gvr, Key, Object, Plan, World};
 use tokio::sync::watch;
 
 use crate::apply::Hand;
+use crate::barrier::Decided;
 use crate::governor::Governor;
 use crate::ledger;
 use crate::queue::{Ended, Item, Queue, Report};
@@ -305,14 +306,16 @@ async fn pass(controller: &'static Controller, hand: Hand, key: Key, known: Arc<
     let now = hand.host.now();
     let look = |caches: &Picture<'_>| {
         let world = Seen { caches, reads: &hand.reads, known: &known };
-        guarded(|| (controller.reconcile)(&key, &world, now))
+        let plan = guarded(|| (controller.reconcile)(&key, &world, now))?;
+        let decided = Decided::by(&plan.acts, caches);
+        Some((plan, decided))
     };
-    let Some(plan) = hand.caches.read(look) else {
+    let Some((plan, decided)) = hand.caches.read(look) else {
         tracing::error!(by = controller.name, %key, "the pass panicked; its key rests");
         return Report { ended: Ended::Failed, marks: Vec::new(), wake_in: None };
     };
     let Plan { acts, wake_at } = plan;
-    let (ended, marks) = hand.carry_out(&acts).await;
+    let (ended, marks) = hand.carry_out(&acts, &decided).await;
     let now = hand.host.now();
     let wake_in = wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
     Report { ended, marks, wake_in }

@@ -203,9 +203,48 @@ async fn a_lost_race_is_decided_anew_on_the_new_state() {
         world.fake.get(&format!("{SETS_PATH}/x")).expect("the set")["status"].is_null(),
         "it waits for news"
     );
-    world.fake.put(SETS_PATH, set("y", 0));
+    world.fake.put(SETS_PATH, set("x", 1));
     pass(1).await;
     assert!(!world.fake.get(&format!("{SETS_PATH}/x")).expect("the set")["status"].is_null());
+}
+
+/// Says in its status what it read of its spec; somebody writes while its own write is under way.
+static ECHO: Controller = Controller {
+    name: "echo",
+    primary: SETS,
+    also: &[],
+    reconcile: |key, world, _| {
+        let mut plan = Plan::default();
+        if let Some(set) = world.get(key) {
+            let tree = set.tree().expect("an object");
+            if tree["status"]["seen"] != tree["spec"]["replicas"] {
+                let patch = json!({"status": {"seen": tree["spec"]["replicas"]}});
+                plan.patch(
+                    key.clone(),
+                    "status",
+                    patch,
+                    Precondition::exactly(&set),
+                    "it says something else",
+                );
+            }
+        }
+        plan
+    },
+};
+
+#[tokio::test(start_paused = true)]
+async fn a_race_lost_to_a_write_that_is_seen_before_the_refusal_is_decided_anew_at_once() {
+    let fake = Fake::new();
+    // The server holds answers back for a while: the news of the other write overtakes the refusal.
+    fake.set_delay(Duration::from_millis(50));
+    let world = started(fake, vec![member(&ECHO)]);
+    world.fake.put(SETS_PATH, set("x", 1));
+    pass(2).await;
+    world.fake.put(SETS_PATH, set("x", 2));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    world.fake.put(SETS_PATH, set("x", 3));
+    pass(1).await;
+    assert_eq!(world.fake.get(&format!("{SETS_PATH}/x")).expect("the set")["status"]["seen"], 3);
 }
 
 /// Panics on one key, and marks all others.

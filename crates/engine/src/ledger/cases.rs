@@ -101,12 +101,12 @@ impl Cases {
                 entries.extend(self.containers(&old.1, &new, now));
                 entries.extend(self.readiness(&old.1, &new, now));
                 if has_gone(&new) && !has_gone(&old) {
-                    self.went(&new, world, now);
+                    entries.extend(self.went(&new, world, now));
                 }
             }
             (Some(old), new) => {
                 if !has_gone(&old) {
-                    self.went(&old, world, now);
+                    entries.extend(self.went(&old, world, now));
                 }
                 for fault in ["ReadinessFailed", "ContainerExited"] {
                     let key = begin(subject(&old.0, "Pod"), fault, now, "").key();
@@ -171,10 +171,12 @@ impl Cases {
         }
     }
 
-    /// A pod that goes: perhaps somebody replaces it.
-    fn went(&mut self, (pod, body): &(Object, Pod), world: &dyn World, now: Time) {
+    /// A pod that goes: perhaps somebody replaces it. The mend it was to end itself ends without it.
+    fn went(&mut self, (pod, body): &(Object, Pod), world: &dyn World, now: Time) -> Option<Entry> {
+        let ended =
+            self.replacements.remove(pod.uid()).and_then(|key| self.end(&key, Outcome::Unneeded, now));
         let Some(owner) = pod.controller().filter(|_| body.status.phase != "Succeeded") else {
-            return;
+            return ended;
         };
         let is_node_lost = body.spec.node_name.as_ref().is_some_and(|name| {
             world
@@ -192,6 +194,7 @@ impl Cases {
         let gone = self.gone.entry(owner.uid.clone()).or_default();
         gone.push_back(begin(subject(pod, "Pod"), fault, now, evidence));
         self.forget_old(now);
+        ended
     }
 
     /// A new pod: perhaps it replaces one that went.
@@ -422,6 +425,10 @@ mod tests {
                 "new x PodDeleted: replaced by y, Ongoing None",
                 "x PodDeleted: replaced by y, Recovered Some(3)",
             ],
+        );
+        check(
+            &[(old(), None), (None, new("False")), (new("False"), None)],
+            &["new x PodDeleted: replaced by y, Ongoing None", "x PodDeleted: replaced by y, Unneeded None"],
         );
         check(&[(old(), None)], &[]);
         check(&[(None, new("False")), (new("False"), new("True"))], &[]);
