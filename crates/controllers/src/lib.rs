@@ -11,6 +11,7 @@ pub mod endpoints;
 pub mod endpointslice;
 mod everything;
 pub mod garbage;
+pub mod job;
 pub mod namespace;
 mod naming;
 pub mod node_lifecycle;
@@ -32,6 +33,7 @@ mod templates;
 /// Every controller.
 pub static ALL: &[&Controller] = &[
     &deployment::CONTROLLER,
+    &job::CONTROLLER,
     &daemonset::CONTROLLER,
     &statefulset::CONTROLLER,
     &replicaset::CONTROLLER,
