@@ -37,6 +37,9 @@ pub fn obstacles() -> Vec<Lack> {
     found.into_iter().map(tell).collect()
 }
 
+/// One thing to try: why it does not work.
+type Trial = fn() -> Result<(), String>;
+
 fn try_all() -> Vec<Lack> {
     let has_right = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN));
     if !has_right {
@@ -44,9 +47,9 @@ fn try_all() -> Vec<Lack> {
     }
     // SAFETY: only the network namespace is unshared, and only for this thread, which ends with the trial.
     if let Err(error) = unsafe { unshare_unsafe(UnshareFlags::NEWNET) } {
-        return vec![lack("network namespaces (CONFIG_NET_NS, and the right CAP_SYS_ADMIN)", &error)];
+        return vec![lack("network namespaces (CONFIG_NET_NS, and the right CAP_SYS_ADMIN)", error)];
     }
-    let trials: [(&str, fn() -> Result<(), String>); 3] = [
+    let trials: [(&str, Trial); 3] = [
         ("pairs of virtual links (kernel module veth)", try_veth),
         (
             "packet rules (kernel modules nf_tables, nft_ct, nft_nat, nft_masq, nft_fib_ipv4, nft_numgen, nft_reject_ipv4)",

@@ -11,11 +11,14 @@ use crate::{Cidr, HostPort, Protocol, ServicePort};
 pub(super) struct Served {
     /// Ordered by name and protocol, no key twice.
     pub ports: Vec<ServicePort>,
-    /// How many keys name each manner.
+    /// How many keys name each manner. One that none names any more is kept for one change: a packet that is on
+    /// its way while rules change may still be led to its chain.
     pub manners: BTreeMap<Manner, usize>,
 }
 
-/// What turns one state into another. To be carried out in the order of the fields.
+/// What turns one state into another. To be carried out in the order of the fields: first, and for itself, what is
+/// added for packets to be led to (a packet sees all entries as they are now, but chains as they were when it came),
+/// then the rest at once.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Change {
     pub chains_added: Vec<Chain>,
@@ -106,6 +109,8 @@ pub(super) fn difference(
     }
     change.removed.sort_by_key(|entry| entry.set);
     change.added.sort_by_key(|entry| entry.set);
+    let unused = |manner: &Manner, uses: usize| uses == 0 && old.manners.get(manner) == Some(&0);
+    manners.retain(|manner, uses| !unused(manner, *uses));
     compare_manners(&mut change, &old.manners, &manners);
     (change, manners)
 }
@@ -160,9 +165,6 @@ fn count(manners: &mut BTreeMap<Manner, usize>, fewer: &[Manner], more: &[Manner
     for manner in fewer {
         if let Some(uses) = manners.get_mut(manner) {
             *uses -= 1;
-            if *uses == 0 {
-                manners.remove(manner);
-            }
         }
     }
 }
@@ -259,6 +261,11 @@ mod tests {
         Served { ports, manners }
     }
 
+    /// Once more with the same rules: what was kept for packets on their way goes.
+    fn settle(kernel: &mut Kernel, served: &Served) -> Served {
+        step(kernel, served, served.ports.clone())
+    }
+
     prop_compose! {
         fn port()(
             name in 0..4u8,
@@ -299,12 +306,21 @@ mod tests {
             let (mut kernel, mut served) = (Kernel::default(), Served::default());
             for ports in &worlds {
                 served = step(&mut kernel, &served, ports.clone());
+                served = settle(&mut kernel, &served);
                 let mut fresh = Kernel::default();
                 step(&mut fresh, &Served::default(), ports.clone());
                 prop_assert_eq!(&kernel, &fresh);
             }
-            step(&mut kernel, &served, Vec::new());
+            served = step(&mut kernel, &served, Vec::new());
+            settle(&mut kernel, &served);
             prop_assert_eq!(&kernel, &Kernel::default());
+        }
+
+        #[test]
+        fn what_leads_packets_stays_for_one_change(one in all_ports(), two in all_ports()) {
+            let served = step(&mut Kernel::default(), &Served::default(), one);
+            let (change, _) = difference(&served, &normal(two), services());
+            prop_assert!(change.manners_removed.is_empty() && change.chains_removed.is_empty());
         }
 
         #[test]

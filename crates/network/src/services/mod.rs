@@ -99,10 +99,7 @@ impl Packets {
         let Some(served) = &self.served else { return self.write_all(ports) };
         let (change, manners) = difference(served, &ports, self.place.services);
         if !change.is_empty() {
-            let changed = self.transact(|packets, transaction| {
-                table::write_change(transaction, &packets.place, &change);
-            });
-            if let Err(error) = changed {
+            if let Err(error) = self.carry_out(&change) {
                 tracing::warn!(%error, "packet rules are not as they were left: writing them anew");
                 return self.write_all(ports);
             }
@@ -112,26 +109,40 @@ impl Packets {
         Ok(())
     }
 
+    fn carry_out(&self, change: &Change) -> Result<(), NetworkError> {
+        if !change.chains_added.is_empty() || !change.manners_added.is_empty() {
+            self.transact(|packets, transaction| table::write_ahead(transaction, &packets.place, change))?;
+        }
+        self.transact(|_, transaction| table::write_change(transaction, change))
+    }
+
     /// Writes everything: over what is there, so that clients stay where they are; or else from nothing.
     fn write_all(&mut self, ports: Vec<ServicePort>) -> Result<(), NetworkError> {
         self.served = None;
         let (change, manners) = difference(&Served::default(), &ports, self.place.services);
-        let chains = table::filled_chains(&self.socket, &self.place.table)?;
-        let over = self.transact(|packets, transaction| {
-            table::write_fixed(transaction, &packets.place, &packets.comment);
-            table::write_empty(transaction, &chains);
-            table::write_change(transaction, &packets.place, &change);
-        });
-        if let Err(error) = over {
+        if let Err(error) = self.write_over(&change) {
             tracing::warn!(%error, "packet rules cannot be overwritten: removing them first");
             self.transact(|packets, transaction| {
                 packets.write_anew(transaction);
-                table::write_change(transaction, &packets.place, &change);
+                table::write_ahead(transaction, &packets.place, &change);
+                table::write_change(transaction, &change);
             })?;
         }
         self.forget_connections(&change, true);
         self.served = Some(Served { ports, manners });
         Ok(())
+    }
+
+    fn write_over(&self, change: &Change) -> Result<(), NetworkError> {
+        let chains = table::filled_chains(&self.socket, &self.place.table)?;
+        let mut missing = Change { manners_added: change.manners_added.clone(), ..Change::default() };
+        missing.chains_added = change.chains_added.clone();
+        missing.chains_added.retain(|chain| !chains.contains(&chain.name()));
+        self.transact(|packets, transaction| table::write_ahead(transaction, &packets.place, &missing))?;
+        self.transact(|packets, transaction| {
+            table::write_fixed(transaction, &packets.place, &packets.comment);
+            table::write_over(transaction, &packets.place, change, &chains);
+        })
     }
 
     fn write_anew(&self, transaction: &mut Transaction<'_>) {

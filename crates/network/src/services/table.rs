@@ -3,13 +3,14 @@
 //! Tables of others are never touched; ours are known by their name. The comment of each of our tables remembers
 //! whether the machine forwarded packets before the first of them was made, so the last one can restore it.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::{fs, io};
 
 use super::Place;
 use super::difference::Change;
 use super::program::{
-    self, AFFINITY, ENDPOINTS, Entry, MANNERS, MEMBERS, REFUSED, Reached, SERVICES, dispatch, is_refused,
+    AFFINITY, Chain, ENDPOINTS, Entry, MANNERS, MEMBERS, REFUSED, Reached, SERVICES, dispatch, is_refused,
     take_mark,
 };
 use super::rule::{Expression, Meta, NEW, Register, TRANSLATED, TRANSLATED_DESTINATION, Tracked, Verdict};
@@ -103,8 +104,12 @@ fn goto(mut rule: Vec<Expression>, chain: &str) -> Vec<Expression> {
     rule
 }
 
+/// Each is tried twice: older kernels may find neither the old nor the new entry at the moment of a change.
 fn dispatch_rules(_: &Place) -> Vec<Vec<Expression>> {
-    vec![dispatch(Reached::Address), dispatch(Reached::Node)]
+    [Reached::Address, Reached::Node]
+        .into_iter()
+        .flat_map(|reached| [dispatch(reached), dispatch(reached)])
+        .collect()
 }
 
 /// What goes to a virtual address and was not translated has nobody to answer it.
@@ -203,26 +208,51 @@ pub(super) fn write_fixed(transaction: &mut Transaction<'_>, place: &Place, comm
     transaction.add(&selves.collect::<Vec<_>>());
 }
 
-/// Empties all that Services fill, except the memory of who stays where. `chains` are those in the kernel.
-pub(super) fn write_empty(transaction: &mut Transaction<'_>, chains: &[String]) {
-    FILLED.iter().for_each(|set| transaction.empty_set(set));
-    chains.iter().for_each(|chain| transaction.empty_chain(chain));
-    chains.iter().for_each(|chain| transaction.remove_chain(chain));
-}
-
-/// Writes a change.
-pub(super) fn write_change(transaction: &mut Transaction<'_>, place: &Place, change: &Change) {
+/// Writes what packets are to be led to, before anything leads there.
+pub(super) fn write_ahead(transaction: &mut Transaction<'_>, place: &Place, change: &Change) {
     for chain in &change.chains_added {
         transaction.chain(&chain.name(), None);
-        chain.rules(place.cluster).iter().for_each(|rule| transaction.rule(&chain.name(), rule));
+        write_rules(transaction, place, *chain);
     }
     for manner in &change.manners_added {
-        transaction.lead(MANNERS, &manner.key(), &program::Chain::Manner(*manner).name());
+        transaction.lead(MANNERS, &manner.key(), &Chain::Manner(*manner).name());
     }
+}
+
+/// Writes the rest of a change.
+pub(super) fn write_change(transaction: &mut Transaction<'_>, change: &Change) {
     transaction.remove(&change.removed);
     transaction.add(&change.added);
     change.manners_removed.iter().for_each(|manner| transaction.unlead(MANNERS, &manner.key()));
     change.chains_removed.iter().for_each(|chain| transaction.remove_chain(&chain.name()));
+}
+
+/// Writes over all that Services filled in, except the memory of who stays where. `change` is the one from nothing;
+/// the chains it adds are there, `chains` were before.
+pub(super) fn write_over(
+    transaction: &mut Transaction<'_>,
+    place: &Place,
+    change: &Change,
+    chains: &[String],
+) {
+    FILLED.iter().for_each(|set| transaction.empty_set(set));
+    for chain in &change.chains_added {
+        // Another run may have filled it for other ranges.
+        transaction.empty_chain(&chain.name());
+        write_rules(transaction, place, *chain);
+    }
+    for manner in &change.manners_added {
+        transaction.lead(MANNERS, &manner.key(), &Chain::Manner(*manner).name());
+    }
+    transaction.add(&change.added);
+    let kept: BTreeSet<String> = change.chains_added.iter().map(|chain| chain.name()).collect();
+    let gone = || chains.iter().filter(|chain| !kept.contains(*chain));
+    gone().for_each(|chain| transaction.empty_chain(chain));
+    gone().for_each(|chain| transaction.remove_chain(chain));
+}
+
+fn write_rules(transaction: &mut Transaction<'_>, place: &Place, chain: Chain) {
+    chain.rules(place.cluster).iter().for_each(|rule| transaction.rule(&chain.name(), rule));
 }
 
 /// The chains of a table that are not fixed.

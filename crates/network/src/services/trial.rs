@@ -24,7 +24,8 @@ pub(crate) fn try_rules() -> Result<(), String> {
     let (change, _) = difference(&Served::default(), &ports, place.services);
     let mut transaction = Transaction::new(&place.table);
     table::write_fixed(&mut transaction, &place, "trial");
-    table::write_change(&mut transaction, &place, &change);
+    table::write_ahead(&mut transaction, &place, &change);
+    table::write_change(&mut transaction, &change);
     transaction.commit(&socket).map_err(|error| cause(&error))
 }
 

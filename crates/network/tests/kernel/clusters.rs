@@ -29,6 +29,7 @@ fn traces() -> Vec<String> {
 #[test]
 fn tearing_down_leaves_nothing_also_when_done_twice() {
     on_a_machine(|| async {
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").expect("the test runs as root");
         let before = traces();
         let cluster = Cluster::new(40).await;
         let pod = cluster.node.pod("a").await;
@@ -56,6 +57,8 @@ fn tearing_down_leaves_nothing_also_when_done_twice() {
 #[test]
 fn two_clusters_live_side_by_side_and_die_alone() {
     on_a_machine(|| async {
+        // A new namespace begins as the machine is; here, as one that forwards nothing.
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").expect("the test runs as root");
         let (one, two) = (Cluster::new(40).await, Cluster::new(50).await);
         let (a, b) = (one.node.pod("a").await, two.node.pod("b").await);
         one.node.serve(vec![service("web", [10, 41, 0, 9], &[&a])]).await;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use network::{Protocol, ServicePort};
 
@@ -156,5 +157,43 @@ fn rules_return_to_nothing_when_services_go() {
             node.serve(Vec::new()).await;
             node.own.ask((WEB, 80)).expect_err("nothing is served");
         }
+    });
+}
+
+#[test]
+fn no_request_is_lost_while_endpoints_come_and_go_and_the_agent_restarts() {
+    on_a_machine(|| async {
+        let cluster = Cluster::new(40).await;
+        let node = &cluster.node;
+        let (a, b, c) = (node.pod("a").await, node.pod("b").await, node.pod("client").await);
+        let worlds: [&[&_]; 4] = [&[&a], &[&a, &b], &[&b], &[&b, &a]];
+        let rules = |n: usize| vec![service("web", WEB, worlds[n % 4])];
+        node.serve(rules(0)).await;
+        let stop = AtomicBool::new(false);
+        let asked = std::thread::scope(|scope| {
+            let client = scope.spawn(|| {
+                let mut asked = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    c.namespace.ask((WEB, 80)).expect("somebody answers every time");
+                    asked += 1;
+                }
+                asked
+            });
+            let settings = node.settings.clone();
+            node.own.run(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                runtime.expect("a runtime can be made").block_on(async {
+                    for start in 0..10 {
+                        let again = Node::open(settings.clone()).await;
+                        for n in 0..100 {
+                            again.serve(rules(start + n)).await;
+                        }
+                    }
+                });
+            });
+            stop.store(true, Ordering::Relaxed);
+            client.join().expect("no request is lost")
+        });
+        assert!(asked > 0);
     });
 }
