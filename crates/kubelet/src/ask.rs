@@ -261,7 +261,7 @@ impl Asker {
             Ok(done) => {
                 Answer { is_good: done.code == 0, output: String::from_utf8_lossy(&done.output).into_owned() }
             }
-            Err(error) => Answer::bad(error.to_string()),
+            Err(error) => Answer::bad(crate::jobs::spelled(&error)),
         }
     }
 

@@ -49,8 +49,8 @@ pub trait Files: Send + Sync + 'static {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file, link or whole folder without following links; missing counts as done.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Gives a tree to a group, which may then read it, and write where the owner may.
-    fn give_to_group(&self, path: &Path, group: i64) -> io::Result<()>;
+    /// Gives a tree to a group, which may then read it, and write to it if `may_write`.
+    fn give_to_group(&self, path: &Path, group: i64, may_write: bool) -> io::Result<()>;
     /// Gives one file or folder to a user.
     fn give_to_user(&self, path: &Path, user: i64) -> io::Result<()>;
     /// Mounts memory at a folder, of at most `size` bytes; does nothing when it is mounted.
@@ -172,7 +172,7 @@ impl Files for SimFiles {
         self.entries().retain(|known, _| !known.starts_with(path));
         Ok(())
     }
-    fn give_to_group(&self, _path: &Path, _group: i64) -> io::Result<()> {
+    fn give_to_group(&self, _path: &Path, _group: i64, _may_write: bool) -> io::Result<()> {
         Ok(())
     }
     fn give_to_user(&self, _path: &Path, _user: i64) -> io::Result<()> {

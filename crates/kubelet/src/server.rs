@@ -148,8 +148,19 @@ fn text(status: StatusCode, text: impl Into<String>) -> Response<Body> {
     response
 }
 
+/// An error as the API words it, so that whoever asked through it can read why.
 fn refusal(status: StatusCode, why: impl Into<String>) -> Response<Body> {
-    text(status, why)
+    let reason = match status {
+        StatusCode::BAD_REQUEST => "BadRequest",
+        StatusCode::NOT_FOUND => "NotFound",
+        _ => "InternalError",
+    };
+    let mut response = json_of(&serde_json::json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": why.into(), "reason": reason, "code": status.as_u16(),
+    }));
+    *response.status_mut() = status;
+    response
 }
 
 fn find(face: &Face, namespace: &str, pod: &str) -> Result<Arc<Shown>, Response<Body>> {

@@ -103,21 +103,21 @@ impl Files for RealFiles {
         }
     }
 
-    fn give_to_group(&self, path: &Path, group: i64) -> io::Result<()> {
+    fn give_to_group(&self, path: &Path, group: i64, may_write: bool) -> io::Result<()> {
         let group = id(group)?;
         let meta = fs::symlink_metadata(path)?;
         lchown(path, None, Some(group))?;
         if meta.is_symlink() {
             return Ok(());
         }
-        // The group may read all, and write where the owner may; new files in folders belong to it too.
-        let shared = (meta.mode() & 0o700) >> 3;
-        let inherit = if meta.is_dir() { 0o2010 } else { 0 };
-        let mode = (meta.mode() & 0o7777) | shared | 0o040 | inherit;
+        // New files in folders belong to the group too.
+        let shared = if may_write { 0o660 } else { 0o440 };
+        let inherit = if meta.is_dir() { 0o2110 } else { 0 };
+        let mode = (meta.mode() & 0o7777) | shared | inherit;
         fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
         if meta.is_dir() {
             for name in self.list(path)? {
-                self.give_to_group(&path.join(name), i64::from(group))?;
+                self.give_to_group(&path.join(name), i64::from(group), may_write)?;
             }
         }
         Ok(())

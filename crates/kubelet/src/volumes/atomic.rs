@@ -48,19 +48,14 @@ fn write_version(
     files.make_dir(next, 0o755)?;
     for (path, content) in payload {
         let at = next.join(path);
-        let mode = match (content.is_token, user, group) {
-            (true, Some(_), None) => 0o600,
-            _ => content.mode,
-        };
-        files.write(&at, &content.bytes, mode)?;
-        if content.is_token
-            && let (Some(user), None) = (user, group)
-        {
+        let is_owned = content.is_token && (user.is_some() || group.is_some());
+        files.write(&at, &content.bytes, if is_owned { 0o600 } else { content.mode })?;
+        if let (true, Some(user)) = (is_owned, user) {
             files.give_to_user(&at, user)?;
         }
     }
     match group {
-        Some(group) => files.give_to_group(next, group),
+        Some(group) => files.give_to_group(next, group, false),
         None => Ok(()),
     }
 }

@@ -170,8 +170,7 @@ fn make_one(making: &Making<'_>, volume: &Volume) -> Result<(), Missing> {
     let group = whole.and_then(|whole| whole.fs_group);
     if let Some(payload) = payload::payload(volume, &making.facts, making.tokens) {
         let payload = payload?;
-        let user = whole.and_then(|whole| whole.run_as_user);
-        let owners = (group, user);
+        let owners = (group, common_user(making.facts.pod));
         let done = making
             .files
             .make_dir(&dir, 0o777)
@@ -188,7 +187,7 @@ fn make_one(making: &Making<'_>, volume: &Volume) -> Result<(), Missing> {
             making.files.make_dir(&dir, 0o777).map_err(failed)?;
         }
         return match group {
-            Some(group) if is_new => making.files.give_to_group(&dir, group).map_err(failed),
+            Some(group) if is_new => making.files.give_to_group(&dir, group, true).map_err(failed),
             _ => Ok(()),
         };
     }
@@ -203,12 +202,23 @@ fn make_one(making: &Making<'_>, volume: &Volume) -> Result<(), Missing> {
         check_host_path(making.files, &source)?;
         return match group {
             Some(group) if claimed.is_owned => {
-                making.files.give_to_group(&claimed.path, group).map_err(failed)
+                making.files.give_to_group(&claimed.path, group, true).map_err(failed)
             }
             _ => Ok(()),
         };
     }
     Err(Missing("this node cannot mount volumes of this kind".into()))
+}
+
+/// The user that all containers run as, where they all name the same.
+fn common_user(pod: &PodView) -> Option<i64> {
+    let whole = pod.spec().security_context.as_ref().and_then(|whole| whole.run_as_user);
+    let own = |member: &Member| {
+        member.container.security_context.as_ref().and_then(|own| own.run_as_user).or(whole)
+    };
+    let mut users = pod.members.iter().map(own);
+    let first = users.next()??;
+    users.all(|user| user == Some(first)).then_some(first)
 }
 
 fn failed(error: io::Error) -> Missing {
