@@ -11,7 +11,8 @@ use crate::node::{Node, NodeSettings};
 
 /// Reads an agent's settings and enters its network; to be called before any thread is started.
 pub fn enter(settings: &Path) -> Result<NodeSettings> {
-    let text = std::fs::read_to_string(settings).with_context(|| format!("cannot read {}", settings.display()))?;
+    let text =
+        std::fs::read_to_string(settings).with_context(|| format!("cannot read {}", settings.display()))?;
     let settings: NodeSettings = serde_json::from_str(&text).context("the agent's settings")?;
     if let Some(netns) = &settings.netns {
         network::links::enter(netns).with_context(|| format!("cannot enter {}", netns.display()))?;

@@ -119,7 +119,9 @@ async fn ready_nodes(client: &Client, wanted: u8) -> Result<()> {
         let event = events.next().await.context("the watch of nodes ended")??;
         let node = Object::read(event.object)?;
         match event.kind {
-            WatchKind::Added | WatchKind::Modified if is_ready(&node)? => ready.insert(node.name().to_owned()),
+            WatchKind::Added | WatchKind::Modified if is_ready(&node)? => {
+                ready.insert(node.name().to_owned())
+            }
             _ => ready.remove(node.name()),
         };
     }
@@ -141,7 +143,12 @@ struct Wiring<'a> {
 }
 
 impl Wiring<'_> {
-    fn node_settings(&self, number: u8, address: std::net::IpAddr, netns: Option<PathBuf>) -> Result<NodeSettings> {
+    fn node_settings(
+        &self,
+        number: u8,
+        address: std::net::IpAddr,
+        netns: Option<PathBuf>,
+    ) -> Result<NodeSettings> {
         let name = node_name(number);
         let (serving, client) = NodeSettings::certificates(&self.server.keys, &name, address, self.host)?;
         Ok(NodeSettings {
@@ -174,7 +181,8 @@ impl Wiring<'_> {
         command.arg("agent").arg("--settings").arg(&file).stdin(Stdio::null());
         // A terminal's Ctrl-C is the server's to hear; it tells its agents.
         command.process_group(0);
-        let child = command.spawn().with_context(|| format!("cannot start the agent of {}", settings.name))?;
+        let child =
+            command.spawn().with_context(|| format!("cannot start the agent of {}", settings.name))?;
         Ok(Agent { name: settings.name, child })
     }
 }

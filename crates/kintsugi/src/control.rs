@@ -34,7 +34,8 @@ pub async fn open_store(host: &Host, dir: PathBuf) -> Result<Store> {
 
 /// Starts the API over a store and the loops over the API.
 pub async fn start(host: &Host, store: Store, settings: api::Settings) -> Result<Control> {
-    let service = Service::open(host.clone(), store, settings).await.context("cannot begin to serve the API")?;
+    let service =
+        Service::open(host.clone(), store, settings).await.context("cannot begin to serve the API")?;
     let clients = {
         let service = service.clone();
         Arc::new(move |component: &str| {

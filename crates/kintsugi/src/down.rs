@@ -18,7 +18,8 @@ pub async fn run(host: &Host, data_dir: &Path, purge: bool) -> Result<String> {
     let exe = std::env::current_exe().context("cannot find the program's own file")?;
     let mut sandboxes = 0;
     for dir in place.nodes() {
-        let runtime = KernelRuntime::open(host.clone(), Settings { data_dir: dir.clone(), exe: exe.clone() })?;
+        let runtime =
+            KernelRuntime::open(host.clone(), Settings { data_dir: dir.clone(), exe: exe.clone() })?;
         sandboxes += runtime::Runtime::sandboxes(&runtime).await?.len();
         runtime.remove_all().await.with_context(|| format!("cannot clear {}", dir.display()))?;
         unmount_below(&dir).with_context(|| format!("cannot clear the volumes in {}", dir.display()))?;
@@ -28,7 +29,8 @@ pub async fn run(host: &Host, data_dir: &Path, purge: bool) -> Result<String> {
     let prefix = network::links::prefix_of(place.dir());
     network::links::tear_down(host, place.dir().to_owned(), prefix).await?;
     if purge {
-        std::fs::remove_dir_all(place.dir()).with_context(|| format!("cannot remove {}", place.dir().display()))?;
+        std::fs::remove_dir_all(place.dir())
+            .with_context(|| format!("cannot remove {}", place.dir().display()))?;
     }
     let rest = if purge { ", with all that was stored" } else { "" };
     Ok(format!("{sandboxes} pods with their containers, links and rules{rest}"))

@@ -19,7 +19,10 @@ pub async fn run(host: &Host, act: ImageAct) -> Result<Vec<String>> {
         ImageAct::Import { data, files } => {
             for store in stores(host, &data)? {
                 for file in &files {
-                    let images = store.import(file).await.with_context(|| format!("cannot import {}", file.display()))?;
+                    let images = store
+                        .import(file)
+                        .await
+                        .with_context(|| format!("cannot import {}", file.display()))?;
                     lines.extend(images.iter().map(|image| format!("imported {}", image.tags.join(" "))));
                 }
             }
@@ -33,7 +36,12 @@ pub async fn run(host: &Host, act: ImageAct) -> Result<Vec<String>> {
         ImageAct::List { data } => {
             for store in stores(host, &data)? {
                 for image in store.list().await? {
-                    lines.push(format!("{}\t{}\t{} MB", image.tags.join(" "), image.id, image.size / 1_000_000));
+                    lines.push(format!(
+                        "{}\t{}\t{} MB",
+                        image.tags.join(" "),
+                        image.id,
+                        image.size / 1_000_000
+                    ));
                 }
             }
         }

@@ -28,7 +28,9 @@ impl Transport for Local {
 
     async fn watch(&self, request: http::Request<()>) -> Result<WatchStream, TransportError> {
         match self.service.watch(&self.identity, request).await {
-            Ok(events) => Ok(events.map(|(kind, object)| Ok(WatchEvent { kind: heard(kind), object })).boxed()),
+            Ok(events) => {
+                Ok(events.map(|(kind, object)| Ok(WatchEvent { kind: heard(kind), object })).boxed())
+            }
             Err(refusal) => {
                 let (parts, body) = refusal.into_parts();
                 Err(TransportError::Refused { status: parts.status, body })

@@ -104,7 +104,8 @@ impl Node {
     pub async fn start(host: &Host, settings: &NodeSettings, transport: Arc<dyn Transport>) -> Result<Self> {
         let exe = std::env::current_exe().context("cannot find the program's own file")?;
         let runtime = runtime::Settings { data_dir: settings.dir.clone(), exe };
-        let runtime = Arc::new(KernelRuntime::open(host.clone(), runtime).context("cannot open the runtime")?);
+        let runtime =
+            Arc::new(KernelRuntime::open(host.clone(), runtime).context("cannot open the runtime")?);
         let network = KernelNetwork::open(host.clone(), network_settings(settings)?).await;
         let network = Arc::new(network.context("cannot open the node's network")?);
         let client = Client::new(transport, &format!("kintsugi-agent/{}", settings.name));

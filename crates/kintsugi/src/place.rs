@@ -44,7 +44,8 @@ impl Place {
     /// The folders of the nodes that are or were here.
     pub fn nodes(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.0.join("nodes")).into_iter().flatten().flatten();
-        let mut nodes: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+        let mut nodes: Vec<PathBuf> =
+            entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
         nodes.sort();
         nodes
     }
@@ -56,8 +57,12 @@ impl Place {
         let file = file.with_context(|| format!("cannot open {}", path.display()))?;
         match file.try_lock() {
             Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => bail!("{} is in use: another kintsugi runs on it", self.0.display()),
-            Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+            Err(TryLockError::WouldBlock) => {
+                bail!("{} is in use: another kintsugi runs on it", self.0.display())
+            }
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("cannot lock {}", path.display()))
+            }
         }
     }
 }

@@ -51,7 +51,8 @@ impl Server {
             subnet: ranges.nodes,
             cluster_cidr: ranges.pods,
         };
-        let (lan, store) = tokio::join!(Lan::open(host.clone(), lan), control::open_store(host, place.store()));
+        let (lan, store) =
+            tokio::join!(Lan::open(host.clone(), lan), control::open_store(host, place.store()));
         let (lan, store) = (lan.context("cannot make the network of this machine's nodes")?, store?);
         let (outer, inner) = listen(cluster.listen, lan.server_address()).await?;
         let (address, inner_address) = (outer.local_addr()?, inner.local_addr()?);
@@ -89,7 +90,11 @@ impl Server {
 
     fn write_kubeconfig(&self, host: &Host, place: &Place) -> Result<()> {
         let admin = self.keys.client("kubernetes-admin", MASTERS, host.now())?;
-        let shown = if self.address.ip().is_unspecified() { SocketAddr::new([127, 0, 0, 1].into(), self.address.port()) } else { self.address };
+        let shown = if self.address.ip().is_unspecified() {
+            SocketAddr::new([127, 0, 0, 1].into(), self.address.port())
+        } else {
+            self.address
+        };
         let text = self.keys.kubeconfig(&format!("https://{shown}"), "kubernetes-admin", &admin);
         write_private(&place.kubeconfig(), &text)
     }
@@ -111,7 +116,8 @@ async fn listen(outer: SocketAddr, lan: IpAddr) -> Result<(TcpListener, TcpListe
     let listener = open(outer).await?;
     let port = listener.local_addr()?.port();
     // Where users are served on all addresses, the nodes' link is one of them: it takes a port of its own.
-    let inner = if outer.ip().is_unspecified() { SocketAddr::new(lan, 0) } else { SocketAddr::new(lan, port) };
+    let inner =
+        if outer.ip().is_unspecified() { SocketAddr::new(lan, 0) } else { SocketAddr::new(lan, port) };
     Ok((listener, open(inner).await?))
 }
 

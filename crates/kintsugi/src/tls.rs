@@ -29,11 +29,17 @@ fn roots(authority: &str) -> Result<Arc<RootCertStore>> {
 }
 
 /// A server that asks its clients for a certificate of `authority`, and takes those without one where it may.
-pub fn server(own: &PemPair, authority: &str, clients_must: bool, protocols: &[&[u8]]) -> Result<Arc<ServerConfig>> {
+pub fn server(
+    own: &PemPair,
+    authority: &str,
+    clients_must: bool,
+    protocols: &[&[u8]],
+) -> Result<Arc<ServerConfig>> {
     let verifier = WebPkiClientVerifier::builder(roots(authority)?);
     let verifier = if clients_must { verifier } else { verifier.allow_unauthenticated() };
     let (chain, key) = own.to_der()?;
-    let config = ServerConfig::builder().with_client_cert_verifier(verifier.build()?).with_single_cert(chain, key);
+    let config =
+        ServerConfig::builder().with_client_cert_verifier(verifier.build()?).with_single_cert(chain, key);
     let mut config = config.context("the server's own certificate")?;
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(config))
@@ -49,8 +55,9 @@ impl Dialer {
     /// Shows `own` to kubelets, whose certificates `authority` has signed.
     pub fn new(own: &PemPair, authority: &str) -> Result<Self> {
         let (chain, key) = own.to_der()?;
-        let kubelets =
-            ClientConfig::builder().with_root_certificates(roots(authority)?).with_client_auth_cert(chain, key)?;
+        let kubelets = ClientConfig::builder()
+            .with_root_certificates(roots(authority)?)
+            .with_client_auth_cert(chain, key)?;
         let anyone = ClientConfig::builder()
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(TakeAny))
@@ -74,7 +81,9 @@ impl Dialer {
 #[async_trait]
 impl Dial for Dialer {
     async fn dial(&self, backend: &Backend) -> io::Result<Box<dyn Duplex>> {
-        tokio::time::timeout(DIAL_PATIENCE, self.open(backend)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+        tokio::time::timeout(DIAL_PATIENCE, self.open(backend))
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 }
 

@@ -30,8 +30,7 @@ spec:
 ";
 
 const READY: &str = "jsonpath={.status.readyReplicas}";
-const RESTARTS: &str =
-    "jsonpath={range .items[*]}{.metadata.uid} {.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].containerID}{'\\n'}{end}";
+const RESTARTS: &str = "jsonpath={range .items[*]}{.metadata.uid} {.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].containerID}{'\\n'}{end}";
 
 fn with_web() -> Cluster {
     let cluster = Cluster::start(1);
@@ -91,6 +90,7 @@ fn down_leaves_nothing_behind() {
 /// The command lines of processes that name a folder.
 fn processes_naming(dir: &str) -> Vec<String> {
     let entries = std::fs::read_dir("/proc").expect("procfs is mounted");
-    let lines = entries.flatten().filter_map(|entry| std::fs::read_to_string(entry.path().join("cmdline")).ok());
+    let lines =
+        entries.flatten().filter_map(|entry| std::fs::read_to_string(entry.path().join("cmdline")).ok());
     lines.filter(|line| line.contains(dir)).map(|line| line.replace('\0', " ")).collect()
 }

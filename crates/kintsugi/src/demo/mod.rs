@@ -14,10 +14,10 @@ use client::{Access, Client, Https};
 use host::Host;
 
 use crate::cluster::Running;
+use crate::down;
 use crate::images::{DEMO_IMAGE, build_demo};
 use crate::place::Place;
 use crate::settings::Demo;
-use crate::down;
 use story::{Row, Stage};
 
 /// Plays the story, telling each row as it happens; success only if everything healed.
@@ -43,7 +43,10 @@ pub async fn run<F: Future<Output = Result<()>>>(
     tell(&format!("one node Ready after {}", shown(host.moment().since(began))));
     let played = play(&host, &place, &running, &tell).await;
     if settings.keep && played.is_ok() {
-        tell(&format!("the cluster stays up until Ctrl-C: export KUBECONFIG={}", place.kubeconfig().display()));
+        tell(&format!(
+            "the cluster stays up until Ctrl-C: export KUBECONFIG={}",
+            place.kubeconfig().display()
+        ));
         stopped().await?;
     }
     running.stop().await;

@@ -165,12 +165,16 @@ impl Stage {
         let crashes = pods
             .until("more crashes", |pods| pods.values().map(restarts).find(|&count| count >= CRASHES))
             .await?;
+        let crashing: Vec<String> =
+            pods.until("its pods", |pods| Some(pods.keys().cloned().collect())).await?;
         let mended = Instant::now();
-        let patch = json!({"spec": {"template": {"spec": {"containers": [{"name": "web", "args": [PORT.to_string()]}]}}}});
+        let container = json!({"name": "web", "args": [PORT.to_string()]});
+        let patch = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
         let key = Key::new(&kinds::DEPLOYMENT, NAMESPACE, "crasher");
         self.client.patch(&key, "", PatchKind::Strategic, &patch, &Precondition::default()).await?;
         pods.until("the mended pod to be Ready", |pods| {
-            (ready(pods).len() == 1 && pods.len() == 1).then_some(())
+            let well = ready(pods).into_iter().any(|pod| !crashing.iter().any(|old| old == name(pod)));
+            (well && pods.len() == 1).then_some(())
         })
         .await?;
         let done = format!("held back after {crashes} crashes, rolled forward once corrected");

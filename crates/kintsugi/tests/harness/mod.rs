@@ -146,7 +146,11 @@ impl Cluster {
                 let err = String::from_utf8_lossy(&output.stderr);
                 let pods = self.kubectl_output(&["describe", "pods", "-A"], "").stdout;
                 let pods = String::from_utf8_lossy(&pods);
-                panic!("kubectl {} prints still:\n{out}{err}\n{pods}\nserver:\n{}", args.join(" "), self.log());
+                panic!(
+                    "kubectl {} prints still:\n{out}{err}\n{pods}\nserver:\n{}",
+                    args.join(" "),
+                    self.log()
+                );
             }
             std::thread::sleep(GLANCE);
         }
