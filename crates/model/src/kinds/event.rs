@@ -42,6 +42,8 @@ pub static OF_EVENTS: Kind = Kind::new(of::EVENTS_EVENT, "Event", "event", "io.k
         "reportingController",
         "type",
     ])
+    .columns(OF_EVENTS_COLUMNS)
+    .checking(|object, faults| check(&of_core(object), faults))
     .ageless()
     .stored_as(&super::EVENT)
     .converting(to_stored, from_stored);
@@ -58,6 +60,26 @@ const COLUMNS: &[Column] = &[
     wide("Count", |object, _| times(object)),
     Column { wide: true, ..NAME },
 ];
+
+const OF_EVENTS_COLUMNS: &[Column] = &[
+    column("Last Seen", |object, now| last_seen(&of_core(object), now)),
+    column("Type", |object, _| or(object, "type", "")),
+    column("Reason", |object, _| or(object, "reason", "")),
+    column("Object", |object, _| target(&of_core(object))),
+    wide("Subobject", |object, _| or(object, "regarding.fieldPath", "")),
+    wide("Source", |object, _| origin(&of_core(object))),
+    column("Message", |object, _| text(object, "note").trim().into()),
+    wide("First Seen", |object, now| first_seen(&of_core(object), now)),
+    wide("Count", |object, _| times(&of_core(object))),
+    Column { wide: true, ..NAME },
+];
+
+/// An event of the newer group in the words of the older one.
+fn of_core(object: &Tree) -> Tree {
+    let mut object = object.clone();
+    to_stored(&mut object);
+    object
+}
 
 /// What a row shows of when it was first and last seen.
 fn first_seen(object: &Tree, now: Time) -> Tree {

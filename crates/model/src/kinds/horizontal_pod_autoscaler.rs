@@ -35,6 +35,9 @@ pub static V1: Kind = Kind::new(
 .namespaced()
 .parts(&[Part::Status])
 .columns(COLUMNS)
+.filling(fill_v1)
+.checking(|object, faults| check(&as_stored(object), faults))
+.beginning(first)
 .stored_as(&super::HORIZONTAL_POD_AUTOSCALER)
 .converting(to_stored, from_stored);
 
@@ -71,6 +74,18 @@ fn fill(object: &mut Tree) {
             tree::fill(down, "policies", json!([per("Percent", 100, 15)]));
         }
     }
+}
+
+/// The first version leaves it to the controller how busy pods should be.
+fn fill_v1(object: &mut Tree) {
+    tree::object(object, "spec").into_iter().for_each(|spec| tree::fill(spec, "minReplicas", 1));
+}
+
+/// An object of the first version in the words of the second.
+fn as_stored(object: &Tree) -> Tree {
+    let mut object = object.clone();
+    to_stored(&mut object);
+    object
 }
 
 fn busy(percent: i64) -> Tree {
@@ -182,6 +197,9 @@ fn reference(object: &Tree) -> Tree {
 const SHOWN: usize = 2;
 
 fn targets(object: &Tree) -> Tree {
+    if is_there(object, "spec.targetCPUUtilizationPercentage") {
+        return targets(&as_stored(object));
+    }
     let current = items(object, "status.currentMetrics");
     let shown = items(object, "spec.metrics").iter().enumerate().map(|(index, metric)| {
         let kind = text(metric, "type");

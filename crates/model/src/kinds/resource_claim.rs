@@ -38,6 +38,8 @@ pub static V1BETA1: Kind = Kind::new(
 .namespaced()
 .parts(&[Part::Status])
 .columns(COLUMNS)
+.filling(fill_v1beta1)
+.changing(change)
 .stored_as(&super::RESOURCE_CLAIM)
 .converting(to_stored, from_stored);
 
@@ -53,6 +55,23 @@ pub(super) fn fill_claim(spec: &mut Tree) {
     for request in tree::items_mut(devices, "requests") {
         request.get_mut("exactly").into_iter().for_each(fill_request);
         tree::items_mut(request, "firstAvailable").for_each(fill_request);
+    }
+}
+
+/// The older version's requests are what the stored one has within `exactly`.
+fn fill_v1beta1(object: &mut Tree) {
+    object.get_mut("spec").into_iter().for_each(fill_older_claim);
+}
+
+/// The same for the claim, or the template of one.
+pub(super) fn fill_older_claim(spec: &mut Tree) {
+    let Some(devices) = spec.get_mut("devices") else { return };
+    for request in tree::items_mut(devices, "requests") {
+        if is_there(request, "firstAvailable") {
+            tree::items_mut(request, "firstAvailable").for_each(fill_request);
+        } else {
+            fill_request(request);
+        }
     }
 }
 

@@ -34,12 +34,19 @@ pub static V1BETA1: Kind = Kind::new(
     "io.k8s.api.resource.v1beta1.ResourceClaimTemplate",
 )
 .namespaced()
+.filling(fill_v1beta1)
+.changing(change)
 .stored_as(&super::RESOURCE_CLAIM_TEMPLATE)
 .converting(to_stored, from_stored);
 
 fn fill(object: &mut Tree) {
     let claim = object.get_mut("spec").and_then(|spec| spec.get_mut("spec"));
     claim.into_iter().for_each(super::resource_claim::fill_claim);
+}
+
+fn fill_v1beta1(object: &mut Tree) {
+    let claim = object.get_mut("spec").and_then(|spec| spec.get_mut("spec"));
+    claim.into_iter().for_each(super::resource_claim::fill_older_claim);
 }
 
 fn change(old: &Tree, new: &Tree, faults: &mut Faults) {

@@ -243,6 +243,19 @@ fn services_lose_what_their_new_type_has_not() {
 }
 
 #[test]
+fn the_older_autoscaler_is_checked_and_shown_like_the_newer() {
+    let object = json!({"metadata": {"name": "a", "namespace": "a"}, "spec": {"maxReplicas": 0,
+        "scaleTargetRef": {"kind": "Deployment", "name": "web"}, "targetCPUUtilizationPercentage": 50}});
+    let (object, faults) = create(&HORIZONTAL_POD_AUTOSCALER_V1, object);
+    assert_eq!(faults.len(), 2, "{faults:?}");
+    assert!(faults[0].starts_with("spec.maxReplicas: Invalid value: 0: must be greater than 0"));
+    assert_eq!(object["spec"]["minReplicas"], 1);
+    let kind = by_gvr(&HORIZONTAL_POD_AUTOSCALER_V1).expect("a kind");
+    let targets = table(kind).into_iter().find(|column| column.name == "Targets").expect("a column");
+    assert_eq!((targets.cell)(&object, crate::Time::UNIX_EPOCH), "cpu: <unknown>/50%");
+}
+
+#[test]
 fn jobs_select_their_own_pods() {
     let (job, faults) = create(
         &JOB,
