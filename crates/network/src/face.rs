@@ -81,7 +81,9 @@ pub struct ServicePort {
     pub name: String,
     /// The protocol.
     pub protocol: Protocol,
-    /// Virtual addresses it is reached at: cluster, external and load balancer ones.
+    /// Virtual addresses it is reached at: cluster, external and load balancer ones. Those in the range of virtual
+    /// addresses are for traffic from inside; at all others, as at node ports, traffic counts as from outside,
+    /// unless a pod or the node itself sends it and `keep_source` is set.
     pub addresses: Vec<IpAddr>,
     /// The port at those addresses.
     pub port: u16,

@@ -129,7 +129,12 @@ impl Inner {
     /// default route. They never travel this route: they are translated first, or refused.
     fn route_services(&self) -> Result<(), NetworkError> {
         const LOOPBACK: u32 = 1;
+        let links = self.links();
         let mut steps = Steps::default();
+        let is_old = |route: &&Route| {
+            route.metric == self.metric() && route.link == LOOPBACK && route.to != self.settings.service_cidr
+        };
+        links.routes()?.iter().filter(is_old).for_each(|route| steps.remove_route(route));
         steps.route(&Route {
             to: self.settings.service_cidr,
             via: None,
@@ -138,7 +143,7 @@ impl Inner {
             metric: self.metric(),
             mtu: self.mtu,
         });
-        self.links().carry_out(steps)
+        links.carry_out(steps)
     }
 
     fn route(&self, wanted: &[NodeRoute]) -> Result<(), NetworkError> {

@@ -9,7 +9,7 @@ mod records;
 mod server;
 mod upstream;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, UdpSocket};
 pub use answer::{Answer, Data, Kind, Question, Record, answer};
 pub use records::{Records, records};
 
-use crate::{NetworkError, failed};
+use crate::{NetworkError, Protocol, ServicePort, failed};
 use server::Answerer;
 use upstream::Upstream;
 
@@ -81,6 +81,24 @@ impl Names {
         let mut served = self.records.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         *served = Arc::new(records);
     }
+}
+
+/// The rules that lead the cluster's DNS address to a node's own listener, for [`crate::ServiceRules`]. They win over
+/// a Service that has the same address.
+pub fn rules(dns: IpAddr, listener: SocketAddr) -> Vec<ServicePort> {
+    let port = |protocol| ServicePort {
+        // Sorts before every namespace, and what comes first wins.
+        name: "!names:dns".to_owned(),
+        protocol,
+        addresses: vec![dns],
+        port: 53,
+        node_port: 0,
+        affinity_seconds: None,
+        endpoints: vec![listener],
+        external_endpoints: Vec::new(),
+        keep_source: false,
+    };
+    vec![port(Protocol::Tcp), port(Protocol::Udp)]
 }
 
 async fn serve(mut server: Server<impl RequestHandler>) {

@@ -5,6 +5,10 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use hickory_server::proto::op::{Message, Query};
+use hickory_server::proto::rr::{Name, RecordType};
+use host::Host;
+use network::names::{Names, NamesSettings, Records};
 use network::{Protocol, ServicePort};
 
 use crate::world::{Answerer, Cluster, Node, ask_udp, on_a_machine, service};
@@ -54,6 +58,45 @@ fn a_service_may_lead_to_the_node_itself() {
         for from in [&a.namespace, &node.own] {
             assert_eq!(from.ask((WEB, 80)).expect("the node answers").0, "node");
             assert_eq!(ask_udp(&from.udp((WEB, 80))).expect("the node answers"), "node");
+        }
+    });
+}
+
+#[test]
+fn a_pod_asks_for_names_at_the_clusters_address() {
+    on_a_machine(|| async {
+        let cluster = Cluster::new(40).await;
+        let node = &cluster.node;
+        let pod = node.pod("a").await;
+        let dns = [10, 41, 0, 10];
+        let settings = NamesSettings {
+            listen: vec![(node.settings.node_ip, 0).into()],
+            upstreams: Some(Vec::new()),
+            resolv_conf: "/etc/resolv.conf".into(),
+        };
+        let names =
+            Names::open(&Host::real(), settings, Records::new("cluster.local")).await.expect("it listens");
+        let mut ports = network::names::rules(dns.into(), names.listening()[0]);
+        let other = ServicePort { port: 53, ..service("kube-dns", dns, &[&pod]) };
+        ports.push(other);
+        node.serve(ports).await;
+        let mut question = Message::query();
+        let name = Name::from_ascii("dns-version.cluster.local.").expect("a name");
+        question.add_query(Query::query(name, RecordType::TXT));
+        let question = question.to_vec().expect("it fits");
+        for from in [&pod.namespace, &node.own] {
+            let socket = from.udp((dns, 53));
+            let answer = tokio::task::spawn_blocking({
+                let question = question.clone();
+                move || {
+                    socket.send(&question).expect("it is sent");
+                    let mut buffer = vec![0; 1000];
+                    let len = socket.recv(&mut buffer).expect("the node answers");
+                    Message::from_vec(&buffer[..len]).expect("a message")
+                }
+            });
+            let answer = answer.await.expect("the thread ends well");
+            assert_eq!(answer.answers[0].data.to_string(), "1.1.0");
         }
     });
 }

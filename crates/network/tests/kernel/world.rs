@@ -27,6 +27,8 @@ pub fn on_a_machine<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
     let run = || {
         // SAFETY: only the network namespace is unshared, and only for this thread.
         unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("the test runs as root");
+        // As strict as any machine: packets must come from where their source is reached.
+        std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "1").expect("the test runs as root");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime can be made").block_on(test());
     };
