@@ -2,6 +2,7 @@
 //!
 //! Promises: no allocation beyond the `CString` of an argument, no threads, nothing kept. Never decides anything.
 
+use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -38,11 +39,16 @@ pub(crate) struct Child {
 /// The flag that places a child in a v2 group; it does not fit the type that `libc` gives it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Makes a child by `clone3` in the namespaces that `flags` names; `None` in the child.
+/// Makes a child by `clone3` in the namespaces that `flags` names. The child does `work` and never returns, so that
+/// nothing of the parent's business is done twice.
 ///
 /// # Safety
 /// The calling process must have one thread only, as after `fork`.
-pub(crate) unsafe fn clone_process(flags: i32, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Option<Child>> {
+pub(crate) unsafe fn clone_process(
+    flags: i32,
+    cgroup: Option<BorrowedFd<'_>>,
+    work: impl FnOnce() -> Infallible,
+) -> io::Result<Child> {
     let mut pidfd: RawFd = -1;
     // SAFETY: all-zero is a valid `clone_args`.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -57,10 +63,15 @@ pub(crate) unsafe fn clone_process(flags: i32, cgroup: Option<BorrowedFd<'_>>) -
     let pid =
         unsafe { libc::syscall(libc::SYS_clone3, &raw const args, std::mem::size_of::<libc::clone_args>()) };
     match check_long(pid)? {
-        0 => Ok(None),
+        0 => never(work()),
         // SAFETY: the kernel has just made this descriptor for us.
-        pid => Ok(Some(Child { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })),
+        pid => Ok(Child { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
     }
+}
+
+/// What a value that cannot be leads to.
+fn never<T>(value: Infallible) -> T {
+    match value {}
 }
 
 /// `unshare(2)`.

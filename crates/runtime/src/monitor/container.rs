@@ -101,21 +101,17 @@ impl Container {
         let own_pids = !sandbox.file.spec.host_pid && sandbox.pause.is_none();
         let flags = libc::CLONE_NEWNS | if own_pids { libc::CLONE_NEWPID } else { 0 };
         let join = into.is_none().then_some(&self.group);
+        let work = || -> std::convert::Infallible {
+            let (pod, file) = (&sandbox.pod, &sandbox.file);
+            let cgroups = &sandbox.cgroups;
+            Init { start, sandbox: &file.spec, pod, cgroups, join, stdio, report: &theirs }.run()
+        };
+        let into = into.as_ref().map(|file| file.as_fd());
         // SAFETY: the monitor has one thread.
-        match sandbox
-            .with_shared_pids(|| unsafe { sys::clone_process(flags, into.as_ref().map(|f| f.as_fd())) })?
-        {
-            Some(child) => {
-                self.record.pid = child.pid as u32;
-                self.process = Some(Process::new(child, ours));
-                Ok(())
-            }
-            None => {
-                let (pod, file) = (&sandbox.pod, &sandbox.file);
-                let cgroups = &sandbox.cgroups;
-                Init { start, sandbox: &file.spec, pod, cgroups, join, stdio, report: &theirs }.run()
-            }
-        }
+        let child = sandbox.with_shared_pids(|| unsafe { sys::clone_process(flags, into, work) })?;
+        self.record.pid = child.pid as u32;
+        self.process = Some(Process::new(child, ours));
+        Ok(())
     }
 
     /// Its program runs.

@@ -37,21 +37,16 @@ impl Exec {
         let (ours, theirs) = process::report_pair()?;
         let group = container.group();
         let into = group.clone_into().map(std::fs::File::open).transpose()?;
+        let join = into.is_none();
+        let work = || -> std::convert::Infallible {
+            let done = run(sandbox, container, &first.pidfd, wish, stdio, &theirs, join);
+            init::end_with(&theirs, done)
+        };
+        let into = into.as_ref().map(|file| file.as_fd());
         // SAFETY: the monitor has one thread.
-        let make = || unsafe { sys::clone_process(0, into.as_ref().map(|f| f.as_fd())) };
-        match sandbox.with_pids_of(&first.pidfd, make)? {
-            Some(child) => Ok(Self {
-                process: Process::new(child, ours),
-                asked_by,
-                kill_on_hangup: wish.kill_on_hangup,
-                announced: false,
-            }),
-            None => {
-                let join = into.is_none();
-                let done = run(sandbox, container, &first.pidfd, wish, stdio, &theirs, join);
-                init::end_with(&theirs, done)
-            }
-        }
+        let child = sandbox.with_pids_of(&first.pidfd, || unsafe { sys::clone_process(0, into, work) })?;
+        let process = Process::new(child, ours);
+        Ok(Self { process, asked_by, kill_on_hangup: wish.kill_on_hangup, announced: false })
     }
 }
 

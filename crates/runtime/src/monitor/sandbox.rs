@@ -153,21 +153,19 @@ fn share_memory(pod: &Pod, file: &SandboxFile) -> io::Result<()> {
 
 /// Starts the first process of the containers' common process ids: it collects orphans, and ends with the monitor.
 fn pause() -> io::Result<sys::Child> {
-    // SAFETY: the monitor has one thread.
-    match unsafe { sys::clone_process(libc::CLONE_NEWPID, None) }? {
-        Some(child) => Ok(child),
-        None => {
-            sys::reset_signals();
-            let _ = sys::close_others();
-            let _ = sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong);
-            // SAFETY: plain calls; an ignored SIGCHLD lets the kernel collect children at once.
-            unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
-            loop {
-                // SAFETY: takes nothing.
-                unsafe { libc::pause() };
-            }
+    let work = || -> std::convert::Infallible {
+        sys::reset_signals();
+        let _ = sys::close_others();
+        let _ = sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong);
+        // SAFETY: plain calls; an ignored SIGCHLD lets the kernel collect children at once.
+        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+        loop {
+            // SAFETY: takes nothing.
+            unsafe { libc::pause() };
         }
-    }
+    };
+    // SAFETY: the monitor has one thread.
+    unsafe { sys::clone_process(libc::CLONE_NEWPID, None, work) }
 }
 
 /// Listens at the sandbox's socket, named from within its folder because such names have 107 bytes at most.

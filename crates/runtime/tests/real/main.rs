@@ -6,6 +6,7 @@
 mod app;
 mod bench;
 mod cases;
+mod registry;
 mod world;
 
 use std::ffi::OsString;

@@ -22,7 +22,6 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// A runtime with one image.
 #[derive(Clone)]
 pub struct World {
-    pub host: Host,
     pub dir: PathBuf,
     pub runtime: Arc<KernelRuntime>,
     pub image: Image,
@@ -84,7 +83,7 @@ impl World {
         let single =
             Single { binary: exe, target: "/app".into(), name: IMAGE.to_owned(), ..Single::default() };
         let image = runtime.store().build_single(single).await.expect("the image can be made");
-        Self { host: Host::real(), dir, runtime, image }
+        Self { dir, runtime, image }
     }
 
     pub fn pod(&self, uid: &str) -> SandboxSpec {
