@@ -117,7 +117,9 @@ impl Inner {
         let Some(address) = self.addresses().address(uid) else { return Ok(()) };
         let mut steps = Steps::default();
         steps.remove_link(&pod_link_name(&self.settings, address));
-        self.links().carry_out(steps)?;
+        // By a socket of its own: the kernel answers only when nobody can see the link any more, which takes it tens
+        // of milliseconds that pods being attached need not wait.
+        Links::open().map_err(failed("open a netlink socket"))?.carry_out(steps)?;
         // The address is free only when its host ports lead nowhere any more.
         if self.addresses().drop_host_ports(uid) {
             self.lead_host_ports()?;

@@ -4,9 +4,9 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use network::ServicePort;
+use network::{Network, PodNetwork, ServicePort};
 
-use crate::world::{Cluster, on_a_machine, service};
+use crate::world::{Cluster, Namespace, on_a_machine, service};
 
 /// Services with three endpoints each; the last endpoint of each is a pod that answers.
 fn many(count: u32, answers: SocketAddr) -> Vec<ServicePort> {
@@ -57,4 +57,27 @@ async fn serve_and_change(count: u32) {
     assert_eq!(node.own.ask(([10, 41, 1 + high, low], 80)).expect("the last answers").0, "a");
     assert_eq!(node.own.ask(([10, 41, 1, 0], 80)).expect("the first answers").0, "a");
     assert_eq!(node.own.ask(([127, 0, 0, 1], 30999)).expect("the node port answers").0, "a");
+}
+
+#[test]
+#[ignore = "a measurement: prints how long a pod takes to get and to lose its interface"]
+fn pods_are_attached_and_detached_one_by_one() {
+    on_a_machine(|| async {
+        let cluster = Cluster::new(40).await;
+        let network = &cluster.node.network;
+        let (mut on, mut off) = (Vec::new(), Vec::new());
+        for n in 0..20 {
+            let namespace = Namespace::new();
+            let pod = PodNetwork { pod_uid: format!("pod-{n}"), netns: namespace.path(), host_ports: Vec::new() };
+            let start = Instant::now();
+            network.attach(pod).await.expect("it is attached");
+            on.push(start.elapsed());
+            let start = Instant::now();
+            network.detach(&format!("pod-{n}")).await.expect("it is detached");
+            off.push(start.elapsed());
+        }
+        on.sort();
+        off.sort();
+        eprintln!("attach {:?} (worst {:?}), detach {:?} (worst {:?})", on[10], on[19], off[10], off[19]);
+    });
 }
