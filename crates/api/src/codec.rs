@@ -36,13 +36,13 @@ pub fn read_plain(media: &str, body: &Bytes) -> Result<Tree, Refusal> {
     if body.is_empty() {
         return Ok(Tree::Null);
     }
-    let bytes = to_json(media, body)?;
+    let bytes = to_json(media, body, false)?;
     serde_json::from_slice(&bytes).map_err(|why| unreadable(&why.to_string()))
 }
 
 /// Reads a body as an object of a resource.
 pub fn read(resource: &Resource, media: &str, body: &Bytes, validation: Validation) -> Result<Read, Refusal> {
-    let bytes = to_json(media, body)?;
+    let bytes = to_json(media, body, validation == Validation::Strict)?;
     let Some((schema, kind)) = table(resource) else {
         let object = serde_json::from_slice(&bytes).map_err(|why| unreadable(&why.to_string()))?;
         return Ok(Read { object, warnings: Vec::new() });
@@ -80,14 +80,14 @@ pub fn shape(resource: &Resource) -> (&Schema, Shape) {
     }
 }
 
-fn to_json(media: &str, body: &Bytes) -> Result<Bytes, Refusal> {
+fn to_json(media: &str, body: &Bytes, strict: bool) -> Result<Bytes, Refusal> {
     if body.len() > BODY_LEN_MAX {
         let message = format!("Request entity too large: limit is {BODY_LEN_MAX}");
         return Err(Refusal::new(Reason::TooLarge, message));
     }
     match media {
         "application/json" | "*/*" | "application/octet-stream" | "text/plain" => Ok(body.clone()),
-        "application/yaml" | "application/x-yaml" | "text/yaml" => crate::yaml::to_json(body),
+        "application/yaml" | "application/x-yaml" | "text/yaml" => crate::yaml::to_json(body, strict),
         other => Err(Refusal::new(
             Reason::UnsupportedMediaType,
             format!(

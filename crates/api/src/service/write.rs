@@ -94,7 +94,7 @@ impl Call<'_> {
                     continue;
                 }
                 // Admission may know better why it cannot be: in a namespace that is going, nothing new is made.
-                self.prepare_new(made, &drawn)?;
+                self.admit_new(made, &drawn)?;
                 return Err(Refusal::already_exists(&about));
             }
             let (made, mut extra) = self.prepare_new(made, &drawn)?;
@@ -112,13 +112,20 @@ impl Call<'_> {
         Err(taken.unwrap_or_else(|| Refusal::internal("no name could be made")).retry_after(1))
     }
 
-    /// Fills in, admits and checks a new object.
-    fn prepare_new(&self, mut object: Tree, drawn: &Drawn) -> Result<(Tree, Extra), Refusal> {
+    /// Fills in a new object and lets the plugins have it as its author sent it.
+    fn admit_new(&self, mut object: Tree, drawn: &Drawn) -> Result<(Tree, Extra), Refusal> {
         codec::settle(&self.resource, &mut object);
         let mut extra = Extra::default();
         let view = View(&self.inner.store);
+        admit::mutate(&self.asked(Operation::Create, "", None, drawn, &view), &mut object, &mut extra)?;
+        Ok((object, extra))
+    }
+
+    /// Fills in, admits and checks a new object.
+    fn prepare_new(&self, object: Tree, drawn: &Drawn) -> Result<(Tree, Extra), Refusal> {
+        let (mut object, mut extra) = self.admit_new(object, drawn)?;
+        let view = View(&self.inner.store);
         let asked = self.asked(Operation::Create, "", None, drawn, &view);
-        admit::mutate(&asked, &mut object, &mut extra)?;
         codec::settle(&self.resource, &mut object);
         admit::finish(&asked, &mut object, &mut extra)?;
         codec::check(&self.resource, None, &object)?;
