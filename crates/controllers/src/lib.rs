@@ -5,6 +5,7 @@
 
 use model::{Controller, Selector, Tree};
 
+pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
 pub mod endpoints;
@@ -34,6 +35,7 @@ mod templates;
 pub static ALL: &[&Controller] = &[
     &deployment::CONTROLLER,
     &job::CONTROLLER,
+    &cronjob::CONTROLLER,
     &daemonset::CONTROLLER,
     &statefulset::CONTROLLER,
     &replicaset::CONTROLLER,
