@@ -6,6 +6,7 @@ pub mod ssa;
 mod strategic;
 
 use model::{Time, Tree};
+use serde_json::json;
 
 use crate::codec;
 use crate::refusal::{Cause, Reason, Refusal};
@@ -20,7 +21,7 @@ pub const APPLY: &str = "application/apply-patch+yaml";
 /// Makes the object that a patch asks for; an apply goes another way ([`applied`]).
 pub fn patched(resource: &Resource, old: &Tree, patch: &[u8], media: &str) -> Result<Tree, Refusal> {
     match media {
-        "application/json-patch+json" => json_patch(old, patch),
+        "application/json-patch+json" => json_patch(resource, old, patch),
         "application/merge-patch+json" => merge_patch(old, patch),
         "application/strategic-merge-patch+json" if matches!(resource.meaning, Meaning::BuiltIn(_)) => {
             let (schema, shape) = codec::shape(resource);
@@ -80,7 +81,7 @@ fn object(patch: &[u8]) -> Result<Tree, Refusal> {
     }
 }
 
-fn json_patch(old: &Tree, patch: &[u8]) -> Result<Tree, Refusal> {
+fn json_patch(resource: &Resource, old: &Tree, patch: &[u8]) -> Result<Tree, Refusal> {
     let patch: json_patch::Patch = serde_json::from_slice(patch)
         .map_err(|why| Refusal::bad_request(format!("error decoding patch: {why}")))?;
     if patch.0.len() > JSON_PATCH_LEN_MAX {
@@ -91,12 +92,21 @@ fn json_patch(old: &Tree, patch: &[u8]) -> Result<Tree, Refusal> {
         return Err(Refusal::new(Reason::TooLarge, message));
     }
     let mut new = old.clone();
+    // To JSON patches a status is there from the start, if empty: so upstream's typed objects are written.
+    if resource.status && new.get("status").is_none() {
+        new["status"] = json!({});
+    }
     json_patch::patch(&mut new, &patch).map_err(|why| {
         Refusal::new(
             Reason::Invalid,
             format!("the server rejected our request due to an error in our request: {why}"),
         )
     })?;
+    if let Some(object) = new.as_object_mut()
+        && object.get("status").is_some_and(|status| *status == json!({}))
+    {
+        object.remove("status");
+    }
     Ok(new)
 }
 
@@ -109,7 +119,6 @@ fn merge_patch(old: &Tree, patch: &[u8]) -> Result<Tree, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn json_and_merge_patches_change_what_they_name() {
