@@ -7,29 +7,24 @@
 mod answer;
 mod records;
 mod server;
+mod tcp;
 mod upstream;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
-use std::time::Duration;
 
 use hickory_server::Server;
 use hickory_server::server::RequestHandler;
-use host::{Host, Task};
+use host::{Host, Tasks};
 use tokio::net::{TcpListener, UdpSocket};
 
 pub use answer::{Answer, Data, Kind, Question, Record, answer};
 pub use records::{Records, records};
 
 use crate::{NetworkError, Protocol, ServicePort, failed};
-use server::Answerer;
+use server::{Answerer, Shared};
 use upstream::Upstream;
-
-/// How long a TCP connection may be silent.
-const TCP_SILENCE_MAX: Duration = Duration::from_secs(10);
-/// How many answers a TCP client may have waiting: the usual in resolvers.
-const TCP_ANSWERS_MAX: usize = 32;
 
 /// Where names are served and who knows all others.
 #[derive(Debug, Clone)]
@@ -46,7 +41,7 @@ pub struct NamesSettings {
 pub struct Names {
     records: Arc<Snapshot>,
     listening: Vec<SocketAddr>,
-    _serving: Task<()>,
+    _serving: Tasks,
 }
 
 /// The snapshot served; the lock is held for the copying of a pointer.
@@ -63,12 +58,15 @@ impl Names {
         }
         let listening: Vec<SocketAddr> = sockets.iter().map(|(address, ..)| *address).collect();
         let upstream = Upstream::new(host.clone(), settings, listening.clone());
-        let mut server = Server::new(Answerer::new(host.clone(), records.clone(), upstream));
+        let answerer = Arc::new(Answerer::new(host.clone(), records.clone(), upstream));
+        let mut serving = Tasks::new();
+        let mut server = Server::new(Shared(answerer.clone()));
         for (_, udp, tcp) in sockets {
             server.register_socket(udp);
-            server.register_listener(tcp, TCP_SILENCE_MAX, TCP_ANSWERS_MAX);
+            serving.spawn(tcp::serve(host.clone(), tcp, answerer.clone()));
         }
-        Ok(Self { records, listening, _serving: host.spawn(serve(server)) })
+        serving.spawn(serve(server));
+        Ok(Self { records, listening, _serving: serving })
     }
 
     /// The addresses it listens on, with the ports that were picked.

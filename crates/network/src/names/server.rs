@@ -118,7 +118,7 @@ impl RequestHandler for Answerer {
         metadata.truncation = response.is_cut;
         metadata.recursion_available = true;
         let mut edns = Edns::new();
-        edns.set_max_payload(UDP_PAYLOAD_MAX);
+        edns.set_max_payload(request.max_payload().min(UDP_PAYLOAD_MAX));
         let mut builder = MessageResponseBuilder::from_message_request(request);
         if request.edns.is_some() {
             builder.edns(&edns);
@@ -132,6 +132,20 @@ impl RequestHandler for Answerer {
                 ResponseInfo::from(failure(request))
             }
         }
+    }
+}
+
+/// One answerer for several listeners.
+pub(super) struct Shared(pub Arc<Answerer>);
+
+#[async_trait::async_trait]
+impl RequestHandler for Shared {
+    async fn handle_request<R: ResponseHandler, T: Time>(
+        &self,
+        request: &Request,
+        response_handle: R,
+    ) -> ResponseInfo {
+        self.0.handle_request::<R, T>(request, response_handle).await
     }
 }
 

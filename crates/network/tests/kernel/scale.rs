@@ -68,7 +68,8 @@ fn pods_are_attached_and_detached_one_by_one() {
         let (mut on, mut off) = (Vec::new(), Vec::new());
         for n in 0..20 {
             let namespace = Namespace::new();
-            let pod = PodNetwork { pod_uid: format!("pod-{n}"), netns: namespace.path(), host_ports: Vec::new() };
+            let pod =
+                PodNetwork { pod_uid: format!("pod-{n}"), netns: namespace.path(), host_ports: Vec::new() };
             let start = Instant::now();
             network.attach(pod).await.expect("it is attached");
             on.push(start.elapsed());
