@@ -100,9 +100,10 @@ async fn connection(stream: TcpStream, face: Face, acceptor: TlsAcceptor, mut st
     let Some(Ok(stream)) = host.within(HEAD_TIMEOUT, acceptor.accept(stream)).await else { return };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let certificate = certificate.and_then(|der| from_certificate(der));
+    let stop_streams = stop.clone();
     let one = service_fn(|request: Request<Incoming>| {
-        let (face, certificate) = (face.clone(), certificate.clone());
-        async move { Ok::<_, Infallible>(one(face, certificate, request).await) }
+        let (face, certificate, stop) = (face.clone(), certificate.clone(), stop_streams.clone());
+        async move { Ok::<_, Infallible>(one(face, certificate, request, stop).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -139,14 +140,24 @@ async fn connection(stream: TcpStream, face: Face, acceptor: TlsAcceptor, mut st
 }
 
 /// One request: who asks, the body, the answer.
-async fn one(face: Face, certificate: Option<Identity>, mut request: Request<Incoming>) -> Response<Out> {
+async fn one(
+    face: Face,
+    certificate: Option<Identity>,
+    mut request: Request<Incoming>,
+    mut stop: watch::Receiver<bool>,
+) -> Response<Out> {
     let on_upgrade = request.extensions_mut().remove::<OnUpgrade>();
     let gzip = accepts_gzip(request.headers());
     let is_head = request.method() == http::Method::HEAD;
-    let answer = match admitted(&face, certificate, request).await {
+    let mut answer = match admitted(&face, certificate, request).await {
         Ok((identity, request)) => face.service.handle(&identity, request).await,
         Err(refusal) => refusal.into(),
     };
+    if let Body::Stream(pieces) = answer.body {
+        // Watches and logs have no end of their own: they end with the server.
+        let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
+        answer.body = Body::Stream(pieces.take_until(Box::pin(stopped)).boxed());
+    }
     let mut response = respond(&face, answer, on_upgrade, gzip);
     if is_head {
         *response.body_mut() = boxed(Empty::new());

@@ -4,6 +4,8 @@
 //! It never decides what an object becomes (that is `verbs` and `admit`), and knows no sockets (that is `http`).
 
 mod connect;
+#[cfg(test)]
+mod flows;
 mod impersonate;
 mod list;
 mod read;

@@ -222,3 +222,28 @@ async fn field_validation_is_as_asked() {
     let (code, made) = lab.post(CONFIG_MAPS, odd("a")).await;
     assert_eq!((code, made.get("dat")), (201, None));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_walk_that_rests_too_long_is_told_where_to_go_on() {
+    let lab = lab().await;
+    for at in 0..4 {
+        lab.config_map(&format!("c{at}"), "x").await;
+    }
+    let (_, first) = lab.get(&format!("{CONFIG_MAPS}?limit=2")).await;
+    for at in 0..3 {
+        tokio::time::sleep(std::time::Duration::from_secs(301)).await;
+        lab.config_map(&format!("d{at}"), "x").await;
+    }
+    let token = first["metadata"]["continue"].as_str().expect("there is more");
+    let (code, refused) = lab.get(&format!("{CONFIG_MAPS}?limit=2&continue={token}")).await;
+    assert_eq!((code, &refused["reason"]), (410, &json!("Expired")), "{refused}");
+    let token = refused["metadata"]["continue"].as_str().expect("a new token");
+    let (_, second) = lab.get(&format!("{CONFIG_MAPS}?limit=2&continue={token}")).await;
+    assert_eq!((names(&second), &second["metadata"]["remainingItemCount"]), (vec!["c2", "c3"], &json!(3)));
+    assert_ne!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+    let old = first["metadata"]["resourceVersion"].as_str().expect("a revision");
+    let request = Request::builder().uri(format!("{CONFIG_MAPS}?watch=true&resourceVersion={old}")).body(());
+    let refused =
+        lab.service.watch(&lab.admin, request.expect("a good request")).await.err().expect("too old");
+    assert_eq!(refused.status(), 410);
+}
