@@ -70,7 +70,11 @@ pub async fn run(
                     report(&told, now.sequence, false).await;
                     break;
                 }
-                Err(ClientError::NotFound { .. } | ClientError::Conflict { .. }) => {
+                Err(ClientError::NotFound { .. }) => {
+                    report(&told, now.sequence, true).await;
+                    break;
+                }
+                Err(ClientError::Conflict { .. }) if is_replaced(&agent, &whose).await => {
                     report(&told, now.sequence, true).await;
                     break;
                 }
@@ -82,6 +86,14 @@ pub async fn run(
                 }
             }
         }
+    }
+}
+
+/// Whether the name leads to another object now, or to none.
+async fn is_replaced(agent: &Agent, whose: &Whose) -> bool {
+    match agent.means.client.get(&whose.key).await {
+        Ok(object) => object.uid() != whose.uid,
+        Err(error) => matches!(error, ClientError::NotFound { .. }),
     }
 }
 

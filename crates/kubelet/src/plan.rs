@@ -13,6 +13,7 @@ use crate::memory::{
 };
 use crate::pod::{Member, PodView, Role};
 use crate::probe::ProbeKind;
+use crate::security;
 
 /// The least time between asking a container to stop and killing it, after its preStop hook used up the grace.
 pub const GRACE_AFTER_HOOK: Duration = Duration::from_secs(2);
@@ -212,6 +213,11 @@ fn ending_wanted(seen: &Seen<'_>, plan: &mut Decision) -> Option<Ending> {
             Some(known) if known.grace > grace => Some(Ending { grace, ..known.clone() }),
             Some(_) => None,
         };
+    }
+    if let (None, Some(message)) = (known, security::forbidden_sysctl(seen.pod)) {
+        let failure = Failure { reason: "SysctlForbidden".into(), message };
+        let grace = Duration::ZERO;
+        return Some(Ending { failure: Some(failure), is_vanished: false, began_at: seen.now, grace });
     }
     let limit = seconds(seen.pod.spec().active_deadline_seconds?);
     if known.is_some() || seen.memory.is_settled || course(seen) != Course::Going {

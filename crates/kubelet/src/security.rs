@@ -78,6 +78,41 @@ fn seccomp(profile: Option<&SeccompProfile>, privileged: bool, profiles: &Path) 
     }
 }
 
+/// Kernel settings that a pod may have of its own: each is kept apart by a namespace and harms nobody else.
+const SAFE_SYSCTLS: [&str; 14] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_notsent_lowat",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_slow_start_after_idle",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_wmem",
+];
+
+/// Why a pod may not run here for its kernel settings, if it may not.
+pub fn forbidden_sysctl(pod: &PodView) -> Option<String> {
+    let spec = pod.spec();
+    let wanted = spec.security_context.iter().flat_map(|whole| whole.sysctls.iter().flatten());
+    wanted.into_iter().find_map(|sysctl| {
+        let name = sysctl.name.replace('/', ".");
+        if !SAFE_SYSCTLS.contains(&name.as_str()) {
+            return Some(format!("forbidden sysctl: {:?} not allowlisted", sysctl.name));
+        }
+        if name.starts_with("net.") && pod.is_on_host_network() {
+            return Some(format!("forbidden sysctl: {:?} not allowed with host net enabled", sysctl.name));
+        }
+        let is_shared = name.starts_with("kernel.shm") && spec.host_ipc.unwrap_or(false);
+        is_shared.then(|| format!("forbidden sysctl: {:?} not allowed with host ipc enabled", sysctl.name))
+    })
+}
+
 /// Whether a path stays inside the folder that it is relative to.
 fn is_inside(path: &str) -> bool {
     !path.is_empty() && !path.starts_with('/') && path.split('/').all(|part| part != "..")
@@ -136,6 +171,20 @@ mod tests {
         let local = |name: &str| json!({"seccompProfile": {"type": "Localhost", "localhostProfile": name}});
         check_seccomp(json!({}), local("a/b.json"), Some(Seccomp::Localhost("/profiles/a/b.json".into())));
         check_seccomp(json!({}), local("../b.json"), None);
+    }
+
+    #[test]
+    fn kernel_settings_that_reach_others_are_forbidden() {
+        let check_sysctl = |name: &str, on_host: bool, expected: Option<&str>| {
+            let sysctls = json!({"sysctls": [{"name": name, "value": "1"}]});
+            let pod = pod(json!({"hostNetwork": on_host, "securityContext": sysctls}));
+            assert_eq!(forbidden_sysctl(&pod).as_deref(), expected);
+        };
+        check_sysctl("kernel.shm_rmid_forced", false, None);
+        check_sysctl("kernel.msgmax", false, Some("forbidden sysctl: \"kernel.msgmax\" not allowlisted"));
+        check_sysctl("net/ipv4/tcp_rmem", false, None);
+        let told = "forbidden sysctl: \"net.ipv4.tcp_rmem\" not allowed with host net enabled";
+        check_sysctl("net.ipv4.tcp_rmem", true, Some(told));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use host::Time;
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    HostIP, PodCondition, PodIP, PodStatus, VolumeMountStatus,
+    HostIP, PodCondition, PodIP, PodStatus, ResourceRequirements, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
 use model::Tree;
@@ -39,7 +39,7 @@ const OWNED: [&str; 13] = [
 /// The status of a pod; `before` is the one last told.
 pub fn status(seen: &Seen<'_>, node_addresses: &[IpAddr], before: &PodStatus) -> PodStatus {
     let of = |roles: &[Role]| -> Vec<ContainerStatus> {
-        seen.pod.with_role(roles).map(|member| container_status(seen, member)).collect()
+        seen.pod.with_role(roles).map(|member| container_status(seen, member, before)).collect()
     };
     let (init, main, ephemeral) =
         (of(&[Role::Init, Role::Sidecar]), of(&[Role::Main]), of(&[Role::Ephemeral]));
@@ -76,7 +76,7 @@ fn whole(time: Time) -> ApiTime {
     ApiTime(model::time::to_whole_second(time))
 }
 
-fn container_status(seen: &Seen<'_>, member: &Member) -> ContainerStatus {
+fn container_status(seen: &Seen<'_>, member: &Member, told: &PodStatus) -> ContainerStatus {
     let container = seen.container(member);
     let last = container.last();
     let waiting = waiting(seen, member);
@@ -92,8 +92,7 @@ fn container_status(seen: &Seen<'_>, member: &Member) -> ContainerStatus {
         Role::Init => state.terminated.as_ref().is_some_and(|end| end.exit_code == 0),
         _ => is_running && last.is_some_and(Run::is_ready),
     };
-    let resources =
-        member.container.resources.clone().filter(|all| all.limits.is_some() || all.requests.is_some());
+    let amounts = amounts(seen, member, told).filter(|_| is_running);
     ContainerStatus {
         name: member.name().to_owned(),
         image: member.image().to_owned(),
@@ -104,12 +103,24 @@ fn container_status(seen: &Seen<'_>, member: &Member) -> ContainerStatus {
         restart_count: i32::try_from(container.restart_count).unwrap_or(i32::MAX),
         state: Some(state),
         last_state: Some(last_state.unwrap_or_default()),
-        allocated_resources: resources.as_ref().and_then(|all| all.requests.clone()).filter(|_| is_running),
-        resources: resources.filter(|_| is_running),
+        allocated_resources: amounts.as_ref().and_then(|all| all.requests.clone()),
+        resources: amounts,
         stop_signal: member.container.lifecycle.as_ref().and_then(|all| all.stop_signal.clone()),
         volume_mounts: mounts(member),
         ..ContainerStatus::default()
     }
+}
+
+/// The amounts that a container has: those of its specification once the kernel knows them, those told before till then.
+fn amounts(seen: &Seen<'_>, member: &Member, told: &PodStatus) -> Option<ResourceRequirements> {
+    let has = seen.container(member).running().and_then(|run| run.resources.as_ref());
+    let is_done = has.is_none_or(|has| *has == crate::resources::limits(member, seen.pod));
+    let known = told.container_statuses.iter().flatten().find(|status| status.name == member.name());
+    let all = match known.and_then(|known| known.resources.as_ref()) {
+        Some(before) if !is_done => Some(before.clone()),
+        _ => member.container.resources.clone(),
+    };
+    all.filter(|all| all.limits.is_some() || all.requests.is_some())
 }
 
 fn mounts(member: &Member) -> Option<Vec<VolumeMountStatus>> {

@@ -1,5 +1,7 @@
 //! What a worker learns from messages: the memory changes, nothing is done.
 
+use model::World;
+
 use super::*;
 use crate::backoff;
 use crate::memory::{Failure, ImageHere, Trouble};
@@ -69,7 +71,8 @@ impl Worker {
     }
 
     fn take_source(&mut self, key: &Key, object: Option<&Object>) {
-        if !self.followed.contains(key) || !(self.memory.volumes.is_done() || self.is_waiting_for_ground()) {
+        let is_in_use = self.memory.volumes.is_done() || self.is_waiting_for_ground();
+        if !self.followed.contains(key) || !is_in_use || self.knows(key, object) {
             return;
         }
         let mut ground = (*self.ground).clone();
@@ -78,6 +81,28 @@ impl Worker {
         self.try_again();
         if self.memory.volumes.is_done() && !self.is_renewing {
             self.refresh_volumes();
+        }
+    }
+
+    /// Whether a source is already known as it is now.
+    fn knows(&self, key: &Key, object: Option<&Object>) -> bool {
+        let sources = &self.ground.sources;
+        let known = if key.gvr == model::kinds::SECRET {
+            sources.secrets.get(&key.name).map(|secret| secret.metadata.resource_version.clone())
+        } else {
+            sources.config_maps.get(&key.name).map(|map| map.metadata.resource_version.clone())
+        };
+        known == object.map(|object| Some(object.meta().resource_version.clone()))
+    }
+
+    /// Looks at the sources that changed while the ground was laid.
+    fn look_at_sources(&mut self) {
+        for key in self.followed.clone() {
+            let object = self.agent.means.caches.get(&key);
+            // A cache that has not seen an object yet says nothing of it.
+            if object.as_ref().is_some_and(|object| object.revision() > 0) {
+                self.take_source(&key, object.as_ref());
+            }
         }
     }
 
@@ -254,6 +279,7 @@ impl Worker {
                 self.ground = Arc::new(Ground { sources: newer, ..(*ground).clone() });
                 self.memory.volumes = Step::Done(());
                 self.volume_failures = 0;
+                self.look_at_sources();
             }
             Err(trouble) => {
                 let about = Agent::about(&self.pod, None);
