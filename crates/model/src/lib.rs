@@ -15,6 +15,7 @@ pub mod syntax;
 pub mod time;
 pub mod tiny;
 pub mod tree;
+pub mod usage;
 pub mod world;
 
 pub use controller::{Controller, Watch};

@@ -250,7 +250,8 @@ impl fmt::Display for Quantity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let small = self.nanos.abs() < 1024 * UNIT;
         match self.family {
-            Family::Binary if !small && self.is_whole() => write_binary(self.nanos / UNIT, f),
+            // Without a factor of 1024 there is no suffix, and the text would read back as a decimal one.
+            Family::Binary if !small && self.nanos % (1024 * UNIT) == 0 => write_binary(self.nanos / UNIT, f),
             Family::Exponent => write_decimal(self.nanos, |exponent| format!("e{exponent}"), f),
             _ => write_decimal(self.nanos, decimal_suffix, f),
         }

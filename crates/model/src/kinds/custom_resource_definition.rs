@@ -21,6 +21,7 @@ pub static KIND: Kind = Kind::new(
 .filling(fill)
 .checking(check)
 .changing(change)
+.continuing(next)
 .counts()
 .ageless();
 
@@ -43,10 +44,23 @@ fn fill(object: &mut Tree) {
     }
     if !is_set(object, "status.storedVersions") {
         let stored = items(object, "spec.versions").iter().find(|version| flag(version, "storage"));
-        let stored: Vec<Tree> = stored.map(|version| version["name"].clone()).into_iter().collect();
+        let stored: Vec<Tree> = stored.and_then(|version| version.get("name").cloned()).into_iter().collect();
         tree::object(object, "status")
             .into_iter()
             .for_each(|status| tree::set(status, "storedVersions", stored.clone()));
+    }
+}
+
+/// A version in which objects may have been stored stays among the stored ones until somebody says otherwise.
+fn next(_: &Tree, new: &mut Tree) {
+    let stored = items(new, "spec.versions").iter().find(|version| flag(version, "storage"));
+    let Some(name) = stored.and_then(|version| version.get("name").cloned()) else { return };
+    let mut all = items(new, "status.storedVersions").to_vec();
+    if !all.contains(&name) {
+        all.push(name);
+        tree::object(new, "status")
+            .into_iter()
+            .for_each(|status| tree::set(status, "storedVersions", all.clone()));
     }
 }
 

@@ -36,14 +36,20 @@ const BACKOFF_LIMIT: i64 = 6;
 const LABELS: [&str; 2] = ["batch.kubernetes.io/controller-uid", "controller-uid"];
 
 fn fill(object: &mut Tree) {
+    label_like_pods(object);
+    tree::object(object, "spec").into_iter().for_each(fill_job);
+    select_own_pods(object);
+    label_like_pods(object);
+}
+
+/// A job without labels gets those of its pods.
+fn label_like_pods(object: &mut Tree) {
     let labels = at(object, "spec.template.metadata.labels").clone();
-    if labels.is_object() && !is_set(object, "metadata.labels") {
+    if is_set(object, "spec.template.metadata.labels") && !is_set(object, "metadata.labels") {
         tree::object(object, "metadata")
             .into_iter()
             .for_each(|meta| tree::set(meta, "labels", labels.clone()));
     }
-    tree::object(object, "spec").into_iter().for_each(fill_job);
-    select_own_pods(object);
 }
 
 /// What a job, or the template of one, leaves out.

@@ -42,7 +42,7 @@ pub fn prepare_status(old: &Tree, new: &mut Tree) {
     }
     set_generation(new, whole(old, "metadata.generation").unwrap_or(0));
     if let Some(meta) = new.get_mut("metadata") {
-        for name in ["labels", "ownerReferences", "finalizers", "deletionTimestamp"] {
+        for name in ["ownerReferences", "finalizers", "deletionTimestamp"] {
             keep(&old["metadata"], meta, name);
         }
     }

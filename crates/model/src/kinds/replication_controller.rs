@@ -39,14 +39,15 @@ const COLUMNS: &[Column] = &[
 
 fn fill(object: &mut Tree) {
     let labels = at(object, "spec.template.metadata.labels").clone();
-    if labels.is_object() && !is_set(object, "metadata.labels") {
+    let labelled = is_set(object, "spec.template.metadata.labels");
+    if labelled && !is_set(object, "metadata.labels") {
         tree::object(object, "metadata")
             .into_iter()
             .for_each(|meta| tree::set(meta, "labels", labels.clone()));
     }
     let Some(spec) = tree::object(object, "spec") else { return };
     tree::fill(spec, "replicas", 1);
-    if labels.is_object() && !is_set(spec, "selector") {
+    if labelled && !is_set(spec, "selector") {
         tree::set(spec, "selector", labels);
     }
     tree::object(spec, "template").into_iter().for_each(pod_spec::fill_template);

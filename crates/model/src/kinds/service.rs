@@ -64,8 +64,10 @@ fn fill(object: &mut Tree) {
             || port["targetPort"] == 0
             || port["targetPort"] == ""
         {
-            let number = port.get("port").cloned().unwrap_or_default();
-            tree::set(port, "targetPort", number);
+            match port.get("port").cloned() {
+                Some(number) => tree::set(port, "targetPort", number),
+                None => tree::remove(port, "targetPort"),
+            }
         }
     }
     let kind = text(spec, "type").to_owned();

@@ -60,10 +60,6 @@ fn check_pods_with(template: &Tree, spec: &Tree, field: &str, policies: &[&str],
     if !policies.is_empty() && !policies.contains(&policy) {
         faults.not_supported(format!("{field}.spec.restartPolicy"), policy, policies);
     }
-    if is_set(template, "spec.ephemeralContainers") {
-        let detail = "ephemeral containers not allowed in pod template";
-        faults.forbidden(format!("{field}.spec.ephemeralContainers"), detail);
-    }
 }
 
 /// A count or a share: not negative, and not more than 100 %.

@@ -256,6 +256,21 @@ fn the_older_autoscaler_is_checked_and_shown_like_the_newer() {
 }
 
 #[test]
+fn a_definition_remembers_the_versions_it_was_stored_in() {
+    let kind = by_gvr(&CUSTOM_RESOURCE_DEFINITION).expect("a kind");
+    let of = |stored: &str| {
+        let version = |name: &str| json!({"name": name, "served": true, "storage": name == stored});
+        json!({"metadata": {}, "spec": {"versions": [version("v1"), version("v2")]}})
+    };
+    let mut old = of("v1");
+    (kind.fill)(&mut old);
+    assert_eq!(old["status"]["storedVersions"], json!(["v1"]));
+    let mut new = of("v2");
+    prepare_update(kind, &old, &mut new);
+    assert_eq!(new["status"]["storedVersions"], json!(["v1", "v2"]));
+}
+
+#[test]
 fn jobs_select_their_own_pods() {
     let (job, faults) = create(
         &JOB,

@@ -3,7 +3,7 @@
 //! The form is described where it is made (`cargo xtask table`). A table that does not parse is a fault of the
 //! build, and a test says so; nothing that a user sends can reach the panics here.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use super::{Field, ListMerge, PatchStrategy, Schema, Shape, Type, TypeId};
@@ -38,10 +38,11 @@ fn parse(text: &str) -> Option<Schema> {
 }
 
 /// What is shared while reading: the ids of types, and strings that recur.
+/// Hashed, because names share long beginnings; their order reaches nothing.
 #[derive(Default)]
 struct Reader<'a> {
-    ids: BTreeMap<&'a str, TypeId>,
-    strings: BTreeMap<&'a str, Arc<str>>,
+    ids: HashMap<&'a str, TypeId>,
+    strings: HashMap<&'a str, Arc<str>>,
 }
 
 impl<'a> Reader<'a> {

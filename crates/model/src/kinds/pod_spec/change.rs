@@ -1,7 +1,7 @@
 //! What may change of a pod that exists: its images, a shorter deadline, more tolerations, fewer gates.
 
 use super::super::Faults;
-use crate::tree::{at, is_set, items, set, text, whole};
+use crate::tree::{is_set, items, set, text, whole};
 use crate::{Tree, syntax, tree};
 
 /// The fields that may change, as the message names them.
@@ -36,6 +36,7 @@ fn check_deadline(old: &Tree, new: &Tree, faults: &mut Faults) {
         (Some(before), Some(after)) if before < after => {
             faults.invalid(FIELD, after, "must be less than or equal to previous value");
         }
+        (before, after) if before == after => {}
         (_, Some(after)) => faults.each(FIELD, after, syntax::within(after, 0, i64::from(i32::MAX))),
         (None, None) => {}
     }
@@ -70,10 +71,10 @@ fn check_gates(old: &Tree, new: &Tree, faults: &mut Faults) {
 fn without_what_may_change(old: &Tree, new: &Tree) -> Tree {
     let mut munged = new.clone();
     for list in ["containers", "initContainers"] {
-        let images: Vec<Tree> = items(old, list).iter().map(|container| container["image"].clone()).collect();
+        let old = items(old, list);
         tree::items_mut(&mut munged, list)
-            .zip(images)
-            .for_each(|(container, image)| set(container, "image", image));
+            .zip(old)
+            .for_each(|(container, old)| put_back(old, container, "image"));
     }
     let mut kept = vec!["activeDeadlineSeconds", "schedulingGates", "tolerations", "ephemeralContainers"];
     // A pod that waits behind gates may still be told where to go.
@@ -84,13 +85,15 @@ fn without_what_may_change(old: &Tree, new: &Tree) -> Tree {
     if grace.0.is_some_and(|before| before < 0) && grace.1 == Some(1) {
         kept.push("terminationGracePeriodSeconds");
     }
-    for name in kept {
-        match at(old, name) {
-            Tree::Null => tree::remove(&mut munged, name),
-            value => set(&mut munged, name, value.clone()),
-        }
-    }
+    kept.into_iter().for_each(|name| put_back(old, &mut munged, name));
     munged
+}
+
+fn put_back(old: &Tree, new: &mut Tree, name: &str) {
+    match old.get(name) {
+        Some(value) => set(new, name, value.clone()),
+        None => tree::remove(new, name),
+    }
 }
 
 fn differing(old: &Tree, new: &Tree) -> Vec<String> {

@@ -22,7 +22,7 @@ pub enum Place {
 /// May a pod be asked for so?
 pub fn check(spec: &Tree, field: &str, place: Place, faults: &mut Faults) {
     volumes::check(spec, field, faults);
-    containers::check(spec, field, place, faults);
+    containers::check(spec, field, faults);
     check_policies(spec, field, faults);
     check_names(spec, field, faults);
     check_dns(spec, field, faults);
@@ -33,8 +33,9 @@ pub fn check(spec: &Tree, field: &str, place: Place, faults: &mut Faults) {
         let reasons = syntax::within(seconds, 1, i64::from(i32::MAX));
         faults.each(&format!("{field}.activeDeadlineSeconds"), seconds, reasons);
     }
-    if place == Place::Template && is_set(spec, "nodeName") && text(spec, "nodeName").is_empty() {
-        faults.invalid(format!("{field}.nodeName"), "", "must not be empty");
+    if place == Place::Template && is_set(spec, "ephemeralContainers") {
+        let detail = "ephemeral containers not allowed in pod template";
+        faults.forbidden(format!("{field}.ephemeralContainers"), detail);
     }
 }
 

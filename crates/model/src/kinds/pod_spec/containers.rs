@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::super::Faults;
-use super::check::{Place, check_ids, check_seccomp};
+use super::check::{check_ids, check_seccomp};
 use super::{probes, volumes};
 use crate::tree::{at, entries, flag, is_set, is_there, items, text, whole};
 use crate::{Quantity, Tree, syntax};
 
 /// May these containers be together?
-pub fn check(spec: &Tree, field: &str, _place: Place, faults: &mut Faults) {
+pub fn check(spec: &Tree, field: &str, faults: &mut Faults) {
     let grace = whole(spec, "terminationGracePeriodSeconds");
     let mut names = BTreeSet::new();
     if items(spec, "containers").is_empty() {

@@ -152,8 +152,8 @@ fn requests_from_limits(of: &mut Tree) {
 
 fn host_port(port: &mut Tree) {
     if tree::whole(port, "hostPort").unwrap_or(0) == 0 {
-        let number = port.get("containerPort").cloned().unwrap_or_default();
-        tree::set(port, "hostPort", number);
+        let number = port.get("containerPort").cloned();
+        number.into_iter().for_each(|number| tree::set(port, "hostPort", number));
     }
 }
 
