@@ -93,16 +93,19 @@ impl Pick {
         format!("pick-{reached}{side}{}{affinity}", self.count)
     }
 
-    /// The rules of its chain: the endpoint of before, a random one, and the first.
+    /// The rules of its chain: the endpoint of before, a random one that is remembered, a random one, the first.
     fn rules(self) -> Vec<Vec<Expression>> {
         let mut rules = Vec::new();
         if let Some(seconds) = self.affinity {
             rules.push(self.stay(seconds));
+            rules.push(self.leave());
+            rules.push(self.choose(u32::from(self.count), Some(seconds)));
         }
-        rules.push(self.choose(u32::from(self.count)));
+        // With affinity this is for when there is no room to remember one more client.
+        rules.push(self.choose(u32::from(self.count), None));
         // Between reading the count and reading the list the list may have become shorter: the first endpoint is
         // there whenever the chain is used at all.
-        rules.push(self.choose(1));
+        rules.push(self.choose(1, None));
         rules
     }
 
@@ -119,14 +122,25 @@ impl Pick {
         rule
     }
 
-    fn choose(self, count: u32) -> Vec<Expression> {
+    /// Forgets an endpoint that is not there any more: remembering another would not replace it.
+    fn leave(self) -> Vec<Expression> {
+        let mut rule = load_service(self.reached, ID);
+        rule.extend([
+            Expression::source(CLIENT),
+            Expression::Lookup { set: AFFINITY, key: ID, to: Some(ENDPOINT) },
+            Expression::Forget { set: AFFINITY, key: ID, data: ENDPOINT },
+        ]);
+        rule
+    }
+
+    fn choose(self, count: u32, remembered_seconds: Option<u32>) -> Vec<Expression> {
         let offset = if self.outside { OUTSIDE_FROM } else { 0 };
         let mut rule = load_service(self.reached, ID);
         rule.extend([
             Expression::Random { count, offset, to: CLIENT },
             Expression::Lookup { set: ENDPOINTS, key: ID, to: Some(ENDPOINT) },
         ]);
-        if let Some(seconds) = self.affinity {
+        if let Some(seconds) = remembered_seconds {
             rule.extend([
                 Expression::source(CLIENT),
                 Expression::Remember { set: AFFINITY, key: ID, data: ENDPOINT, seconds },

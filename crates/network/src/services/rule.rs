@@ -41,6 +41,8 @@ pub(super) enum Expression {
     Random { count: u32, offset: u32, to: Register },
     /// Keeps key and data in a map for a while, from now.
     Remember { set: &'static str, key: Register, data: Register, seconds: u32 },
+    /// Takes a key out of a map that packets fill; `data` is any register that holds something.
+    Forget { set: &'static str, key: Register, data: Register },
     /// Translates the destination to the address and port in two registers.
     Destination { address: Register, port: Register },
     /// Translates the source to the address in a register.
@@ -145,7 +147,7 @@ impl Expression {
             Expression::Compare { .. } => "cmp",
             Expression::Lookup { .. } | Expression::Follow { .. } => "lookup",
             Expression::Random { .. } => "numgen",
-            Expression::Remember { .. } => "dynset",
+            Expression::Remember { .. } | Expression::Forget { .. } => "dynset",
             Expression::Destination { .. } | Expression::Source { .. } => "nat",
             Expression::Masquerade => "masq",
             Expression::Reset | Expression::Unreachable => "reject",
@@ -171,10 +173,17 @@ impl Expression {
             | Expression::Constant { .. }
             | Expression::Random { .. } => self.write_load(a),
             Expression::Bits { .. } | Expression::Compare { .. } => self.write_test(a),
-            Expression::Lookup { .. } | Expression::Follow { .. } | Expression::Remember { .. } => {
-                self.write_set(a)
-            }
-            _ => self.write_act(a),
+            Expression::Lookup { .. }
+            | Expression::Follow { .. }
+            | Expression::Remember { .. }
+            | Expression::Forget { .. } => self.write_set(a),
+            Expression::SetMark { .. }
+            | Expression::Destination { .. }
+            | Expression::Source { .. }
+            | Expression::Masquerade
+            | Expression::Reset
+            | Expression::Unreachable
+            | Expression::Verdict(_) => self.write_act(a),
         }
     }
 
@@ -207,7 +216,7 @@ impl Expression {
                 const RANDOM: u32 = 1;
                 a.be32(1, to.number()).be32(2, *count).be32(3, RANDOM).be32(4, *offset);
             }
-            _ => {}
+            _ => unreachable!("{self:?} loads nothing"),
         }
     }
 
@@ -227,7 +236,7 @@ impl Expression {
                 a.be32(1, at.number()).be32(2, u32::from(!*equal));
                 value(a, 3, bytes);
             }
-            _ => {}
+            _ => unreachable!("{self:?} tests nothing"),
         }
     }
 
@@ -248,7 +257,11 @@ impl Expression {
                 a.text(1, set).be32(3, UPDATE).be32(4, key.number()).be32(5, data.number());
                 a.be64(6, u64::from(*seconds) * 1000);
             }
-            _ => {}
+            Expression::Forget { set, key, data } => {
+                const DELETE: u32 = 2;
+                a.text(1, set).be32(3, DELETE).be32(4, key.number()).be32(5, data.number());
+            }
+            _ => unreachable!("{self:?} uses no set"),
         }
     }
 
@@ -279,7 +292,7 @@ impl Expression {
             Expression::Verdict(verdict) => {
                 a.be32(1, 0).nested(2, |a| verdict.write(a));
             }
-            _ => {}
+            _ => unreachable!("{self:?} does nothing"),
         }
     }
 }

@@ -11,7 +11,7 @@ use host::Host;
 use network::names::{Names, NamesSettings, Records};
 use network::{Protocol, ServicePort};
 
-use crate::world::{Answerer, Cluster, Node, ask_udp, on_a_machine, service};
+use crate::world::{Answerer, Cluster, Node, Pod, ask_udp, on_a_machine, service};
 
 /// A cluster address.
 const WEB: [u8; 4] = [10, 41, 0, 9];
@@ -121,20 +121,31 @@ fn a_client_stays_with_its_endpoint_while_that_is_there() {
     on_a_machine(|| async {
         let cluster = Cluster::new(40).await;
         let node = &cluster.node;
-        let (a, b, c) = (node.pod("a").await, node.pod("b").await, node.pod("client").await);
-        let sticky = |pods: &[&_]| ServicePort { affinity_seconds: Some(10800), ..service("web", WEB, pods) };
-        node.serve(vec![sticky(&[&a, &b])]).await;
-        let first = names(c.namespace.ask_often((WEB, 80), 20));
+        let pods = [node.pod("a").await, node.pod("b").await, node.pod("c").await];
+        let client = node.pod("client").await;
+        let sticky = |without: &[String]| {
+            let left =
+                pods.iter().zip(["a", "b", "c"]).filter(|(_, name)| !without.contains(&(*name).to_owned()));
+            let left: Vec<&Pod> = left.map(|(pod, _)| pod).collect();
+            ServicePort { affinity_seconds: Some(10800), ..service("web", WEB, &left) }
+        };
+        let answers = || names(client.namespace.ask_often((WEB, 80), 20));
+        node.serve(vec![sticky(&[])]).await;
+        let first = answers();
         assert_eq!(first.len(), 1, "{first:?}");
         // A restarted agent writes everything anew; the client stays where it is.
         let again = Node::open(node.settings.clone()).await;
-        again.serve(vec![sticky(&[&a, &b])]).await;
-        assert_eq!(names(c.namespace.ask_often((WEB, 80), 20)), first);
-        let (left, gone) = if first == ["a"] { (&b, "a") } else { (&a, "b") };
-        again.serve(vec![sticky(&[left])]).await;
-        assert!(!names(c.namespace.ask_often((WEB, 80), 5)).contains(&gone.to_owned()));
-        again.serve(vec![service("web", WEB, &[&a, &b])]).await;
-        assert_eq!(names(c.namespace.ask_often((WEB, 80), 40)), ["a", "b"]);
+        again.serve(vec![sticky(&[])]).await;
+        assert_eq!(answers(), first);
+        // Its endpoint goes: it finds another and stays there, also when the first comes back.
+        again.serve(vec![sticky(&first)]).await;
+        let second = answers();
+        assert!(second.len() == 1 && second != first, "{second:?}");
+        again.serve(vec![sticky(&[])]).await;
+        assert_eq!(answers(), second);
+        let all: Vec<&Pod> = pods.iter().collect();
+        again.serve(vec![service("web", WEB, &all)]).await;
+        assert_eq!(answers().len(), 3);
     });
 }
 
