@@ -23,14 +23,16 @@ pub trait Runtime: Send + Sync + 'static {
     /// Removes an image that no container uses.
     async fn remove_image(&self, reference: &str) -> Result<(), RuntimeError>;
 
-    /// Makes a pod's sandbox: its monitor, namespaces and cgroup. Making one that exists gives the one that exists.
+    /// Makes a pod's sandbox: its monitor, namespaces and cgroup. Making one that exists gives the one that exists;
+    /// one whose monitor died is made anew, without the containers it had.
     async fn create_sandbox(&self, spec: SandboxSpec) -> Result<Sandbox, RuntimeError>;
     /// Kills what runs in it and removes it with its containers and files. Gone already counts as done.
     async fn remove_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError>;
     /// Everything here, found anew from the monitors: what a restarted agent adopts.
     async fn sandboxes(&self) -> Result<Vec<Sandbox>, RuntimeError>;
 
-    /// Creates and starts a container; returns its id when its process runs.
+    /// Creates and starts a container; returns when its program runs. News of its exit may come before this returns.
+    /// Without arguments, environment entries or a working directory, the image's count.
     async fn start(&self, spec: ContainerSpec) -> Result<ContainerStatus, RuntimeError>;
     /// Sends a signal to a container's first process.
     async fn signal(&self, container: &ContainerRef, signal: i32) -> Result<(), RuntimeError>;

@@ -62,16 +62,12 @@ pub(crate) unsafe fn clone_process(
     // SAFETY: without CLONE_VM this is a fork; `args` lives through the call.
     let pid =
         unsafe { libc::syscall(libc::SYS_clone3, &raw const args, std::mem::size_of::<libc::clone_args>()) };
-    match check_long(pid)? {
-        0 => never(work()),
-        // SAFETY: the kernel has just made this descriptor for us.
-        pid => Ok(Child { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
+    let pid = check_long(pid)?;
+    if pid == 0 {
+        work();
     }
-}
-
-/// What a value that cannot be leads to.
-fn never<T>(value: Infallible) -> T {
-    match value {}
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(Child { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
 }
 
 /// `unshare(2)`.
@@ -229,17 +225,41 @@ const FIRST_OTHER_FD: libc::c_uint = 3;
 
 /// Closes all descriptors but the standard ones, now.
 pub(crate) fn close_others() -> io::Result<()> {
-    // SAFETY: whoever calls this owns the whole process and uses no descriptor of before.
-    check_long(unsafe { libc::syscall(libc::SYS_close_range, FIRST_OTHER_FD, libc::c_uint::MAX, 0) })
-        .map(drop)
+    close_range(FIRST_OTHER_FD, libc::c_uint::MAX, 0)
+}
+
+/// Closes all descriptors but the standard ones and those in `kept`: a child must not carry what is its parent's.
+pub(crate) fn close_all_but(kept: &mut [RawFd]) -> io::Result<()> {
+    kept.sort_unstable();
+    let mut first = FIRST_OTHER_FD;
+    for fd in kept.iter().filter_map(|fd| libc::c_uint::try_from(*fd).ok()) {
+        if fd > first {
+            close_range(first, fd - 1, 0)?;
+        }
+        first = first.max(fd + 1);
+    }
+    close_range(first, libc::c_uint::MAX, 0)
+}
+
+fn close_range(first: libc::c_uint, last: libc::c_uint, flags: libc::c_uint) -> io::Result<()> {
+    // SAFETY: takes no pointers; whoever calls this uses none of these descriptors again.
+    check_long(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
+}
+
+/// Executes the program behind `file` with these arguments and no environment; returns only its failure.
+pub(crate) fn execute(file: &OwnedFd, args: &[&CStr]) -> io::Error {
+    let args: Vec<*const libc::c_char> =
+        args.iter().map(|arg| arg.as_ptr()).chain([std::ptr::null()]).collect();
+    let env = [std::ptr::null::<libc::c_char>()];
+    let (fd, flags) = (file.as_raw_fd(), libc::AT_EMPTY_PATH);
+    // SAFETY: the texts and both null-ended lists live through the call.
+    unsafe { libc::syscall(libc::SYS_execveat, fd, c"".as_ptr(), args.as_ptr(), env.as_ptr(), flags) };
+    io::Error::last_os_error()
 }
 
 /// Lets all descriptors but the standard ones close at the next `execve`.
 pub(crate) fn close_others_on_exec() -> io::Result<()> {
-    let flags = libc::CLOSE_RANGE_CLOEXEC;
-    // SAFETY: takes no pointers.
-    check_long(unsafe { libc::syscall(libc::SYS_close_range, FIRST_OTHER_FD, libc::c_uint::MAX, flags) })
-        .map(drop)
+    close_range(FIRST_OTHER_FD, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
 }
 
 /// Gives all signals their default meaning and blocks none: what a new program expects.

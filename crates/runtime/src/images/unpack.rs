@@ -334,8 +334,7 @@ fn clear(parent: &OwnedFd, name: &Path) -> io::Result<()> {
 fn remove_folder(parent: &OwnedFd, name: &Path) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let folder = rustix::fs::openat(parent, name, flags, Mode::empty())?;
-    let mut entries = rustix::fs::Dir::read_from(&folder)?;
-    while let Some(entry) = entries.next() {
+    for entry in rustix::fs::Dir::read_from(&folder)? {
         let entry = entry?;
         let name = PathBuf::from(OsStr::from_bytes(entry.file_name().to_bytes()));
         if name != Path::new(".") && name != Path::new("..") {

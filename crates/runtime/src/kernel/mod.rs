@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -29,6 +30,9 @@ use crate::kernel::link::Link;
 use crate::layout::{self, Layout};
 use crate::wire::{ContainerRecord, Reply, Request, SandboxFile, StartSpec};
 use crate::*;
+
+/// How long making a sandbox may take: it takes milliseconds, and a second on a machine that is out of breath.
+const SANDBOX_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How the real runtime is set up.
 #[derive(Debug, Clone)]
@@ -185,7 +189,9 @@ impl KernelRuntime {
             }
             done
         };
-        self.host.blocking(make).await.map_err(|error| failed("make a sandbox", error))?;
+        let made = self.host.within(SANDBOX_TIMEOUT, self.host.blocking(make)).await;
+        let made = made.unwrap_or_else(|| Err(std::io::ErrorKind::TimedOut.into()));
+        made.map_err(|error| failed("make a sandbox", error))?;
         Link::open(&self.host, pod, self.hub.clone()).await
     }
 
@@ -220,10 +226,14 @@ impl KernelRuntime {
         let now = self.host.now();
         let look = move || {
             let pod = layout.pod(&uid);
-            let file: SandboxFile = wire::read_whole(&pod.spec()).ok()?;
             if let Err(error) = spawn::clear_remains(&layout, &cgroups, &uid) {
                 tracing::warn!(pod = uid, %error, "cannot clear what a dead monitor left");
             }
+            let Ok(file) = wire::read_whole::<SandboxFile>(&pod.spec()) else {
+                // Its making was cut off before anything ran.
+                let _ = fs::remove_dir_all(&pod.dir);
+                return None;
+            };
             let records = spawn::orphans(&pod, &status::unseen_exit(now));
             Some(status::sandbox(&file, false, &records))
         };

@@ -37,9 +37,10 @@ impl Exec {
         let (ours, theirs) = process::report_pair()?;
         let group = container.group();
         let into = group.clone_into().map(std::fs::File::open).transpose()?;
-        let join = into.is_none();
+        let inside =
+            Inside { sandbox, container, first: &first.pidfd, wish, report: &theirs, join: into.is_none() };
         let work = || -> std::convert::Infallible {
-            let done = run(sandbox, container, &first.pidfd, wish, stdio, &theirs, join);
+            let done = inside.run(stdio);
             init::end_with(&theirs, done)
         };
         let into = into.as_ref().map(|file| file.as_fd());
@@ -50,25 +51,29 @@ impl Exec {
     }
 }
 
-fn run(
-    sandbox: &Sandbox,
-    container: &Container,
-    first: &OwnedFd,
-    wish: &ExecStart,
-    stdio: Stdio,
-    report: &UnixStream,
+/// What the child of an `exec` needs to know.
+struct Inside<'a> {
+    sandbox: &'a Sandbox,
+    container: &'a Container,
+    first: &'a OwnedFd,
+    wish: &'a ExecStart,
+    report: &'a UnixStream,
     join: bool,
-) -> Result<std::convert::Infallible, Fault> {
-    let spec = &container.record.spec;
-    sys::reset_signals();
-    rustix::process::setsid().map_err(|e| failed("begin a session")(e.into()))?;
-    if join {
-        container.group().join().map_err(failed("join the control group"))?;
+}
+
+impl Inside<'_> {
+    /// Enters the container and becomes the program.
+    fn run(&self, stdio: Stdio) -> Result<std::convert::Infallible, Fault> {
+        let spec = &self.container.record.spec;
+        init::part_from_monitor(self.report, &stdio, Some(self.first))?;
+        if self.join {
+            self.container.group().join().map_err(failed("join the control group"))?;
+        }
+        let filter = seccomp::compile(spec).map_err(Fault::Config)?;
+        let both = libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP;
+        sys::setns(self.first.as_fd(), both).map_err(failed("enter the container"))?;
+        let identity = identity::resolve(&spec.security, &self.container.image_user)?;
+        terminal::connect(stdio, self.wish.tty, false, self.report, &identity)?;
+        init::become_program(spec, &identity, &filter, &self.wish.command, &self.sandbox.file.spec)
     }
-    let filter = seccomp::compile(spec).map_err(Fault::Config)?;
-    sys::setns(first.as_fd(), libc::CLONE_NEWNS | libc::CLONE_NEWCGROUP)
-        .map_err(failed("enter the container"))?;
-    let identity = identity::resolve(&spec.security, &container.image_user)?;
-    terminal::connect(stdio, wish.tty, false, report, &identity)?;
-    init::become_program(spec, &identity, &filter, &wish.command, &sandbox.file.spec)
 }

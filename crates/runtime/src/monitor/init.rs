@@ -84,8 +84,7 @@ impl Init<'_> {
 
     fn prepare_and_exec(self) -> Result<std::convert::Infallible, Fault> {
         let spec = &self.start.spec;
-        sys::reset_signals();
-        rustix::process::setsid().map_err(|e| failed("begin a session")(e.into()))?;
+        part_from_monitor(self.report, &self.stdio, None)?;
         if let Some(group) = self.join {
             group.join().map_err(failed("join the control group"))?;
         }
@@ -119,8 +118,7 @@ pub(crate) fn become_program(
     }
     identity.take_on(&spec.security)?;
     let cwd = if spec.working_dir.is_empty() { "/" } else { &spec.working_dir };
-    std::env::set_current_dir(cwd)
-        .map_err(|error| Fault::Start(format!("cannot enter the working directory {cwd}: {error}")))?;
+    enter(cwd).map_err(|error| Fault::Start(format!("cannot enter the working directory {cwd}: {error}")))?;
     sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong)
         .map_err(failed("bind to the monitor"))?;
     sys::close_others_on_exec().map_err(failed("close descriptors"))?;
@@ -129,6 +127,33 @@ pub(crate) fn become_program(
         filter.apply().map_err(failed("apply the system call filter"))?;
     }
     Err(program::execute(args, &env))
+}
+
+/// Gives up what is the monitor's: its descriptors, session and signals; and lets nothing in the container look into
+/// this process before its program runs.
+pub(crate) fn part_from_monitor(
+    report: &UnixStream,
+    stdio: &Stdio,
+    also: Option<&OwnedFd>,
+) -> Result<(), Fault> {
+    sys::prctl(libc::PR_SET_DUMPABLE, 0).map_err(failed("close this process to others"))?;
+    let streams = [&stdio.stdin, &stdio.stdout, &stdio.stderr].into_iter().flatten();
+    let mut kept: Vec<_> = streams.chain(also).map(OwnedFd::as_raw_fd).collect();
+    kept.push(report.as_raw_fd());
+    sys::close_all_but(&mut kept).map_err(failed("close the monitor's descriptors"))?;
+    sys::reset_signals();
+    rustix::process::setsid().map(drop).map_err(|error| failed("begin a session")(error.into()))
+}
+
+/// Enters a directory of the container, and none that a descriptor or `/proc` would lead to outside.
+fn enter(dir: &str) -> io::Result<()> {
+    std::env::set_current_dir(dir)?;
+    let real = std::env::current_dir()?;
+    if real.is_absolute() {
+        Ok(())
+    } else {
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is outside"))
+    }
 }
 
 /// Reports a fault and ends the process.

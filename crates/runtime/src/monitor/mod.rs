@@ -30,6 +30,8 @@ pub(crate) use output::rotated;
 
 /// The first argument that makes the binary a monitor.
 pub const MONITOR: &str = "monitor";
+/// The last argument of a monitor that was executed from its sealed mount.
+const SEALED: &str = "sealed";
 /// What a monitor says when it listens; anything else is why it does not.
 pub(crate) const READY: &str = "ready\n";
 
@@ -41,11 +43,15 @@ pub fn is_meant(args: &[OsString]) -> bool {
 /// Runs a monitor: `args` are `monitor` and the sandbox's folder. To be called first thing in `main`, before any
 /// thread is started; returns when the sandbox is gone.
 pub fn main(args: &[OsString]) -> ExitCode {
-    let [_, dir] = args else { return ExitCode::from(2) };
+    let (dir, done) = match args {
+        [_, dir] => (dir, part_from_agent(Path::new(dir))),
+        [_, dir, sealed] if sealed == SEALED => (dir, Ok(())),
+        _ => return ExitCode::from(2),
+    };
     let pod = Pod { dir: PathBuf::from(dir) };
-    match part_from_agent() {
-        Ok(Some(ready)) => run(&pod, ready),
+    match done.and_then(|()| if args.len() == 2 { Ok(None) } else { take_over_ready().map(Some) }) {
         Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(ready)) => run(&pod, ready),
         Err(error) => {
             let _ = io::stdout().write_all(format!("cannot part from the agent: {error}\n").as_bytes());
             ExitCode::FAILURE
@@ -53,16 +59,28 @@ pub fn main(args: &[OsString]) -> ExitCode {
     }
 }
 
-/// Forks, so that the monitor belongs to no terminal and is nobody's child; the first process ends.
-///
-/// Gives the new one the end of a pipe on which its agent waits.
-fn part_from_agent() -> io::Result<Option<OwnedFd>> {
+/// Forks, so that the monitor belongs to no terminal and is nobody's child, and returns in the first process, which
+/// ends. The second executes this binary once more, from a mount that nobody can write through: a container may
+/// make its monitor's child execute `/proc/self/exe`, and must not get hold of the machine's binary so.
+fn part_from_agent(dir: &Path) -> io::Result<()> {
     // SAFETY: `main` promises that there is one thread.
-    let pid = sys::check(unsafe { libc::fork() })?;
-    if pid != 0 {
-        return Ok(None);
+    if sys::check(unsafe { libc::fork() })? != 0 {
+        return Ok(());
     }
     rustix::process::setsid()?;
+    sys::close_others()?;
+    let exe = std::fs::read_link("/proc/self/exe")?;
+    let binary = sys::open_tree(&exe, false)?;
+    sys::set_mount(&binary, false, libc::MOUNT_ATTR_RDONLY, 0)?;
+    let (name, dir) = (sys::c_path(&exe)?, sys::c_path(dir)?);
+    let (word, sealed) = (sys::c_text(MONITOR)?, sys::c_text(SEALED)?);
+    let error = sys::execute(&binary, &[&name, &word, &dir, &sealed]);
+    let _ = io::stdout().write_all(format!("cannot execute {}: {error}\n", exe.display()).as_bytes());
+    sys::exit_now(1)
+}
+
+/// Takes the pipe on which the agent waits, and gives up the standard descriptors.
+fn take_over_ready() -> io::Result<OwnedFd> {
     sys::close_others()?;
     let ready = rustix::io::fcntl_dupfd_cloexec(io::stdout(), 3)?;
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
@@ -72,7 +90,7 @@ fn part_from_agent() -> io::Result<Option<OwnedFd>> {
     }
     std::env::set_current_dir("/")?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    Ok(Some(ready))
+    Ok(ready)
 }
 
 fn run(pod: &Pod, ready: OwnedFd) -> ExitCode {

@@ -57,6 +57,17 @@ fn weigh(dir: &std::path::Path, uid: &str) {
     let record =
         std::fs::read_to_string(dir.join("run/pods").join(uid).join("monitor.json")).expect("it is there");
     let record: serde_json::Value = serde_json::from_str(&record).expect("it is JSON");
+    if std::env::var_os("KINTSUGI_BENCH_MAPS").is_some() {
+        let maps = std::fs::read_to_string(format!("/proc/{}/smaps", record["pid"])).expect("it lives");
+        let mut name = String::new();
+        for line in maps.lines() {
+            if line.split(' ').next().is_some_and(|word| word.contains('-')) {
+                name = line.to_owned();
+            } else if line.starts_with("Private") && !line.contains(" 0 kB") {
+                println!("{line} {name}");
+            }
+        }
+    }
     let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", record["pid"])).expect("it lives");
     rollup
         .lines()

@@ -45,6 +45,7 @@ cases! {
     images_are_pulled_once_and_checked
     removing_twice_and_the_unknown_is_no_harm
     a_privileged_container_sees_the_devices
+    no_container_gets_hold_of_the_machine_by_its_monitor
 }
 
 async fn a_container_runs_prints_and_ends(world: World) {
@@ -599,4 +600,26 @@ async fn a_privileged_container_sees_the_devices(world: World) {
         log.starts_with("done\n") && log.contains("Seccomp: 0") && log.contains("vda") | log.contains("loop"),
         "{log}"
     );
+}
+
+async fn no_container_gets_hold_of_the_machine_by_its_monitor(world: World) {
+    let own_binary = |spec: &mut ContainerSpec| spec.args[0] = "/proc/self/exe".to_owned();
+    assert_eq!(
+        world.output("pod-1", own_binary, &["sealed", "list", "/proc/self/fd"]).await,
+        "true\n0 1 2 3\n"
+    );
+    for fd in 3..20 {
+        let mut spec = world.spec("pod-1", &format!("fd-{fd}"), &["cwd"]);
+        spec.working_dir = format!("/proc/self/fd/{fd}");
+        assert!(world.runtime.start(spec).await.is_err(), "descriptor {fd} leads somewhere");
+    }
+    let mut spec = world.spec("pod-1", "proc", &["wait"]);
+    spec.mounts = vec![Mount {
+        source: world.dir.clone(),
+        target: "/proc/1".into(),
+        readonly: false,
+        recursive: true,
+        propagation: String::new(),
+    }];
+    assert!(world.runtime.start(spec).await.is_err());
 }
