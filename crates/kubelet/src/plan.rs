@@ -546,4 +546,4 @@ fn seconds(count: i64) -> Duration {
 }
 
 #[cfg(test)]
-mod cases;
+pub mod cases;

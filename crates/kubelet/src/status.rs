@@ -393,3 +393,6 @@ fn replacing(key: &str, has: Option<&Tree>, wants: &Tree) -> Tree {
         _ => wants.clone(),
     }
 }
+
+#[cfg(test)]
+mod cases;

@@ -11,7 +11,8 @@ use crate::memory::{ImageHere, SandboxHere};
 use crate::pod::testing::pod_with;
 use crate::probe::{Pace, Tally};
 
-fn at(seconds: i64) -> Time {
+/// The time, so many seconds into a test.
+pub fn at(seconds: i64) -> Time {
     Time::from_second(1_000_000 + seconds).expect("a small number is a time")
 }
 
@@ -32,7 +33,7 @@ fn number(text: &str) -> i64 {
 /// a killing=30 stopping     it is being killed until 30, and that far
 /// ending@10+30              the pod is being ended since 10, with 30 seconds of grace
 /// ```
-fn world(pod: &PodView, facts: &str) -> PodMemory {
+pub fn world(pod: &PodView, facts: &str) -> PodMemory {
     let mut memory = PodMemory { started_at: Some(at(0)), epoch: 1, ..PodMemory::default() };
     for fact in facts.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let words: Vec<&str> = fact.split_whitespace().collect();
