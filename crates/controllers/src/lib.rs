@@ -8,21 +8,25 @@ use model::{Controller, Selector, Tree};
 pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
+pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
 mod everything;
 pub mod garbage;
 pub mod job;
+pub mod mirroring;
 pub mod namespace;
 mod naming;
 pub mod node_lifecycle;
 mod owning;
 pub mod pod_cleanup;
 mod pods;
+pub mod quota;
 mod replicas;
 pub mod replicaset;
 pub mod replication_controller;
 mod revisions;
+pub mod role_aggregation;
 pub mod root_ca;
 pub mod service_account;
 mod services;
@@ -30,6 +34,7 @@ pub mod statefulset;
 mod status;
 pub mod taint_eviction;
 mod templates;
+pub mod volumes;
 
 /// Every controller.
 pub static ALL: &[&Controller] = &[
@@ -49,6 +54,12 @@ pub static ALL: &[&Controller] = &[
     &node_lifecycle::CONTROLLER,
     &taint_eviction::CONTROLLER,
     &pod_cleanup::CONTROLLER,
+    &volumes::CLAIMS,
+    &volumes::VOLUMES,
+    &disruption::CONTROLLER,
+    &quota::CONTROLLER,
+    &mirroring::CONTROLLER,
+    &role_aggregation::CONTROLLER,
 ];
 
 /// Which keys a change of an object wakes, whatever its resource.
@@ -56,8 +67,11 @@ pub type Rule = fn(&model::Gvr, &model::Object, &dyn model::World) -> Vec<model:
 
 /// The controllers that care for every resource, custom ones included, each with its rule. Of built-in resources their
 /// `also` has all; whoever runs them applies the rule to custom resources as well.
-pub static EVERYWHERE: &[(&Controller, Rule)] =
-    &[(&namespace::CONTROLLER, namespace::wakes), (&garbage::CONTROLLER, garbage::wakes)];
+pub static EVERYWHERE: &[(&Controller, Rule)] = &[
+    (&namespace::CONTROLLER, namespace::wakes),
+    (&garbage::CONTROLLER, garbage::wakes),
+    (&quota::CONTROLLER, quota::wakes),
+];
 
 /// A selector as a tree has it: a label selector, or a plain map of labels. One that is left out or senseless matches
 /// nothing.
