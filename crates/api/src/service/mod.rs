@@ -18,11 +18,13 @@ mod watch;
 mod write;
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use host::{Host, Task};
 use http::{HeaderMap, Method, Request, Response};
 use store::Store;
+use tokio::sync::Semaphore;
 
 use crate::answer::Answer;
 use crate::auth::{Attributes, Identity};
@@ -34,6 +36,11 @@ use crate::request::{self, Query, Route, Target};
 use crate::settings::Settings;
 
 pub use watch::{EventKind, EventStream};
+
+/// How long a request may take before its caller is told to try again: upstream's minute.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// How many watches over HTTP there are at once: some 60 for each of 1,000 nodes and their clients, at about 1 kB each.
+const WATCHES_MAX: usize = 65_536;
 
 /// The API: a cheap handle that all connections share.
 #[derive(Clone)]
@@ -47,6 +54,8 @@ pub(crate) struct Inner {
     registry: RwLock<Arc<Registry>>,
     /// Guards the tasks that copy upgraded connections, while one is added; they end with the service.
     pipes: Mutex<Vec<Task<()>>>,
+    /// Room for watches over HTTP.
+    pub watches: Arc<Semaphore>,
 }
 
 /// A request for a resource, taken apart.
@@ -68,7 +77,9 @@ impl Service {
     /// A refusal when the first objects cannot be written.
     pub async fn open(host: Host, store: Store, settings: Settings) -> Result<Self, Refusal> {
         let registry = RwLock::new(Arc::new(Registry::built_in()));
-        let service = Self(Arc::new(Inner { host, store, settings, registry, pipes: Mutex::default() }));
+        let watches = Arc::new(Semaphore::new(WATCHES_MAX));
+        let service =
+            Self(Arc::new(Inner { host, store, settings, registry, pipes: Mutex::default(), watches }));
         crate::bootstrap::run(&service).await?;
         Ok(service)
     }
@@ -147,7 +158,13 @@ impl Inner {
         let identity = &*self.impersonated(identity, request.headers())?;
         let (uri, headers) = (request.uri(), request.headers());
         match self.take_apart(identity, request.method(), uri, headers, request.body())? {
-            Asked::Call(call) => call.answer().await,
+            Asked::Call(call) if call.is_long() => call.answer().await,
+            Asked::Call(call) => {
+                let answer = self.host.within(REQUEST_TIMEOUT, call.answer()).await;
+                answer.unwrap_or_else(|| {
+                    Err(Refusal::new(Reason::Timeout, "request did not complete within the allowed duration"))
+                })
+            }
             Asked::Path(path) => self.answer_path(request.method(), &path, request),
         }
     }
@@ -235,6 +252,11 @@ fn forbidden(who: &Identity, what: &Attributes, reason: &str) -> Refusal {
 }
 
 impl Call<'_> {
+    /// Whether it takes as long as a kubelet or a pod takes; a watch has an answer at once.
+    fn is_long(&self) -> bool {
+        matches!(self.target.part.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+    }
+
     /// The table of cases: which verb on which part goes where.
     async fn answer(&self) -> Result<Answer, Refusal> {
         use model::kinds::Verbs;

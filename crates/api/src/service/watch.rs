@@ -21,7 +21,7 @@ use crate::convert;
 use crate::encode;
 use crate::http::negotiate::View;
 use crate::http::status;
-use crate::refusal::Refusal;
+use crate::refusal::{Reason, Refusal};
 use crate::registry::Resource;
 use crate::request::{ListOptions, RevisionMatch};
 use crate::select::Selection;
@@ -87,6 +87,12 @@ impl Call<'_> {
         let chance = self.inner.host.chance().below(TIMEOUT_MIN.as_secs());
         let timeout =
             options.timeout_seconds.map_or(TIMEOUT_MIN + Duration::from_secs(chance), Duration::from_secs);
+        let too_many = |_| {
+            let refusal =
+                Refusal::new(Reason::TooManyRequests, "there are too many watches, please try again later");
+            refusal.retry_after(5)
+        };
+        let room = self.inner.watches.clone().try_acquire_owned().map_err(too_many)?;
         let events = self.events()?;
         let resource = self.resource.clone();
         let host = self.inner.host.clone();
@@ -112,7 +118,10 @@ impl Call<'_> {
             Ok::<_, io::Error>(out.freeze())
         });
         let end = self.inner.host.clone();
-        let lines = lines.take_until(async move { end.sleep(timeout).await });
+        let lines = lines.take_until(async move {
+            end.sleep(timeout).await;
+            drop(room);
+        });
         let mut answer = Answer::json(StatusCode::OK, Bytes::new());
         answer.body = Body::Stream(lines.boxed());
         Ok(answer)
@@ -152,7 +161,7 @@ impl Call<'_> {
         }
         let invalid = |message: &str| {
             let text = format!("sendInitialEvents: Forbidden: {message}");
-            Err(Refusal::new(crate::refusal::Reason::Invalid, text))
+            Err(Refusal::new(Reason::Invalid, text))
         };
         match (options.initial_events, options.revision_match) {
             (None, RevisionMatch::Unset) | (Some(_), RevisionMatch::NotOlderThan) => Ok(options),
