@@ -1,1 +1,18 @@
-//! A whole cluster in one thread on virtual time.
+//! A whole cluster in one thread on virtual time, from one seed.
+//!
+//! The real control plane and the real agents run over doubles of what lies beyond the house: containers, network,
+//! wires, disks and clocks. Scenarios (`scenarios/*.yaml`) say what happens and what must be seen; random seeds try
+//! what nobody thought of. The laws hold at every step of both, and the same seed gives the same timeline.
+
+mod cluster;
+mod gate;
+mod guard;
+mod network;
+mod node;
+mod observe;
+mod pace;
+mod runtime;
+mod wire;
+mod words;
+
+pub use cluster::Cluster;

@@ -1,0 +1,303 @@
+//! Where everything that is observed is written down, and held against the laws.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use host::{Host, Moment};
+use http::{Method, Response};
+use model::Tree;
+use runtime::SandboxSpec;
+use serde::Deserialize;
+use store::{Event, Range, Store, StoreError, Watch};
+use tokio::sync::watch;
+
+use super::sight::{Seen, Sight, text};
+use super::{Condition, laws, timeline};
+use crate::words::stamp;
+
+/// Broken laws that are written down: the first ones say what there is to know.
+const FAULTS_MAX: usize = 20;
+
+/// The book; clones write in the same one.
+#[derive(Clone)]
+pub struct Book {
+    /// Guards the page for the length of one entry or look.
+    page: Arc<Mutex<Page>>,
+    host: Host,
+    began: Moment,
+    turned: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Page {
+    sight: Sight,
+    lines: Vec<String>,
+    faults: Vec<String>,
+    /// The newest revision that a client was told of.
+    told: u64,
+    /// What was written while nothing should be.
+    unrest: Option<Vec<String>>,
+    always: Vec<Always>,
+}
+
+struct Always {
+    condition: Condition,
+    /// Whether it has come true: from then on it has to stay so.
+    is_armed: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[derive(Default)]
+struct Answer {
+    metadata: AnswerMeta,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct AnswerMeta {
+    resource_version: String,
+}
+
+impl Book {
+    /// An empty book that begins now.
+    pub fn new(host: Host) -> Self {
+        let began = host.moment();
+        Self { page: Arc::default(), host, began, turned: watch::Sender::new(0) }
+    }
+
+    /// The time since the beginning.
+    pub fn since(&self) -> Duration {
+        self.host.moment().since(self.began)
+    }
+
+    /// Looks at what is seen.
+    pub fn look<T>(&self, look: impl FnOnce(&Sight) -> T) -> T {
+        look(&self.page().sight)
+    }
+
+    /// Notes something beside the history.
+    pub fn note(&self, note: impl FnOnce(&mut Sight)) {
+        note(&mut self.page().sight);
+        self.turn();
+    }
+
+    /// Writes a line into the timeline.
+    pub fn line(&self, line: &str) {
+        self.write(&mut self.page(), line);
+    }
+
+    /// Writes down that a law (or a scenario's wish) is broken.
+    pub fn fault(&self, what: impl Into<String>) {
+        let at = stamp(self.since());
+        let mut page = self.page();
+        if page.faults.len() < FAULTS_MAX {
+            page.faults.push(format!("{at}  {}", what.into()));
+        }
+    }
+
+    /// What was broken.
+    pub fn faults(&self) -> Vec<String> {
+        self.page().faults.clone()
+    }
+
+    /// The timeline so far.
+    pub fn timeline(&self) -> String {
+        self.page().lines.concat()
+    }
+
+    /// Holds a condition from the moment it comes true.
+    pub fn always(&self, condition: Condition) {
+        self.page().always.push(Always { condition, is_armed: false });
+    }
+
+    /// Conditions that were to hold always and never came true.
+    pub fn never_true(&self) -> Vec<String> {
+        let page = self.page();
+        page.always.iter().filter(|always| !always.is_armed).map(|always| always.condition.to_string()).collect()
+    }
+
+    /// A number that moves with each entry.
+    pub fn turned(&self) -> watch::Receiver<u64> {
+        self.turned.subscribe()
+    }
+
+    /// From now on no write but leases is expected.
+    pub fn expect_rest(&self) {
+        self.page().unrest = Some(Vec::new());
+    }
+
+    /// What was written although nothing was expected; writes are expected again.
+    pub fn take_unrest(&self) -> Vec<String> {
+        self.page().unrest.take().unwrap_or_default()
+    }
+
+    /// Follows the history of a store until it is closed or dropped.
+    pub async fn follow(self, store: Store) {
+        let mut watch = match self.resume(&store) {
+            Ok(watch) => watch,
+            Err(error) => return self.fault(format!("the history cannot be followed: {error}")),
+        };
+        drop(store);
+        loop {
+            match watch.next().await {
+                Ok(batch) => batch.iter().for_each(|event| self.event(event)),
+                Err(StoreError::Closed) => return,
+                Err(error) => return self.fault(format!("the history cannot be followed: {error}")),
+            }
+        }
+    }
+
+    fn resume(&self, store: &Store) -> Result<Watch, StoreError> {
+        store.watch("", self.page().sight.revision)
+    }
+
+    /// Holds a store that came back after a crash against everything that was seen or answered before.
+    pub fn check_recovered(&self, store: &Store) {
+        let (seen, told) = {
+            let page = self.page();
+            (page.sight.revision, page.told)
+        };
+        if store.revision() < told.max(seen) {
+            let now = store.revision();
+            self.fault(format!("no acknowledged write is lost: {told} was told, {seen} seen, the store is at {now}"));
+        }
+        self.check_against(store, Some(seen));
+    }
+
+    /// Holds what the history told against what a store lists.
+    pub fn check_against(&self, store: &Store, at: Option<u64>) {
+        let page = match store.list(&Range { prefix: "/".into(), at, ..Range::default() }) {
+            Ok(page) => page,
+            Err(error) => return self.fault(format!("the store cannot be listed: {error}")),
+        };
+        let listed: Vec<(String, u64)> =
+            page.records.iter().map(|record| (record.path.to_string(), record.revision)).collect();
+        let seen: Vec<(String, u64)> = self.look(|sight| {
+            sight.objects.iter().map(|(path, seen)| (path.clone(), seen.revision)).collect()
+        });
+        let odd = listed.iter().find(|one| !seen.contains(one)).or(seen.iter().find(|one| !listed.contains(one)));
+        if let Some((path, revision)) = odd {
+            self.fault(format!("what a watcher saw is what the store lists: {path} at {revision} is on one side only"));
+        }
+    }
+
+    /// An answer that reached a client.
+    pub fn answered(&self, method: &Method, path: &str, answer: &Response<bytes::Bytes>) {
+        if *method == Method::GET || !answer.status().is_success() {
+            return;
+        }
+        let told: Answer = serde_json::from_slice(answer.body()).unwrap_or_default();
+        let revision = told.metadata.resource_version.parse().unwrap_or(0);
+        tracing::trace!(%method, path, revision, "answered");
+        let mut page = self.page();
+        page.told = page.told.max(revision);
+    }
+
+    /// A container was started.
+    pub fn started(&self, node: &str, pod: &SandboxSpec, container: &str, id: &str) {
+        let mut page = self.page();
+        let broken = laws::of_start(&page.sight, node, pod, container);
+        let key = (pod.pod_uid.clone(), container.to_owned());
+        *page.sight.starts.entry(key.clone()).or_default() += 1;
+        page.sight.running.insert(key, (node.to_owned(), id.to_owned()));
+        drop(page);
+        broken.into_iter().for_each(|what| self.fault(what));
+        self.turn();
+    }
+
+    /// A container has ended.
+    pub fn ended(&self, uid: &str, container: &str, id: &str) {
+        let mut page = self.page();
+        let key = (uid.to_owned(), container.to_owned());
+        if page.sight.running.get(&key).is_some_and(|(_, running)| running == id) {
+            page.sight.running.remove(&key);
+        }
+        drop(page);
+        self.turn();
+    }
+
+    fn event(&self, event: &Event) {
+        let new: Tree = match serde_json::from_slice(&event.record.value) {
+            Ok(tree) => tree,
+            Err(error) => return self.fault(format!("{} holds no JSON: {error}", event.record.path)),
+        };
+        let mut page = self.page();
+        let broken = laws::of_event(&page.sight, event, &new);
+        self.enter(&mut page, event, new);
+        drop(page);
+        broken.into_iter().for_each(|what| self.fault(what));
+        self.turn();
+    }
+
+    fn enter(&self, page: &mut Page, event: &Event, new: Tree) {
+        let path = event.record.path.to_string();
+        page.sight.revision = event.record.revision;
+        if path.starts_with("/pods/") && event.before.is_none() {
+            page.sight.name_pod(&path, &new);
+        }
+        let node = text(&new, "spec.nodeName");
+        if path.starts_with("/pods/") && !node.is_empty() {
+            page.sight.bound.insert(text(&new, "metadata.uid").to_owned(), node.to_owned());
+        }
+        let old = page.sight.objects.remove(&path);
+        let (before, after) = (old.as_ref().map(|old| &old.tree), (!event.removed).then_some(&new));
+        for line in timeline::lines(&page.sight, &path, before, after) {
+            self.write(page, &line);
+        }
+        if let Some(unrest) = &mut page.unrest
+            && !is_heartbeat(&path, before, after)
+        {
+            unrest.push(format!("{} {path}", if event.removed { "removed" } else { "wrote" }));
+        }
+        if !event.removed {
+            page.sight.objects.insert(path, Seen { revision: event.record.revision, tree: new });
+        }
+    }
+
+    fn write(&self, page: &mut Page, line: &str) {
+        let stamp = stamp(self.since());
+        page.lines.push(format!("{stamp:>7}  {}\n", line.trim_end()));
+    }
+
+    /// Tells whoever waits, and looks whether what should always hold still does.
+    fn turn(&self) {
+        self.turned.send_modify(|count| *count += 1);
+        let mut page = self.page();
+        let Page { sight, always, .. } = &mut *page;
+        let mut broken = Vec::new();
+        for one in always {
+            let holds = one.condition.holds(sight);
+            if one.is_armed && !holds {
+                broken.push(format!("always {}: it is {}", one.condition, one.condition.found(sight)));
+            }
+            one.is_armed = holds;
+        }
+        drop(page);
+        broken.into_iter().for_each(|what| self.fault(what));
+    }
+
+    /// Guards the page for the length of one entry or look.
+    fn page(&self) -> MutexGuard<'_, Page> {
+        self.page.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a change only says that a node is alive.
+fn is_heartbeat(path: &str, old: Option<&Tree>, new: Option<&Tree>) -> bool {
+    if path.starts_with("/leases.coordination.k8s.io/") {
+        return true;
+    }
+    let (true, Some(old), Some(new)) = (path.starts_with("/nodes/"), old, new) else { return false };
+    without_heartbeat(old) == without_heartbeat(new)
+}
+
+fn without_heartbeat(node: &Tree) -> Tree {
+    let mut node = node.clone();
+    node["metadata"]["resourceVersion"] = Tree::Null;
+    node["metadata"]["managedFields"] = Tree::Null;
+    for condition in node["status"]["conditions"].as_array_mut().into_iter().flatten() {
+        condition["lastHeartbeatTime"] = Tree::Null;
+    }
+    node
+}

@@ -1,0 +1,16 @@
+//! Observers: what users would see, as a timeline, and the laws, held against everything that happens.
+//!
+//! The [`Book`] is where all of it is written down. It looks at the store's own history, at every container that
+//! starts or ends, and at every answer that reaches a client; it never does anything to the cluster.
+
+mod aliases;
+mod book;
+mod condition;
+mod laws;
+mod sight;
+mod timeline;
+
+pub use aliases::placed;
+pub use book::Book;
+pub use condition::{Condition, kind_named};
+pub use sight::{Load, Seen, Sight, at, condition, containers, controller, items, path_of, text};

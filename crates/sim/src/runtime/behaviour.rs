@@ -1,0 +1,130 @@
+//! What a simulated container does, as its arguments say. Pure.
+//!
+//! An argument holds clauses, with `;` between them: `run`, `exit 1 after 3s`, `crash 4 times`, `ready after 10s`,
+//! `never ready`, `hang after 20s`, `stop in 2s`, `ignore SIGTERM`, `fail to start`. What is none of these is let be,
+//! as the words of a real program would be.
+
+use std::time::Duration;
+
+use crate::words::duration;
+
+/// How long a container runs before it crashes, where its clause does not say.
+const CRASH_AFTER: Duration = Duration::from_millis(500);
+
+/// How long a program usually takes to begin to serve.
+const SERVES_AFTER: Duration = Duration::from_millis(20);
+
+/// How long a program usually takes to end when it is asked to.
+const STOPS_IN: Duration = Duration::from_millis(30);
+
+/// What a container does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Behaviour {
+    /// Whether its program can be started.
+    pub starts: bool,
+    /// When it ends by itself, and with which code.
+    pub exit: Option<(Duration, i32)>,
+    /// Which runs end so: all, or only the first few.
+    pub exits_at_most: Option<u32>,
+    /// When it begins to serve; `None`: never.
+    pub serves_after: Option<Duration>,
+    /// When it stops answering though it runs on.
+    pub hangs_after: Option<Duration>,
+    /// How long it takes to end when asked to; `None`: it has to be killed.
+    pub stops_in: Option<Duration>,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        Self {
+            starts: true,
+            exit: None,
+            exits_at_most: None,
+            serves_after: Some(SERVES_AFTER),
+            hangs_after: None,
+            stops_in: Some(STOPS_IN),
+        }
+    }
+}
+
+impl Behaviour {
+    /// Reads it from a container's arguments.
+    pub fn read(args: &[String]) -> Self {
+        let mut behaviour = Self::default();
+        for clause in args.iter().flat_map(|arg| arg.split(';')) {
+            let words: Vec<&str> = clause.split_whitespace().collect();
+            behaviour.take(&words);
+        }
+        behaviour
+    }
+
+    fn take(&mut self, clause: &[&str]) {
+        let time = |text: &str| duration(text).ok();
+        match clause {
+            ["exit", code] => self.exit = code.parse().ok().map(|code| (CRASH_AFTER, code)),
+            ["exit", code, "after", after] => self.exit = time(after).zip(code.parse().ok()),
+            ["crash", count, "times"] => self.crash(CRASH_AFTER, count),
+            ["crash", count, "times", "after", after] => self.crash(time(after).unwrap_or(CRASH_AFTER), count),
+            ["ready", "after", after] => self.serves_after = time(after),
+            ["never", "ready"] => self.serves_after = None,
+            ["hang", "after", after] => self.hangs_after = time(after),
+            ["stop", "in", after] => self.stops_in = time(after),
+            ["ignore", "SIGTERM"] => self.stops_in = None,
+            ["fail", "to", "start"] => self.starts = false,
+            _ => {}
+        }
+    }
+
+    fn crash(&mut self, after: Duration, count: &str) {
+        self.exit = Some((after, 1));
+        self.exits_at_most = count.parse().ok();
+    }
+
+    /// When and how the run with this number (from 0) ends by itself.
+    pub fn exit_of(&self, run: u32) -> Option<(Duration, i32)> {
+        self.exit.filter(|_| self.exits_at_most.is_none_or(|most| run < most))
+    }
+
+    /// Whether it serves after it has run for so long.
+    pub fn serves(&self, ran: Duration) -> bool {
+        self.serves_after.is_some_and(|after| ran >= after)
+    }
+
+    /// Whether it answers at all after it has run for so long.
+    pub fn answers(&self, ran: Duration) -> bool {
+        self.hangs_after.is_none_or(|after| ran < after)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Behaviour {
+        Behaviour::read(&text.split(' ').map(str::to_owned).collect::<Vec<_>>().join(" ").split('|').map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn words_of_a_real_program_run_for_ever() {
+        assert_eq!(read("/bin/web|--listen|:80"), Behaviour::default());
+        assert_eq!(read("run").exit_of(0), None);
+    }
+
+    #[test]
+    fn the_first_runs_may_crash_and_the_later_ones_run() {
+        let behaviour = read("crash 2 times after 1s");
+        assert_eq!([0, 1, 2].map(|run| behaviour.exit_of(run)), [Some((SECOND, 1)), Some((SECOND, 1)), None]);
+        assert_eq!(read("exit 0 after 1s").exit_of(99), Some((SECOND, 0)));
+    }
+
+    #[test]
+    fn serving_and_hanging_depend_on_how_long_it_ran() {
+        let behaviour = read("ready after 1s; hang after 3s|ignore SIGTERM");
+        assert_eq!([0, 1, 3].map(|ran| behaviour.serves(SECOND * ran)), [false, true, true]);
+        assert_eq!([0, 1, 3].map(|ran| behaviour.answers(SECOND * ran)), [true, true, false]);
+        assert_eq!(behaviour.stops_in, None);
+        assert!(!read("never ready").serves(SECOND * 1000));
+    }
+}
