@@ -9,8 +9,8 @@ use crate::world::*;
 const ROUNDS: usize = 30;
 
 /// Prints how long starts and news of exits take, and what a monitor weighs.
-pub fn run() {
-    crate::world::run(|world| Box::pin(measure(world)));
+pub fn run(template: &std::path::Path) {
+    crate::world::run(|world| Box::pin(measure(world)), template);
 }
 
 async fn measure(world: World) {

@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     }
     let filters: Vec<&String> = words.iter().filter(|word| !word.starts_with('-')).collect();
     if filters.iter().any(|filter| *filter == "bench") {
-        bench::run();
+        bench::run(world::template().path());
         return ExitCode::SUCCESS;
     }
     if std::env::var_os("KINTSUGI_TEST_LOG").is_some() {
@@ -36,11 +36,12 @@ fn main() -> ExitCode {
     }
     let chosen =
         cases::ALL.iter().filter(|(name, _)| filters.is_empty() || filters.iter().any(|f| name.contains(*f)));
+    let template = world::template();
     let mut failures = Vec::new();
     let mut count = 0;
     for (name, case) in chosen {
         count += 1;
-        let failed = catch_unwind(AssertUnwindSafe(|| world::run(*case))).is_err();
+        let failed = catch_unwind(AssertUnwindSafe(|| world::run(*case, template.path()))).is_err();
         println!("test {name} ... {}", if failed { "FAILED" } else { "ok" });
         if failed {
             failures.push(name);

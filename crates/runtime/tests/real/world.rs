@@ -33,11 +33,37 @@ pub fn open(dir: &std::path::Path) -> Arc<KernelRuntime> {
     Arc::new(KernelRuntime::open(Host::real(), settings).expect("the runtime opens"))
 }
 
-pub fn run(case: Case) {
+/// A data directory with the test image only, from which each test's is copied: hashing the binary takes a while.
+pub fn template() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a folder");
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("tokio");
+    tokio.block_on(async {
+        let exe = std::env::current_exe().expect("we are a file");
+        let single =
+            Single { binary: exe, target: "/app".into(), name: IMAGE.to_owned(), ..Single::default() };
+        open(dir.path()).store().build_single(single).await.expect("the image can be made");
+    });
+    dir
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("it is there").flatten() {
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            std::fs::copy(&path, &to).expect("it can be copied");
+        }
+    }
+}
+
+pub fn run(case: Case, template: &std::path::Path) {
     let dir = tempfile::tempdir().expect("a folder");
     let tokio =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("tokio");
     let path = dir.path().join("data");
+    copy(&template.join("images"), &path.join("images"));
     let outcome = tokio.block_on(async {
         let world = World::new(path.clone()).await;
         let task = tokio::spawn(case(world.clone()));
@@ -79,10 +105,7 @@ pub fn group_name(data_dir: &std::path::Path) -> String {
 impl World {
     async fn new(dir: PathBuf) -> Self {
         let runtime = open(&dir);
-        let exe = std::env::current_exe().expect("we are a file");
-        let single =
-            Single { binary: exe, target: "/app".into(), name: IMAGE.to_owned(), ..Single::default() };
-        let image = runtime.store().build_single(single).await.expect("the image can be made");
+        let image = runtime.image(IMAGE).await.expect("it can be asked").expect("it is in the template");
         Self { dir, runtime, image }
     }
 
