@@ -107,8 +107,9 @@ fn lacks() -> Result<()> {
 
 /// What this machine lacks, a line each.
 pub fn missing() -> Vec<String> {
+    let runtime = runtime::preflight().into_iter().map(|lack| format!("- {}: {}", lack.what, lack.help));
     let network = network::preflight().into_iter().map(|lack| format!("- {}: {}", lack.what, lack.why));
-    network.collect()
+    runtime.chain(network).collect()
 }
 
 /// Waits until so many nodes are Ready.

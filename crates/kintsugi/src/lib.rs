@@ -8,6 +8,7 @@ pub mod down;
 pub mod images;
 pub mod keys;
 pub mod local;
+pub mod names;
 pub mod node;
 pub mod place;
 pub mod ranges;

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::keys::Keys;
+use crate::names::{NameService, NamedNetwork};
 use crate::tls;
 use api::auth::pki::PemPair;
 
@@ -107,9 +108,12 @@ impl Node {
         let runtime =
             Arc::new(KernelRuntime::open(host.clone(), runtime).context("cannot open the runtime")?);
         let network = KernelNetwork::open(host.clone(), network_settings(settings)?).await;
-        let network = Arc::new(network.context("cannot open the node's network")?);
+        let network = network.context("cannot open the node's network")?;
         let client = Client::new(transport, &format!("kintsugi-agent/{}", settings.name));
         let caches = Caches::new(client.clone(), host.clone());
+        let names =
+            NameService::start(host, settings.address, settings.dns, &settings.domain, &caches).await?;
+        let network = Arc::new(NamedNetwork { network, names });
         let means = Means {
             host: host.clone(),
             client,
