@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use crate::custom::{self, CustomColumn};
 use crate::refusal::Refusal;
 use crate::registry::{Meaning, Resource};
 use crate::request::Query;
@@ -36,35 +37,55 @@ impl Include {
 
 /// A table of objects, with the metadata of the list they come from.
 pub fn table(resource: &Resource, objects: &[Bytes], include: Include, now: Time, metadata: &Tree) -> Tree {
-    let columns = columns(resource);
+    let columns = Columns::of(resource);
     let rows: Vec<Tree> = objects.iter().map(|object| row(&columns, object, include, now)).collect();
-    let headings: Vec<Tree> = columns.iter().map(heading).collect();
     let metadata = if metadata.is_null() { json!({}) } else { metadata.clone() };
     json!({
         "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
-        "columnDefinitions": headings, "rows": rows,
+        "columnDefinitions": columns.headings(), "rows": rows,
     })
 }
 
-fn columns(resource: &Resource) -> Vec<Column> {
-    match &resource.meaning {
-        Meaning::BuiltIn(kind) => kinds::table(kind),
-        Meaning::Custom(_) => vec![kinds::NAME, kinds::AGE],
+/// The columns of a resource.
+enum Columns {
+    BuiltIn(Vec<Column>),
+    Custom(Vec<CustomColumn>),
+}
+
+impl Columns {
+    fn of(resource: &Resource) -> Self {
+        match &resource.meaning {
+            Meaning::BuiltIn(kind) => Self::BuiltIn(kinds::table(kind)),
+            Meaning::Custom(custom) => Self::Custom(custom::headings(custom)),
+        }
+    }
+
+    fn headings(&self) -> Vec<Tree> {
+        let heading = |name: &str, kind: &str, description: &str, wide: bool| {
+            let format = if name == kinds::NAME.name { "name" } else { "" };
+            json!({"name": name, "type": kind, "format": format, "description": description, "priority": u8::from(wide)})
+        };
+        match self {
+            Self::BuiltIn(columns) => {
+                columns.iter().map(|own| heading(own.name, own.kind, own.name, own.wide)).collect()
+            }
+            Self::Custom(columns) => {
+                columns.iter().map(|own| heading(&own.name, &own.kind, &own.description, own.wide)).collect()
+            }
+        }
+    }
+
+    fn cells(&self, object: &Tree, now: Time) -> Vec<Tree> {
+        match self {
+            Self::BuiltIn(columns) => columns.iter().map(|column| (column.cell)(object, now)).collect(),
+            Self::Custom(columns) => columns.iter().map(|column| column.cell(object, now)).collect(),
+        }
     }
 }
 
-fn heading(column: &Column) -> Tree {
-    let format = if column.name == kinds::NAME.name { "name" } else { "" };
-    json!({
-        "name": column.name, "type": column.kind, "format": format, "description": column.name,
-        "priority": u8::from(column.wide),
-    })
-}
-
-fn row(columns: &[Column], bytes: &Bytes, include: Include, now: Time) -> Tree {
+fn row(columns: &Columns, bytes: &Bytes, include: Include, now: Time) -> Tree {
     let object: Tree = serde_json::from_slice(bytes).unwrap_or(Value::Null);
-    let cells: Vec<Tree> = columns.iter().map(|column| (column.cell)(&object, now)).collect();
-    let mut row = json!({"cells": cells});
+    let mut row = json!({"cells": columns.cells(&object, now)});
     match include {
         Include::None => {}
         Include::Metadata => {

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod classes;
+mod definitions;
 mod lifecycle;
 mod limits;
 mod nodes;
@@ -27,8 +28,6 @@ use crate::refusal::Refusal;
 use crate::registry::Resource;
 use crate::settings::Cidr;
 use crate::verbs::{Drawn, meta};
-
-pub use addresses::release;
 
 /// What is done to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +105,7 @@ const PLUGINS: &[Plugin] = &[
 ];
 
 /// Those that fill in what only the whole object tells.
-const FINISHERS: &[Plugin] = &[pods::finish, addresses::finish];
+const FINISHERS: &[Plugin] = &[pods::finish, addresses::finish, definitions::finish];
 
 /// Those that only let the whole object happen or not.
 const JUDGES: &[Judge] = &[limits::judge, quota::judge];
@@ -127,9 +126,16 @@ pub fn judge(asked: &Asked<'_>, object: &Tree, extra: &mut Extra) -> Result<(), 
 }
 
 /// Refuses the deletion of what the cluster cannot do without.
-pub fn protect(resource: &Resource, name: &str) -> Result<(), Refusal> {
+pub fn protect(resource: &Resource, old: &Tree, world: &dyn World) -> Result<(), Refusal> {
+    let name = meta(old, "name");
     if resource.is(&kinds::NAMESPACE) && matches!(name, "default" | "kube-system" | "kube-public") {
         return Err(Refusal::forbidden(&resource.about(name), "this namespace may not be deleted"));
     }
-    Ok(())
+    definitions::protect(resource, old, world)
+}
+
+/// Gives back what an object held, in the transaction in which it goes.
+pub fn release(resource: &Resource, old: &Tree, world: &dyn World, extra: &mut Extra) {
+    addresses::release(resource, old, world, extra);
+    definitions::release(resource, old, world, extra);
 }

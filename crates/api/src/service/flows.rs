@@ -180,3 +180,41 @@ async fn a_start_on_stored_data_changes_nothing() {
     crate::bootstrap::run(&lab.service).await.expect("all is there");
     assert_eq!(lab.service.store().revision(), before);
 }
+
+fn definition() -> Tree {
+    json!({"metadata": {"name": "foos.example.com"}, "spec": {
+        "group": "example.com", "scope": "Namespaced", "names": {"plural": "foos", "kind": "Foo", "shortNames": ["fo"]},
+        "versions": [{"name": "v1", "served": true, "storage": true, "subresources": {"status": {}},
+            "additionalPrinterColumns": [{"name": "Size", "type": "integer", "jsonPath": ".spec.size"}],
+            "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+                "spec": {"type": "object", "properties": {"size": {"type": "integer", "default": 3}}},
+                "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}}}],
+    }})
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_definition_is_served_as_soon_as_it_is_there_and_takes_its_objects_along() {
+    let lab = lab().await;
+    let (definitions, foos) = (
+        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+        "/apis/example.com/v1/namespaces/default/foos",
+    );
+    assert_eq!(lab.get(foos).await.0, 404);
+    let (code, made) = lab.post(definitions, definition()).await;
+    assert_eq!((code, &made["status"]["acceptedNames"]["kind"]), (201, &json!("Foo")), "{made}");
+    let foo = json!({"apiVersion": "example.com/v1", "kind": "Foo", "metadata": {"name": "a"}, "spec": {"other": 1},
+        "status": {"x": 1}});
+    let (code, made) = lab.post(foos, foo).await;
+    assert_eq!((code, &made["spec"]), (201, &json!({"size": 3})), "{made}");
+    assert!(made.get("status").is_none());
+    set_status(&lab, &format!("{foos}/a"), json!({"x": 2})).await;
+    assert_eq!(lab.get(&format!("{foos}/a")).await.1["status"], json!({"x": 2}));
+    let table = accept(&lab, foos, "application/json;as=Table;v=v1;g=meta.k8s.io").await;
+    assert_eq!(table["rows"][0]["cells"], json!(["a", 3]));
+    assert_eq!(lab.get("/apis/example.com/v1").await.1["resources"][0]["name"], "foos");
+
+    assert_eq!(lab.delete(&format!("{definitions}/foos.example.com")).await.0, 200);
+    assert_eq!(lab.get(foos).await.0, 404);
+    assert_eq!(lab.post(definitions, definition()).await.0, 201);
+    assert_eq!(lab.get(foos).await.1["items"], json!([]));
+}

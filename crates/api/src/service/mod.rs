@@ -10,6 +10,7 @@ mod impersonate;
 mod list;
 mod read;
 mod review;
+mod served;
 mod subresource;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -17,7 +18,7 @@ mod token;
 mod watch;
 mod write;
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,6 +38,8 @@ use crate::settings::Settings;
 
 pub use watch::{EventKind, EventStream};
 
+use served::Served;
+
 /// How long a request may take before its caller is told to try again: upstream's minute.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// How many watches over HTTP there are at once: some 60 for each of 1,000 nodes and their clients, at about 1 kB each.
@@ -50,8 +53,8 @@ pub(crate) struct Inner {
     pub host: Host,
     pub store: Store,
     pub settings: Settings,
-    /// Guards which resources are served, for as long as it takes to clone or replace the snapshot.
-    registry: RwLock<Arc<Registry>>,
+    /// Guards which resources are served, for as long as it takes to look for new definitions and clone the snapshot.
+    served: Mutex<Served>,
     /// Guards the tasks that copy upgraded connections, while one is added; they end with the service.
     pipes: Mutex<Vec<Task<()>>>,
     /// Room for watches over HTTP.
@@ -76,10 +79,10 @@ impl Service {
     /// # Errors
     /// A refusal when the first objects cannot be written.
     pub async fn open(host: Host, store: Store, settings: Settings) -> Result<Self, Refusal> {
-        let registry = RwLock::new(Arc::new(Registry::built_in()));
+        let served = Mutex::new(Served::new(&store)?);
         let watches = Arc::new(Semaphore::new(WATCHES_MAX));
         let service =
-            Self(Arc::new(Inner { host, store, settings, registry, pipes: Mutex::default(), watches }));
+            Self(Arc::new(Inner { host, store, settings, served, pipes: Mutex::default(), watches }));
         crate::bootstrap::run(&service).await?;
         Ok(service)
     }
@@ -144,14 +147,9 @@ enum Asked<'a> {
 }
 
 impl Inner {
-    /// The resources that are served now.
+    /// The resources that are served now: as the definitions that are stored at this moment say.
     pub fn registry(&self) -> Arc<Registry> {
-        self.registry.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Serves other resources from now on.
-    pub fn serve_registry(&self, registry: Registry) {
-        *self.registry.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(registry);
+        self.served.lock().unwrap_or_else(PoisonError::into_inner).now(&self.store)
     }
 
     async fn answer(&self, identity: &Identity, request: &Request<Bytes>) -> Result<Answer, Refusal> {

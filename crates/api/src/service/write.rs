@@ -357,7 +357,7 @@ impl Call<'_> {
         for _ in 0..TRIES {
             let held = self.hold()?;
             let now = self.inner.host.now();
-            admit::protect(&self.resource, &self.target.name)?;
+            admit::protect(&self.resource, &held.object, &View(&self.inner.store))?;
             let verdict = delete::delete(&self.resource, &held.object, options, now)?;
             let mut extra = with();
             if matches!(verdict, Verdict::Remove(_)) {
