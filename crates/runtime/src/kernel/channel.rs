@@ -2,8 +2,9 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use serde::de::DeserializeOwned;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -11,28 +12,34 @@ use tokio::net::UnixStream;
 use crate::layout::Pod;
 use crate::wire::{self, Frame, FromMonitor, Inbox, Reply, Request};
 
-/// A connection; several tasks may send, one receives.
+/// A connection; one task sends, one receives.
 pub(crate) struct Channel {
     stream: UnixStream,
-    sending: tokio::sync::Mutex<()>,
 }
 
 impl Channel {
-    /// Connects to the monitor of a sandbox. The socket is named by way of its folder's descriptor, because such
-    /// names have 107 bytes at most.
-    pub(crate) fn connect(pod: &Pod) -> io::Result<Self> {
-        let dir = std::fs::File::open(&pod.dir)?;
-        let name = PathBuf::from(format!("/proc/self/fd/{}/monitor.sock", dir.as_raw_fd()));
-        let stream = std::os::unix::net::UnixStream::connect(name)?;
-        stream.set_nonblocking(true)?;
-        Ok(Self { stream: UnixStream::from_std(stream)?, sending: tokio::sync::Mutex::new(()) })
+    /// Connects to the monitor of a sandbox; never blocks. `None` is proof that it is gone: nobody listens there.
+    ///
+    /// The socket is named by way of its folder's descriptor, because such names have 107 bytes at most.
+    pub(crate) fn connect(pod: &Pod) -> io::Result<Option<Self>> {
+        let dir = match std::fs::File::open(&pod.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            dir => dir?,
+        };
+        let name = format!("/proc/self/fd/{}/monitor.sock", dir.as_raw_fd());
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        match connect(&socket, &SocketAddrUnix::new(name.as_str())?) {
+            Err(Errno::CONNREFUSED | Errno::NOENT) => return Ok(None),
+            done => done?,
+        }
+        let stream = UnixStream::from_std(std::os::unix::net::UnixStream::from(socket))?;
+        Ok(Some(Self { stream }))
     }
 
-    /// Sends a request with descriptors.
+    /// Sends a request with descriptors. One whose sending is given up half-way spoils the connection.
     pub(crate) async fn send(&self, id: u64, request: Request, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = wire::encode(id, request)?;
-        // Held so that the parts of two messages do not mix.
-        let _sending = self.sending.lock().await;
         let mut sent = 0;
         while sent < bytes.len() {
             self.stream.writable().await?;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use host::{Host, Task};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::kernel::channel::Channel;
 use crate::kernel::events::Hub;
@@ -18,6 +18,9 @@ use crate::{RuntimeError, RuntimeEvent, wire};
 
 /// How long a monitor may take for an answer. A start takes milliseconds; a volume on a dead server takes for ever.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Requests on their way to one monitor at most; each asker waits for its answer anyway.
+const REQUESTS_MAX: usize = 64;
 
 type Answer = oneshot::Sender<(Reply, Option<OwnedFd>)>;
 
@@ -41,10 +44,10 @@ pub(crate) struct Link {
     /// What the sandbox was made of.
     pub file: SandboxFile,
     host: Host,
-    channel: Arc<Channel>,
+    to_send: mpsc::Sender<(u64, Request)>,
     shared: Arc<Shared>,
     next: AtomicU64,
-    _reader: Task<()>,
+    _tasks: [Task<()>; 2],
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -52,10 +55,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Link {
-    /// Connects, learns what there is, and tells `hub` of what happens from then on.
-    pub(crate) async fn open(host: &Host, pod: Pod, hub: Arc<Hub>) -> Result<Arc<Self>, RuntimeError> {
-        let connect = || Ok((wire::read_whole::<SandboxFile>(&pod.spec())?, Channel::connect(&pod)?));
-        let (file, channel) = connect().map_err(|error: io::Error| lost(&pod, error))?;
+    /// Connects, learns what there is, and tells `hub` of what happens from then on. `None` when the monitor is
+    /// proven gone; one that does not answer is an error.
+    pub(crate) async fn open(
+        host: &Host,
+        pod: Pod,
+        hub: Arc<Hub>,
+    ) -> Result<Option<Arc<Self>>, RuntimeError> {
+        let Some(channel) = Channel::connect(&pod).map_err(|error| lost(&pod, error))? else {
+            return Ok(None);
+        };
+        let file: SandboxFile = wire::read_whole(&pod.spec()).map_err(|error| lost(&pod, error))?;
         let channel = Arc::new(channel);
         let shared = Arc::new(Shared {
             waiting: Mutex::default(),
@@ -65,16 +75,20 @@ impl Link {
             ending: AtomicBool::new(false),
         });
         let uid = file.spec.pod_uid.clone();
-        let reader = host.spawn(read(channel.clone(), shared.clone(), hub, uid));
+        let (to_send, requests) = mpsc::channel(REQUESTS_MAX);
+        let tasks = [
+            host.spawn(read(channel.clone(), shared.clone(), hub, uid)),
+            host.spawn(write(channel, requests)),
+        ];
         let (host, next) = (host.clone(), AtomicU64::new(1));
-        let link = Arc::new(Self { pod, file, host, channel, shared, next, _reader: reader });
+        let link = Arc::new(Self { pod, file, host, to_send, shared, next, _tasks: tasks });
         link.ask(Request::Subscribe).await?;
         if let (Reply::List(records), _) = link.ask(Request::List).await? {
             for record in records {
                 link.learn(record);
             }
         }
-        Ok(link)
+        Ok(Some(link))
     }
 
     /// Asks and waits for the answer; refusals become errors.
@@ -83,7 +97,11 @@ impl Link {
         let (answer, answered) = oneshot::channel();
         lock(&self.shared.waiting).insert(id, answer);
         let asked = async {
-            self.channel.send(id, request, &[]).await.map_err(|error| lost(&self.pod, error))?;
+            let gone = || lost(&self.pod, io::Error::from(io::ErrorKind::BrokenPipe));
+            self.to_send.send((id, request)).await.map_err(|_| gone())?;
+            if !self.is_alive() {
+                return Err(gone());
+            }
             answered.await.map_err(|error| lost(&self.pod, error))
         };
         let done = self.host.within(ANSWER_TIMEOUT, asked).await;
@@ -135,6 +153,15 @@ impl Link {
     /// Wakes at each change of the containers.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.shared.changes.subscribe()
+    }
+}
+
+/// Sends requests, each whole, whether or not its asker still waits.
+async fn write(channel: Arc<Channel>, mut requests: mpsc::Receiver<(u64, Request)>) {
+    while let Some((id, request)) = requests.recv().await {
+        if channel.send(id, request, &[]).await.is_err() {
+            return;
+        }
     }
 }
 

@@ -152,22 +152,17 @@ impl KernelRuntime {
         self.link_in_turn(pod_uid).await?.ok_or_else(|| RuntimeError::NotFound(format!("sandbox {pod_uid}")))
     }
 
+    /// The connection to a pod's monitor; `None` when there is proof that it is gone.
     async fn link_in_turn(&self, pod_uid: &str) -> Result<Option<Arc<Link>>, RuntimeError> {
         if let Some(link) = self.known_link(pod_uid) {
             return Ok(Some(link));
         }
         let pod = self.layout.pod(pod_uid);
-        if !pod.socket().exists() {
-            return Ok(None);
+        let link = Link::open(&self.host, pod, self.hub.clone()).await?;
+        if let Some(link) = &link {
+            self.keep_link(pod_uid, Some(link.clone()));
         }
-        match Link::open(&self.host, pod, self.hub.clone()).await {
-            Ok(link) => {
-                self.keep_link(pod_uid, Some(link.clone()));
-                Ok(Some(link))
-            }
-            // Its socket is there and it is not: it died.
-            Err(_) => Ok(None),
-        }
+        Ok(link)
     }
 
     async fn make_sandbox(&self, spec: SandboxSpec) -> Result<Arc<Link>, RuntimeError> {
@@ -192,7 +187,8 @@ impl KernelRuntime {
         let made = self.host.within(SANDBOX_TIMEOUT, self.host.blocking(make)).await;
         let made = made.unwrap_or_else(|| Err(std::io::ErrorKind::TimedOut.into()));
         made.map_err(|error| failed("make a sandbox", error))?;
-        Link::open(&self.host, pod, self.hub.clone()).await
+        let link = Link::open(&self.host, pod, self.hub.clone()).await?;
+        link.ok_or_else(|| failed("make a sandbox", "its monitor ended at once"))
     }
 
     async fn start_spec(&self, mut spec: ContainerSpec) -> Result<StartSpec, RuntimeError> {
@@ -284,7 +280,8 @@ impl Runtime for KernelRuntime {
     async fn remove_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError> {
         layout::check_uid(pod_uid)?;
         let _turn = self.turn(pod_uid).await;
-        if let Some(link) = self.link_in_turn(pod_uid).await? {
+        // One that does not answer is cleared away like one that is gone: that is what is asked for.
+        if let Ok(Some(link)) = self.link_in_turn(pod_uid).await {
             link.end();
             if let Err(error) = link.ask(Request::Quit).await {
                 tracing::warn!(pod = pod_uid, %error, "the monitor did not clean up, so the agent does");

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use crate::images::failed;
 use crate::kernel::channel::Channel;
 use crate::kernel::link::{self, Link};
+use crate::layout::Pod;
 use crate::wire::{ExecStart, Inbox, Reply, Request};
 use crate::{AttachSpec, ContainerRef, Duplex, ExecOutput, ExecSpec, RuntimeError, StreamOutput, Streams};
 
@@ -85,6 +86,12 @@ fn unexpected(reply: Reply) -> RuntimeError {
     failed("run a command", format!("the monitor said {reply:?}"))
 }
 
+/// A connection of its own, for streams.
+fn dial(pod: &Pod) -> Result<Channel, RuntimeError> {
+    let gone = || RuntimeError::NotFound(format!("the monitor in {}", pod.dir.display()));
+    Channel::connect(pod).map_err(no_streams)?.ok_or_else(gone)
+}
+
 /// Asks for something on a connection of its own.
 async fn ask(
     channel: &Channel,
@@ -104,7 +111,7 @@ pub(crate) async fn exec(
     command: Vec<String>,
     output_len_max: usize,
 ) -> Result<ExecOutput, RuntimeError> {
-    let channel = Channel::connect(&link.pod).map_err(no_streams)?;
+    let channel = dial(&link.pod)?;
     let mut inbox = Inbox::default();
     let (read, write) = pipe().map_err(no_streams)?;
     let id = container.id.clone();
@@ -170,7 +177,7 @@ pub(crate) async fn exec_stream(
     container: &ContainerRef,
     spec: ExecSpec,
 ) -> Result<(Streams, Pump), RuntimeError> {
-    let channel = Channel::connect(&link.pod).map_err(no_streams)?;
+    let channel = dial(&link.pod)?;
     let mut inbox = Inbox::default();
     let (id, command) = (container.id.clone(), spec.command);
     let wish = ExecStart { id, command, tty: spec.tty, stdin: spec.stdin, kill_on_hangup: false };
@@ -209,7 +216,7 @@ pub(crate) async fn attach(
     container: &ContainerRef,
     spec: AttachSpec,
 ) -> Result<(Streams, Pump), RuntimeError> {
-    let channel = Channel::connect(&link.pod).map_err(no_streams)?;
+    let channel = dial(&link.pod)?;
     let mut inbox = Inbox::default();
     let pipes = || -> io::Result<_> {
         let (out, err) = (pipe()?, pipe()?);

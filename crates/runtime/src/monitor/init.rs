@@ -90,7 +90,7 @@ impl Init<'_> {
         }
         // Kernels without this namespace show the container its group's whole path; nothing else differs.
         let _ = sys::unshare(libc::CLONE_NEWCGROUP);
-        lower_oom_score(self.report, spec);
+        set_oom_score(self.report, spec);
         let filter = seccomp::compile(spec).map_err(Fault::Config)?;
         rootfs::Rootfs { start: self.start, sandbox: self.sandbox, pod: self.pod, cgroups: self.cgroups }
             .enter()?;
@@ -170,9 +170,11 @@ pub(crate) fn send(report: &UnixStream, message: Report, fd: Option<&OwnedFd>) {
     let _ = wire::send(report.as_fd(), &bytes, &fds);
 }
 
-fn lower_oom_score(report: &UnixStream, spec: &ContainerSpec) {
-    let Some(score) = spec.resources.oom_score_adj else { return };
-    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
+/// Sets the score asked for; without one, the usual score instead of the monitor's own.
+fn set_oom_score(report: &UnixStream, spec: &ContainerSpec) {
+    let wanted = spec.resources.oom_score_adj;
+    let done = std::fs::write("/proc/self/oom_score_adj", wanted.unwrap_or(0).to_string());
+    if let (Some(score), Err(error)) = (wanted, done) {
         send(report, Report::Warning(format!("oom_score_adj {score} was refused: {error}")), None);
     }
 }
