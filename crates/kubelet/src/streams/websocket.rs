@@ -9,8 +9,9 @@ use runtime::Duplex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 /// The longest message that is read: clients send pieces of 32 KiB.
 const MESSAGE_LEN_MAX: usize = 1024 * 1024;
@@ -134,7 +135,12 @@ async fn write_channels(
         }
     }
     // The client may have gone already.
-    let _ = write.close().await;
+    let _ = write.send(goodbye()).await;
+}
+
+/// The end of a connection on which all went as it should: clients take one without a code for an error.
+fn goodbye() -> Message {
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() }))
 }
 
 /// The bytes inside a WebSocket's binary messages, and the work that carries them: to be run until it ends.
@@ -176,5 +182,5 @@ async fn pump_out(
         let message = Message::Binary(Bytes::copy_from_slice(&buffer[..len]));
         write.send(message).await.map_err(io::Error::other)?;
     }
-    write.close().await.map_err(io::Error::other)
+    write.send(goodbye()).await.map_err(io::Error::other)
 }
