@@ -4,13 +4,15 @@
 //! that is deleted as an orphaner lets them go. It works on every kind, custom ones included. Before it deletes for
 //! want of an owner it asks the server itself for that owner, by uid: a cache that lags never costs an object.
 
+use model::controller::EVERY;
 use model::kinds::of;
 use model::{
-    Controller, Gvr, Key, Object, Owner, Plan, Precondition, Propagation, Resource, Time, Tree, World, Write,
+    Controller, Key, Object, Owner, Plan, Precondition, Propagation, Resource, Time, Tree, Watch, World,
+    Write,
 };
+use serde::Deserialize;
 use serde_json::json;
 
-use crate::everything::watch_everything;
 use crate::owning;
 
 /// Keeps an owner until its blocking children are gone.
@@ -21,9 +23,21 @@ const ORPHAN: &str = "orphan";
 /// How many children one pass takes up: the next one follows at once, and others get their turn between.
 const CHILDREN_MAX: usize = 500;
 
-/// The controller. Its keys are of any resource.
-pub static CONTROLLER: Controller =
-    Controller { name: "garbage-collector", primary: of::SECRET, also: watch_everything!(wakes), reconcile };
+/// The controller. Its keys are of any resource; the one it has as primary changes seldom.
+pub static CONTROLLER: Controller = Controller {
+    name: "garbage-collector",
+    primary: of::CUSTOM_RESOURCE_DEFINITION,
+    also: &[Watch { gvr: EVERY, wakes }],
+    reconcile,
+};
+
+/// What an object says it is.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Header {
+    api_version: String,
+    kind: String,
+}
 
 /// What one owner is to its child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,9 +50,11 @@ enum Tie {
     Waits,
 }
 
-/// Which keys a change of an object of any resource wakes.
-pub fn wakes(gvr: &Gvr, object: &Object, world: &dyn World) -> Vec<Key> {
-    let key = Key::new(gvr, object.namespace(), object.name());
+/// The keys that a change of any object wakes: its own, its children's when it is gone, its owners' when they wait.
+fn wakes(object: &Object, world: &dyn World) -> Vec<Key> {
+    let header = object.seen::<Header>().unwrap_or_default();
+    let Some(resource) = world.resource_of(&header.api_version, &header.kind) else { return Vec::new() };
+    let key = key_of(&resource, object);
     let is_gone = world.get(&key).is_none_or(|there| there.uid() != object.uid());
     let mut keys: Vec<Key> = owners_that_wait(object, world);
     if is_gone {
@@ -230,6 +246,7 @@ fn has_children(world: &dyn World, object: &Object) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use model::Gvr;
     use model::kinds::{POD, REPLICA_SET};
     use model::tiny::{TinyWorld, at, check};
 
@@ -340,7 +357,7 @@ mod tests {
         let key = Key::new(&POD, "default", "a");
         let pod = world.get(&key).expect("it is there");
         world.drop(&key);
-        let woken: Vec<String> = wakes(&POD, &pod, &world).iter().map(ToString::to_string).collect();
+        let woken: Vec<String> = wakes(&pod, &world).iter().map(ToString::to_string).collect();
         assert_eq!(woken, ["replicasets.apps default/web", "configmaps default/c"]);
     }
 
@@ -348,6 +365,6 @@ mod tests {
     fn a_child_whose_owner_is_there_wakes_nobody() {
         let world = TinyWorld::read("pods a owner=replicasets/web\n replicasets web");
         let pod = world.get(&Key::new(&POD, "default", "a")).expect("it is there");
-        assert!(wakes(&POD, &pod, &world).is_empty());
+        assert!(wakes(&pod, &world).is_empty());
     }
 }

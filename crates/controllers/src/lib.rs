@@ -5,13 +5,13 @@
 
 use model::{Controller, Selector, Tree};
 
+pub mod autoscaling;
 pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
 pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
-mod everything;
 pub mod garbage;
 pub mod job;
 pub mod mirroring;
@@ -57,20 +57,10 @@ pub static ALL: &[&Controller] = &[
     &volumes::CLAIMS,
     &volumes::VOLUMES,
     &disruption::CONTROLLER,
+    &autoscaling::CONTROLLER,
     &quota::CONTROLLER,
     &mirroring::CONTROLLER,
     &role_aggregation::CONTROLLER,
-];
-
-/// Which keys a change of an object wakes, whatever its resource.
-pub type Rule = fn(&model::Gvr, &model::Object, &dyn model::World) -> Vec<model::Key>;
-
-/// The controllers that care for every resource, custom ones included, each with its rule. Of built-in resources their
-/// `also` has all; whoever runs them applies the rule to custom resources as well.
-pub static EVERYWHERE: &[(&Controller, Rule)] = &[
-    (&namespace::CONTROLLER, namespace::wakes),
-    (&garbage::CONTROLLER, garbage::wakes),
-    (&quota::CONTROLLER, quota::wakes),
 ];
 
 /// A selector as a tree has it: a label selector, or a plain map of labels. One that is left out or senseless matches

@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 
+use model::controller::EVERY;
 use model::kinds::{NAMESPACE, POD, of};
-use model::{Controller, Gvr, Key, Object, Plan, Precondition, Time, Tree, World, Write, time};
+use model::{Controller, Gvr, Key, Object, Plan, Precondition, Time, Tree, Watch, World, Write, time};
 use serde_json::json;
 
-use crate::everything::watch_everything;
 use crate::status::{self, Says};
 
 /// The finalizer that keeps a namespace until it is empty.
@@ -25,12 +25,12 @@ const DELETED_MAX: usize = 500;
 pub static CONTROLLER: Controller = Controller {
     name: "namespace-controller",
     primary: of::NAMESPACE,
-    also: watch_everything!(wakes),
+    also: &[Watch { gvr: EVERY, wakes }, Watch { gvr: of::EVENT, wakes }, Watch { gvr: of::LEASE, wakes }],
     reconcile,
 };
 
-/// Which keys a change of an object of any resource wakes: its namespace, when that is ending.
-pub fn wakes(_: &Gvr, object: &Object, world: &dyn World) -> Vec<Key> {
+/// A change of any object wakes its namespace, when that is ending.
+fn wakes(object: &Object, world: &dyn World) -> Vec<Key> {
     if object.namespace().is_empty() {
         return Vec::new();
     }

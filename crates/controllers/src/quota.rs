@@ -4,25 +4,25 @@
 
 use std::collections::BTreeSet;
 
+use model::controller::{EVERY, nobody};
 use model::kinds::{POD, RESOURCE_QUOTA, of};
 use model::usage::{self, Usage};
-use model::{Controller, Gvr, Key, Object, Plan, Quantity, Time, Tree, World};
+use model::{Controller, Gvr, Key, Object, Plan, Quantity, Time, Tree, Watch, World};
 use serde_json::{Map, json};
 
-use crate::everything::watch_everything;
 use crate::status;
 
 /// The controller.
 pub static CONTROLLER: Controller = Controller {
     name: "resourcequota-controller",
     primary: of::RESOURCE_QUOTA,
-    also: watch_everything!(wakes),
+    also: &[Watch { gvr: EVERY, wakes }, Watch { gvr: of::LEASE, wakes: nobody }],
     reconcile,
 };
 
-/// A change of what a quota counts wakes it: anything made or gone, and pods that are over.
-pub fn wakes(gvr: &Gvr, object: &Object, world: &dyn World) -> Vec<Key> {
-    if object.namespace().is_empty() || *gvr == RESOURCE_QUOTA {
+/// A change of anything in a namespace wakes its quotas.
+fn wakes(object: &Object, world: &dyn World) -> Vec<Key> {
+    if object.namespace().is_empty() {
         return Vec::new();
     }
     let quotas = world.list(&RESOURCE_QUOTA, object.namespace());
