@@ -121,8 +121,11 @@ fn verbs(resource: &Resource) -> Vec<&'static str> {
     }
 }
 
+/// A subresource: its name, its kind (group, version, kind) and its verbs.
+type Part = (String, (String, String, String), Vec<&'static str>);
+
 /// The subresources of a resource: name, kind (group, version, kind; the resource's own when empty) and verbs.
-fn parts(resource: &Resource) -> Vec<(String, (String, String, String), Vec<&'static str>)> {
+fn parts(resource: &Resource) -> Vec<Part> {
     let own = (String::new(), String::new(), resource.kind.to_string());
     let mut all = Vec::new();
     if resource.status {

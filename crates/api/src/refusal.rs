@@ -12,7 +12,7 @@ pub struct Refusal {
     /// What to tell the user.
     pub message: String,
     /// Which object or resource it is about.
-    pub about: About,
+    pub about: Box<About>,
     /// What in particular is wrong.
     pub causes: Vec<Cause>,
     /// When to try again, in seconds.
@@ -116,7 +116,7 @@ impl Refusal {
         Self {
             reason,
             message: message.into(),
-            about: About::default(),
+            about: Box::default(),
             causes: Vec::new(),
             retry_after: None,
             continue_token: None,
@@ -206,7 +206,7 @@ impl Refusal {
 
     /// The same, about this.
     pub fn about(self, about: &About) -> Self {
-        Self { about: about.clone(), ..self }
+        Self { about: Box::new(about.clone()), ..self }
     }
 
     /// The same, with one more cause.

@@ -181,7 +181,7 @@ impl Registry {
             Some((_, versions)) if versions.contains(&version) => {}
             Some((_, versions)) => {
                 versions.push(version);
-                versions.sort_by(|a, b| version_rank(b).cmp(&version_rank(a)));
+                versions.sort_by_key(|version| std::cmp::Reverse(version_rank(version)));
             }
             None => self.groups.push((group, vec![version])),
         }

@@ -40,18 +40,18 @@ pub enum Syntax {
 /// Whether discovery is wanted in its aggregated form (`apidiscovery.k8s.io/v2`).
 pub fn wants_aggregated(headers: &HeaderMap) -> bool {
     for clause in clauses(headers) {
-        let get = |name: &str| parameter(clause, name).unwrap_or_default();
         match media(clause) {
-            "application/json" if get("as").is_empty() => return false,
-            "application/json" | "*/*" if get("as") == "APIGroupDiscoveryList" => {
-                if get("g") == "apidiscovery.k8s.io" && get("v") == "v2" {
-                    return true;
-                }
-            }
+            "application/json" if parameter(clause, "as").is_none() => return false,
+            "application/json" | "*/*" if is_aggregated(clause) => return true,
             _ => {}
         }
     }
     false
+}
+
+fn is_aggregated(clause: &str) -> bool {
+    let wanted = [("as", "APIGroupDiscoveryList"), ("g", "apidiscovery.k8s.io"), ("v", "v2")];
+    wanted.into_iter().all(|(name, value)| parameter(clause, name) == Some(value))
 }
 
 /// The first form of `Accept` that can be given.

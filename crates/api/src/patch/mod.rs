@@ -59,7 +59,7 @@ fn refuse(resource: &Resource, intent: &ssa::Intent<'_>, conflicts: &[ssa::Confl
     let word = if count == 1 { "conflict" } else { "conflicts" };
     let message = format!("Apply failed with {count} {word}: {}", shown.join(", "));
     let mut refusal = Refusal::new(Reason::Conflict, message);
-    refusal.about = resource.about(name);
+    refusal.about = Box::new(resource.about(name));
     refusal.causes = conflicts
         .iter()
         .map(|conflict| Cause {

@@ -142,7 +142,7 @@ impl Service {
 
 /// What a request turns out to be for.
 enum Asked<'a> {
-    Call(Call<'a>),
+    Call(Box<Call<'a>>),
     Path(String),
 }
 
@@ -189,7 +189,7 @@ impl Inner {
         if !resource.namespaced && !target.namespace.is_empty() {
             return Err(Refusal::no_such_path());
         }
-        Ok(Asked::Call(Call {
+        Ok(Asked::Call(Box::new(Call {
             inner: self,
             identity,
             resource,
@@ -198,7 +198,7 @@ impl Inner {
             method: method.clone(),
             headers,
             body,
-        }))
+        })))
     }
 
     /// Refuses what the user may not do.
