@@ -162,7 +162,11 @@ impl Files for RealFiles {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
+        // What is removed next must not be what a mount led to.
+        match mounts()?.into_iter().find(|at| at.starts_with(path)) {
+            None => Ok(()),
+            Some(at) => Err(io::Error::other(format!("{} is still mounted", at.display()))),
+        }
     }
 }
 
@@ -226,4 +230,70 @@ fn unescaped(text: &str) -> PathBuf {
     }
     out.push_str(rest);
     PathBuf::from(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Unmounts what a test mounted, also when it fails.
+    struct Below(tempfile::TempDir);
+
+    impl Drop for Below {
+        fn drop(&mut self) {
+            let _ = RealFiles.unmount_below(self.0.path());
+        }
+    }
+
+    #[test]
+    fn a_sub_path_is_made_and_pinned_and_never_leaves_its_volume() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let below = Below(tempfile::tempdir().expect("a folder can be made"));
+        let (volume, target) = (below.0.path().join("volume"), below.0.path().join("target"));
+        fs::create_dir(&volume).expect("the folder is new");
+        symlink("/etc", volume.join("out")).expect("the folder is empty");
+        symlink("a", volume.join("in")).expect("the folder has room");
+        for inside in ["out", "out/passwd", "../volume"] {
+            assert!(
+                RealFiles.pin(&volume, Path::new(inside), &target).is_err(),
+                "{inside} leaves the volume"
+            );
+        }
+        RealFiles.pin(&volume, Path::new("a/b"), &target).expect("it is inside");
+        RealFiles.pin(&volume, Path::new("in/b"), &target).expect("it is inside, and done again");
+        fs::write(target.join("f"), "x").expect("it is a folder");
+        assert_eq!(fs::read_to_string(volume.join("a/b/f")).expect("it is there"), "x");
+        RealFiles.unmount_below(below.0.path()).expect("it can be unmounted");
+        assert!(fs::read_dir(&target).expect("it is a folder").next().is_none());
+    }
+
+    #[test]
+    fn memory_is_mounted_once_and_as_large_as_asked() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let below = Below(tempfile::tempdir().expect("a folder can be made"));
+        let at = below.0.path().join("memory");
+        for _ in 0..2 {
+            RealFiles.mount_memory(&at, Some(1 << 20)).expect("memory can be mounted");
+        }
+        let stat = rustix::fs::statvfs(&at).expect("it is mounted");
+        assert_eq!(stat.f_blocks * stat.f_frsize, 1 << 20);
+        RealFiles.unmount_below(&at).expect("it was mounted once");
+    }
+
+    #[test]
+    fn a_group_may_read_what_is_given_to_it() {
+        let dir = tempfile::tempdir().expect("a folder can be made");
+        let file = dir.path().join("f");
+        RealFiles.write(&file, b"x", 0o600).expect("it can be written");
+        let own = i64::from(rustix::process::getegid().as_raw());
+        let mode = |may_write: bool| {
+            RealFiles.give_to_group(&file, own, may_write).expect("the group is our own");
+            fs::metadata(&file).expect("it is there").mode() & 0o777
+        };
+        assert_eq!((mode(false), mode(true)), (0o640, 0o660));
+    }
 }
