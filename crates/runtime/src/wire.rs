@@ -94,7 +94,7 @@ pub(crate) enum Reply {
     /// Done.
     Done,
     /// It runs. With a terminal, its master end comes along.
-    Started { pid: u32, started_at: Time, warnings: Vec<String> },
+    Started { pid: u32, started_at: Time, group: String, warnings: Vec<String> },
     /// The command ended.
     ExecEnded { code: i32 },
     /// What there is.
@@ -144,6 +144,9 @@ pub(crate) struct ContainerRecord {
     pub started_at: Option<Time>,
     /// How it ended.
     pub exit: Option<ExitRecord>,
+    /// Its control group below the pod's.
+    #[serde(default)]
+    pub group: String,
 }
 
 /// How a container ended.

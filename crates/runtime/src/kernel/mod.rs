@@ -317,12 +317,19 @@ impl Runtime for KernelRuntime {
         let (id, spec) = (start.id.clone(), start.spec.clone());
         let created_at = self.host.now();
         match link.ask(Request::Start(Box::new(start))).await? {
-            (Reply::Started { pid, started_at, warnings }, _) => {
+            (Reply::Started { pid, started_at, group, warnings }, _) => {
                 for warning in warnings {
                     tracing::warn!(pod = spec.pod_uid, container = spec.name, warning, "started with a lack");
                 }
-                let record =
-                    ContainerRecord { id, spec, created_at, pid, started_at: Some(started_at), exit: None };
+                let record = ContainerRecord {
+                    id,
+                    spec,
+                    created_at,
+                    pid,
+                    started_at: Some(started_at),
+                    exit: None,
+                    group,
+                };
                 let status = status::container(&record);
                 link.learn(record);
                 Ok(status)
@@ -404,7 +411,7 @@ impl Runtime for KernelRuntime {
         let running = link.containers().into_iter().filter(|record| record.exit.is_none());
         Ok(running
             .map(|record| {
-                let (cpu_nanos, memory) = pod.child(&record.id).usage();
+                let (cpu_nanos, memory) = pod.child(&record.group).usage();
                 Usage { name: record.spec.name, cpu_nanos, memory }
             })
             .collect())

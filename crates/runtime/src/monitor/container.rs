@@ -4,13 +4,15 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use crate::ContainerSpec;
 use crate::cgroup::Group;
 use crate::layout::Pod;
-use crate::monitor::init::{Fault, Init, Stdio, failed};
+use crate::monitor::init::{Fault, Stdio, failed};
 use crate::monitor::output::{Log, Stream, Tap};
 use crate::monitor::process::{self, Process};
 use crate::monitor::rootfs;
 use crate::monitor::sandbox::Sandbox;
+use crate::monitor::seed::Seed;
 use crate::sys::{self, Ended};
 use crate::wire::{self, ContainerRecord, ExitRecord, StartSpec};
 
@@ -41,11 +43,18 @@ pub(crate) struct Container {
 }
 
 impl Container {
-    /// Makes a container and its process, which now prepares itself.
-    pub(crate) fn create(sandbox: &Sandbox, start: StartSpec) -> Result<Self, Fault> {
+    /// Makes a container of a waiting process, which now prepares itself. The process comes back when that fails.
+    pub(crate) fn create(sandbox: &Sandbox, start: StartSpec, seed: Seed) -> Result<Self, (Seed, Fault)> {
+        match Self::prepare(sandbox, &start, &seed) {
+            Ok(container) => container.spawn(sandbox, &start, seed),
+            Err(fault) => Err((seed, fault)),
+        }
+    }
+
+    fn prepare(sandbox: &Sandbox, start: &StartSpec, seed: &Seed) -> Result<Self, Fault> {
         let (pod, spec) = (&sandbox.pod, &start.spec);
         let dir = pod.container(&start.id);
-        let group = sandbox.group.child(&start.id);
+        let group = seed.group.clone();
         let record = ContainerRecord {
             id: start.id.clone(),
             spec: spec.clone(),
@@ -53,6 +62,7 @@ impl Container {
             pid: 0,
             started_at: None,
             exit: None,
+            group: seed.group_name.clone(),
         };
         for part in ["upper", "work", "root"] {
             std::fs::create_dir_all(dir.join(part)).map_err(failed("make the container's folder"))?;
@@ -60,8 +70,8 @@ impl Container {
         let log = Log::open(&pod.log(&spec.name, spec.attempt), spec.log_len_max, spec.log_files_max);
         let log = log.map_err(failed("open the container's log"))?;
         write_record(pod, &record).map_err(failed("write the container's state"))?;
-        set_up(&group, &start).map_err(failed("make the container's control group"))?;
-        let mut container = Self {
+        set_up(&group, start).map_err(failed("make the container's control group"))?;
+        Ok(Self {
             record,
             process: None,
             waiting: None,
@@ -71,47 +81,36 @@ impl Container {
             outputs: Vec::new(),
             log,
             taps: Vec::new(),
-        };
-        match container.spawn(sandbox, &start) {
-            Ok(()) => Ok(container),
-            Err(error) => {
-                container.discard(pod);
-                Err(failed("start a process")(error))
-            }
-        }
+        })
     }
 
-    fn spawn(&mut self, sandbox: &Sandbox, start: &StartSpec) -> io::Result<()> {
-        let spec = &start.spec;
-        let (ours, theirs) = process::report_pair()?;
+    fn spawn(mut self, sandbox: &Sandbox, start: &StartSpec, seed: Seed) -> Result<Self, (Seed, Fault)> {
+        let told = self.make_streams(&start.spec).and_then(|stdio| seed.tell(start, &stdio));
+        if let Err(error) = told {
+            let _ = std::fs::remove_dir_all(sandbox.pod.container(&start.id));
+            return Err((seed, failed("start a process")(error)));
+        }
+        self.record.pid = seed.child.pid as u32;
+        self.process = Some(Process::new(seed.child, seed.report));
+        Ok(self)
+    }
+
+    /// Makes the pipes, keeps our ends, and gives those of the process.
+    fn make_streams(&mut self, spec: &ContainerSpec) -> io::Result<Stdio> {
         let mut stdio = Stdio::default();
-        if !spec.tty {
-            let ((out, out_child), (err, err_child)) = (process::pipe()?, process::pipe()?);
-            self.outputs = vec![(Stream::Stdout, out), (Stream::Stderr, err)];
-            (stdio.stdout, stdio.stderr) = (Some(out_child), Some(err_child));
-            if spec.stdin {
-                let (child, stdin) = process::pipe()?;
-                (stdio.stdin, self.stdin) = (Some(child), Some(stdin));
-            }
+        if spec.tty {
+            return Ok(stdio);
         }
-        for (_, output) in &self.outputs {
-            process::set_nonblocking(output)?;
+        let ((out, out_child), (err, err_child)) = (process::pipe()?, process::pipe()?);
+        process::set_nonblocking(&out)?;
+        process::set_nonblocking(&err)?;
+        self.outputs = vec![(Stream::Stdout, out), (Stream::Stderr, err)];
+        (stdio.stdout, stdio.stderr) = (Some(out_child), Some(err_child));
+        if spec.stdin {
+            let (child, stdin) = process::pipe()?;
+            (stdio.stdin, self.stdin) = (Some(child), Some(stdin));
         }
-        let into = self.group.clone_into().map(std::fs::File::open).transpose()?;
-        let own_pids = !sandbox.file.spec.host_pid && sandbox.pause.is_none();
-        let flags = libc::CLONE_NEWNS | if own_pids { libc::CLONE_NEWPID } else { 0 };
-        let join = into.is_none().then_some(&self.group);
-        let work = || -> std::convert::Infallible {
-            let (pod, file) = (&sandbox.pod, &sandbox.file);
-            let cgroups = &sandbox.cgroups;
-            Init { start, sandbox: &file.spec, pod, cgroups, join, stdio, report: &theirs }.run()
-        };
-        let into = into.as_ref().map(|file| file.as_fd());
-        // SAFETY: the monitor has one thread.
-        let child = sandbox.with_shared_pids(|| unsafe { sys::clone_process(flags, into, work) })?;
-        self.record.pid = child.pid as u32;
-        self.process = Some(Process::new(child, ours));
-        Ok(())
+        Ok(stdio)
     }
 
     /// Its program runs.
@@ -230,7 +229,6 @@ impl Container {
 
 fn set_up(group: &Group, start: &StartSpec) -> io::Result<()> {
     let spec = &start.spec;
-    group.create()?;
     group.limit(&spec.resources, true)?;
     group.kill_as_one();
     if spec.security.privileged {

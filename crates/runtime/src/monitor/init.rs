@@ -1,4 +1,4 @@
-//! The child's side of a start: from `clone3` to `execve`. Runs as the container's first process.
+//! The child's side of a start: from learning what to become to `execve`. Runs as the container's first process.
 //!
 //! Promises: whatever cannot be applied (a mount, a limit, a system call filter) refuses the container; nothing is
 //! skipped but the right to lower `oom_score_adj`, of which a warning goes out. Never returns into the monitor.
@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::{Cgroups, Group};
+use crate::cgroup::Cgroups;
 use crate::layout::Pod;
 use crate::monitor::identity::{self, Identity};
 use crate::monitor::{program, rootfs, terminal};
@@ -67,8 +67,6 @@ pub(crate) struct Init<'a> {
     pub pod: &'a Pod,
     /// The machine's control groups.
     pub cgroups: &'a Cgroups,
-    /// The group to join; `None` when `clone3` has done so.
-    pub join: Option<&'a Group>,
     /// Its standard descriptors.
     pub stdio: Stdio,
     /// Where to report.
@@ -76,20 +74,9 @@ pub(crate) struct Init<'a> {
 }
 
 impl Init<'_> {
-    /// Becomes the container's program, or reports why not and ends.
-    pub(crate) fn run(self) -> ! {
-        let report = self.report;
-        end_with(report, self.prepare_and_exec())
-    }
-
-    fn prepare_and_exec(self) -> Result<std::convert::Infallible, Fault> {
+    /// Becomes the container's program, or says why not.
+    pub(crate) fn prepare_and_exec(self) -> Result<std::convert::Infallible, Fault> {
         let spec = &self.start.spec;
-        part_from_monitor(self.report, &self.stdio, None)?;
-        if let Some(group) = self.join {
-            group.join().map_err(failed("join the control group"))?;
-        }
-        // Kernels without this namespace show the container its group's whole path; nothing else differs.
-        let _ = sys::unshare(libc::CLONE_NEWCGROUP);
         set_oom_score(self.report, spec);
         let filter = seccomp::compile(spec).map_err(Fault::Config)?;
         rootfs::Rootfs { start: self.start, sandbox: self.sandbox, pod: self.pod, cgroups: self.cgroups }

@@ -14,6 +14,7 @@ mod process;
 mod program;
 mod rootfs;
 mod sandbox;
+mod seed;
 mod server;
 mod terminal;
 

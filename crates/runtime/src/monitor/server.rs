@@ -13,6 +13,7 @@ use crate::monitor::init::{Fault, Stdio};
 use crate::monitor::output::Stream;
 use crate::monitor::process::{Process, Progress};
 use crate::monitor::sandbox::Sandbox;
+use crate::monitor::seed::Seed;
 use crate::wire::{self, Event, ExecStart, FromMonitor, Inbox, Reply, Request, StartSpec};
 use crate::{monitor, sys};
 
@@ -52,6 +53,7 @@ pub(crate) struct Server {
     conns: BTreeMap<u64, Conn>,
     containers: BTreeMap<String, Container>,
     execs: BTreeMap<u64, Exec>,
+    seed: Option<Seed>,
     next: u64,
     quitting: Option<(u64, u64)>,
 }
@@ -59,14 +61,10 @@ pub(crate) struct Server {
 impl Server {
     /// A monitor of a sandbox without containers.
     pub(crate) fn new(sandbox: Sandbox) -> Self {
-        Self {
-            sandbox,
-            conns: BTreeMap::new(),
-            containers: BTreeMap::new(),
-            execs: BTreeMap::new(),
-            next: 1,
-            quitting: None,
-        }
+        let (conns, containers, execs) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut server = Self { sandbox, conns, containers, execs, seed: None, next: 1, quitting: None };
+        server.sow();
+        server
     }
 
     /// Serves until the sandbox is removed.
@@ -212,12 +210,38 @@ impl Server {
             let why = "the container exists, there are too many, or the sandbox goes";
             return self.reply(conn, request, Reply::Failed(why.to_owned()), None);
         }
-        match Container::create(&self.sandbox, start) {
+        self.sow();
+        let Some(seed) = self.seed.take() else {
+            return self.reply(conn, request, Reply::Failed("no process can be started".to_owned()), None);
+        };
+        match Container::create(&self.sandbox, start, seed) {
             Ok(mut container) => {
                 container.waiting = Some((conn, request));
                 self.containers.insert(id, container);
             }
-            Err(fault) => self.reply(conn, request, fault_reply(fault), None),
+            Err((seed, fault)) => {
+                seed.discard();
+                self.reply(conn, request, fault_reply(fault), None);
+            }
+        }
+    }
+
+    /// Starts the process that waits to become the next container, unless there is one that lives.
+    fn sow(&mut self) {
+        if self.quitting.is_some() {
+            return;
+        }
+        if let Some(seed) = self.seed.take_if(|seed| !seed.lives()) {
+            seed.discard();
+        }
+        if self.seed.is_none() {
+            self.next += 1;
+            match Seed::sow(&self.sandbox, self.next) {
+                Ok(seed) => self.seed = Some(seed),
+                Err(error) => {
+                    monitor::complain(&self.sandbox.pod, &format!("cannot start a process: {error}"))
+                }
+            }
         }
     }
 
@@ -243,8 +267,10 @@ impl Server {
         let pid = container.record.pid;
         let started_at = container.record.started_at.unwrap_or(container.record.created_at);
         if let Some((conn, request)) = container.waiting.take() {
-            self.reply(conn, request, Reply::Started { pid, started_at, warnings }, None);
+            let group = container.record.group.clone();
+            self.reply(conn, request, Reply::Started { pid, started_at, group, warnings }, None);
         }
+        self.sow();
     }
 
     fn failed_start(&mut self, id: &str, fault: Fault) {
@@ -308,8 +334,8 @@ impl Server {
                 exec.announced = true;
                 let pid = exec.process.pid as u32;
                 let terminal = exec.process.terminal.take();
-                let started =
-                    Reply::Started { pid, started_at: self.sandbox.clock.now(), warnings: Vec::new() };
+                let (started_at, group, warnings) = (self.sandbox.clock.now(), String::new(), Vec::new());
+                let started = Reply::Started { pid, started_at, group, warnings };
                 self.reply(conn, request, started, terminal);
             }
             Ok(Progress::Runs) => {}
@@ -393,6 +419,9 @@ impl Server {
 
     fn quit(&mut self, conn: u64, request: u64) {
         self.quitting = Some((conn, request));
+        if let Some(seed) = self.seed.take() {
+            seed.discard();
+        }
         for process in self.containers.values().filter_map(|container| container.process.as_ref()) {
             process.kill();
         }
