@@ -88,10 +88,14 @@ fn to_json(media: &str, body: &Bytes, strict: bool) -> Result<Bytes, Refusal> {
     match media {
         "application/json" | "*/*" | "application/octet-stream" | "text/plain" => Ok(body.clone()),
         "application/yaml" | "application/x-yaml" | "text/yaml" => crate::yaml::to_json(body, strict),
+        crate::proto::MEDIA => {
+            let tree = crate::proto::to_tree(body).map_err(|why| Refusal::bad_request(why.to_string()))?;
+            Ok(schema::to_bytes(&tree))
+        }
         other => Err(Refusal::new(
             Reason::UnsupportedMediaType,
             format!(
-                "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml (got {other})"
+                "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf (got {other})"
             ),
         )),
     }

@@ -18,6 +18,7 @@ mod health;
 pub mod http;
 mod openapi;
 mod patch;
+mod proto;
 mod proxy;
 pub mod refusal;
 mod registry;

@@ -16,6 +16,7 @@ pub use decode::{
     DEPTH_MAX, DecodeError, FieldProblem, Mode, PROBLEMS_LEN_MAX, SIZE_MAX, decode_json, decode_tree,
     to_bytes,
 };
+pub use scalar::zero;
 
 /// A table of types.
 #[derive(Debug, Default)]
