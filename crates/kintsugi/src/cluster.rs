@@ -107,7 +107,8 @@ fn lacks() -> Result<()> {
 
 /// What this machine lacks, a line each.
 pub fn missing() -> Vec<String> {
-    let runtime = runtime::preflight().into_iter().map(|lack| format!("- {}: {}", lack.what, lack.help));
+    let runtime = runtime::preflight().into_iter().filter(|lack| lack.fatal);
+    let runtime = runtime.map(|lack| format!("- {}: {}", lack.what, lack.help));
     let network = network::preflight().into_iter().map(|lack| format!("- {}: {}", lack.what, lack.why));
     runtime.chain(network).collect()
 }
