@@ -22,6 +22,13 @@ pub trait Guard: Send + Sync {
     /// Who a token stands for, and for which of `audiences` (none: those of the API) it is good; `Err` says why not.
     fn review(&self, token: &str, audiences: &[String], now: Time)
     -> Result<(Identity, Vec<String>), String>;
+
+    /// What the issuer of tokens publishes at a path: the keys to verify them by, and where those are (OpenID Connect
+    /// Discovery 1.0). `None` elsewhere, and where no tokens are issued.
+    fn published(&self, path: &str) -> Option<Tree> {
+        let _ = path;
+        None
+    }
 }
 
 /// What a token is asked for.

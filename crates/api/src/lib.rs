@@ -37,5 +37,5 @@ pub use answer::{Answer, Body};
 pub use encode::tagger;
 pub use guard::{AllowAll, Guard, TokenAsked, TokenIssued};
 pub use http::{Face, serve};
-pub use service::{EventKind, EventStream, Service};
+pub use service::{EventKind, EventStream, Metrics, Service};
 pub use settings::{Cidr, GIT_VERSION, KUBERNETES_VERSION, NotACidr, Settings};

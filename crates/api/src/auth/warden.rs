@@ -127,6 +127,14 @@ impl Guard for Warden {
             if audiences.is_empty() { own } else { audiences }.iter().map(String::as_str).collect();
         self.authenticator.token(token, &audiences, now).map_err(|why| why.to_string())
     }
+
+    fn published(&self, path: &str) -> Option<model::Tree> {
+        match path {
+            "/.well-known/openid-configuration" => Some(self.authenticator.tokens().discovery()),
+            "/openid/v1/jwks" => Some(self.authenticator.tokens().key_set()),
+            _ => None,
+        }
+    }
 }
 
 fn bound(asked: &TokenAsked) -> Bound {

@@ -18,12 +18,12 @@ mod token;
 mod watch;
 mod write;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use host::{Host, Task};
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use store::Store;
 use tokio::sync::Semaphore;
 
@@ -59,7 +59,12 @@ pub(crate) struct Inner {
     pipes: Mutex<Vec<Task<()>>>,
     /// Room for watches over HTTP.
     pub watches: Arc<Semaphore>,
+    /// What else `/metrics` tells.
+    more_metrics: OnceLock<Metrics>,
 }
+
+/// Lines that whoever wires the house adds to `/metrics`, in the text format of Prometheus.
+pub type Metrics = Box<dyn Fn() -> String + Send + Sync>;
 
 /// A request for a resource, taken apart.
 pub(crate) struct Call<'a> {
@@ -81,8 +86,9 @@ impl Service {
     pub async fn open(host: Host, store: Store, settings: Settings) -> Result<Self, Refusal> {
         let served = Mutex::new(Served::new(&store)?);
         let watches = Arc::new(Semaphore::new(WATCHES_MAX));
-        let service =
-            Self(Arc::new(Inner { host, store, settings, served, pipes: Mutex::default(), watches }));
+        let (pipes, more_metrics) = (Mutex::default(), OnceLock::new());
+        let inner = Inner { host, store, settings, served, pipes, watches, more_metrics };
+        let service = Self(Arc::new(inner));
         crate::bootstrap::run(&service).await?;
         Ok(service)
     }
@@ -115,6 +121,12 @@ impl Service {
             Err(refusal) => Err(refusal),
         };
         events.map_err(|refusal| Answer::from(refusal).into_whole())
+    }
+
+    /// Adds lines to `/metrics`. The first who does so is heard.
+    pub fn tell_metrics(&self, more: Metrics) {
+        // A second teller would be a fault of the wiring, and harms nobody.
+        let _ = self.0.more_metrics.set(more);
     }
 
     /// Keeps a task that copies an upgraded connection until it ends, or the service does.
@@ -150,6 +162,20 @@ impl Inner {
     /// The resources that are served now: as the definitions that are stored at this moment say.
     pub fn registry(&self) -> Arc<Registry> {
         self.served.lock().unwrap_or_else(PoisonError::into_inner).now(&self.store)
+    }
+
+    fn metrics(&self) -> String {
+        let watches = WATCHES_MAX - self.watches.available_permits();
+        let more = self.more_metrics.get().map(|more| more()).unwrap_or_default();
+        format!(
+            "# HELP apiserver_longrunning_requests Watches under way.\n\
+             # TYPE apiserver_longrunning_requests gauge\n\
+             apiserver_longrunning_requests{{verb=\"WATCH\"}} {watches}\n\
+             # HELP kintsugi_store_revision The newest revision of the store.\n\
+             # TYPE kintsugi_store_revision counter\n\
+             kintsugi_store_revision {}\n{more}",
+            self.store.revision()
+        )
     }
 
     async fn answer(&self, identity: &Identity, request: &Request<Bytes>) -> Result<Answer, Refusal> {
@@ -214,6 +240,12 @@ impl Inner {
         let query = Query::read(request.uri().query().unwrap_or_default());
         if let Some(answer) = crate::health::answer(path, &query) {
             return Ok(answer);
+        }
+        if let Some(document) = self.settings.guard.published(path) {
+            return Ok(Answer::tree(StatusCode::OK, &document));
+        }
+        if path == "/metrics" {
+            return Ok(Answer::text(StatusCode::OK, self.metrics()));
         }
         discovery::answer(&self.registry(), path, request.headers(), &query)
     }

@@ -207,6 +207,8 @@ async fn discovery_and_health_answer() {
     assert!(all.iter().any(|one| one["name"] == "namespaces/status"), "{core}");
     assert_eq!(lab.get("/version").await.1["minor"], "36");
     assert_eq!(lab.get("/livez").await.0, 200);
+    lab.service.tell_metrics(Box::new(|| "more 1\n".into()));
+    assert_eq!(lab.get("/metrics").await.0, 200);
     assert_eq!(lab.get("/apis/nothing/v1/things").await.0, 404);
 }
 
