@@ -119,12 +119,14 @@ async fn image(act: ImageAct) -> Result<ExitCode> {
 
 fn preflight() -> ExitCode {
     let lacks = cluster::missing();
-    if lacks.is_empty() {
-        println!("this machine has all that a node needs");
-        return ExitCode::SUCCESS;
+    for lack in &lacks {
+        println!("{} {}", if lack.fatal { "needed: " } else { "missing:" }, lack.said);
     }
-    println!("this machine lacks:\n{}", lacks.join("\n"));
-    ExitCode::FAILURE
+    if lacks.iter().any(|lack| lack.fatal) {
+        return ExitCode::FAILURE;
+    }
+    println!("a node can run on this machine");
+    ExitCode::SUCCESS
 }
 
 fn run_agent(settings: &Agent) -> Result<ExitCode> {

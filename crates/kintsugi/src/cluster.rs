@@ -96,20 +96,34 @@ impl Drop for Agent {
     }
 }
 
-/// Refuses to start where the machine lacks something.
-fn lacks() -> Result<()> {
-    let lacks = missing();
-    if lacks.is_empty() {
-        return Ok(());
-    }
-    bail!("this machine lacks what a node needs:\n{}", lacks.join("\n"))
+/// Something that this machine lacks, in words, and whether nothing runs without it.
+pub struct Lack {
+    /// What, and what to do about it.
+    pub said: String,
+    /// Whether nothing runs without it.
+    pub fatal: bool,
 }
 
-/// What this machine lacks, a line each.
-pub fn missing() -> Vec<String> {
-    let runtime = runtime::preflight().into_iter().filter(|lack| lack.fatal);
-    let runtime = runtime.map(|lack| format!("- {}: {}", lack.what, lack.help));
-    let network = network::preflight().into_iter().map(|lack| format!("- {}: {}", lack.what, lack.why));
+/// Refuses to start where the machine lacks what nothing runs without; says what else it lacks.
+fn lacks() -> Result<()> {
+    let (fatal, minor): (Vec<Lack>, Vec<Lack>) = missing().into_iter().partition(|lack| lack.fatal);
+    for lack in minor {
+        tracing::warn!("{}", lack.said);
+    }
+    if fatal.is_empty() {
+        return Ok(());
+    }
+    let said: Vec<String> = fatal.into_iter().map(|lack| format!("- {}", lack.said)).collect();
+    bail!("this machine lacks what a node needs:\n{}", said.join("\n"))
+}
+
+/// What this machine lacks.
+pub fn missing() -> Vec<Lack> {
+    let runtime = runtime::preflight().into_iter();
+    let runtime =
+        runtime.map(|lack| Lack { said: format!("{}: {}", lack.what, lack.help), fatal: lack.fatal });
+    let network = network::preflight().into_iter();
+    let network = network.map(|lack| Lack { said: format!("{}: {}", lack.what, lack.why), fatal: true });
     runtime.chain(network).collect()
 }
 

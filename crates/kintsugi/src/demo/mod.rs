@@ -1,7 +1,7 @@
 //! The demo: a cluster of its own, broken in five ways, and how it heals.
 
-mod load;
-mod pods;
+pub mod load;
+pub mod pods;
 mod story;
 pub mod web;
 

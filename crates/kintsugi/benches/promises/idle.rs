@@ -1,0 +1,59 @@
+//! What a cluster takes at rest: memory, processor time, and the size of its program.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use host::Host;
+use kintsugi::demo::pods::{Pods, ready};
+use model::kinds;
+
+use crate::cluster::{Cluster, NAMESPACE, deployment};
+use crate::figures::{Figure, Unit};
+use crate::processes;
+
+/// Pods that are there.
+const PODS: usize = 10;
+/// How long the cluster rests before it is looked at.
+const REST: Duration = Duration::from_secs(15);
+/// How long it is looked at, and how often.
+const LOOK: Duration = Duration::from_secs(30);
+const RUNS: usize = 3;
+
+/// The size of the program's file.
+pub fn size(binary: &Path) -> Result<Vec<Figure>> {
+    let bytes = std::fs::metadata(binary).context("the binary")?.len() as f64;
+    Ok(vec![Figure::new("binary, stripped", Unit::Mebibytes, vec![bytes / f64::from(1 << 20)]).aim(40.0)])
+}
+
+/// Memory and processor time with ten pods.
+pub async fn rows(binary: &Path) -> Result<Vec<Figure>> {
+    let (cluster, client) = Cluster::started(binary).await?;
+    client.create(&kinds::DEPLOYMENT, NAMESPACE, &deployment("ten", PODS, 10)).await?;
+    let mut pods = Pods::follow(&client, &Host::real(), "app=ten").await?;
+    pods.until("ten Ready pods", |pods| (ready(pods).len() == PODS).then_some(())).await?;
+    drop((pods, client));
+    tokio::time::sleep(REST).await;
+    let server = cluster.server_pid()?;
+    let monitors: Vec<u32> = processes::monitors(&cluster.data_dir()).into_keys().collect();
+    ensure!(monitors.len() == PODS, "{} monitors for {PODS} pods", monitors.len());
+    let private = monitors.iter().map(|pid| processes::private(*pid)).collect::<Result<Vec<f64>>>()?;
+    let (mut memory, mut busy) = (Vec::new(), Vec::new());
+    let used = || {
+        let monitors: Duration = monitors.iter().map(|pid| processes::time_used(*pid)).sum();
+        processes::time_used(server) + monitors
+    };
+    for _ in 0..RUNS {
+        let (before, began) = (used(), Instant::now());
+        tokio::time::sleep(LOOK).await;
+        busy.push((used() - before).as_secs_f64() / began.elapsed().as_secs_f64() * 100.0);
+        memory.push(processes::resident(server)?);
+    }
+    Ok(vec![
+        Figure::new("resident memory of control plane and agent, idle, 10 pods", Unit::Mebibytes, memory)
+            .aim(80.0)
+            .stock(724.0),
+        Figure::new("each pod's monitor, private memory", Unit::Mebibytes, private).aim(1.0).tail(),
+        Figure::new("processor time when idle, 10 pods, of a core", Unit::Percent, busy).aim(0.5).stock(6.6),
+    ])
+}

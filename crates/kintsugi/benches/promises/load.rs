@@ -1,0 +1,200 @@
+//! Durable creates over https: so many at once, each over a connection of its own.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use client::{Access, Client, Https, Identity};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::{Method, Request, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use model::kinds;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+
+use crate::cluster::Cluster;
+use crate::figures::{Figure, Unit, quantile};
+
+/// How often each load is measured.
+const RUNS: usize = 5;
+/// How many at once, and how many in all: a few seconds, and no more than a small disk takes.
+const LOADS: [(usize, usize); 3] = [(1, 1_000), (16, 5_000), (64, 10_000)];
+/// Bytes of each ConfigMap's data.
+const DATA_LEN: usize = 1024;
+/// Objects that one request removes.
+const REMOVE_MAX: usize = 500;
+
+/// The rows of a cluster of its own.
+pub async fn alone(binary: &Path) -> Result<Vec<Figure>> {
+    let (cluster, _) = Cluster::started(binary).await?;
+    rows(&cluster.access()?).await.with_context(|| cluster.log())
+}
+
+/// The rows of any cluster.
+pub async fn rows(access: &Access) -> Result<Vec<Figure>> {
+    let client = Client::new(Arc::new(Https::new(access)?), "bench");
+    let namespace = format!("bench-{}", std::process::id());
+    let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+    client.create(&kinds::NAMESPACE, "", &object).await?;
+    let measured = loads(access, &client, &namespace).await;
+    let request =
+        client.request(Method::DELETE, format!("/api/v1/namespaces/{namespace}"), None, Bytes::new())?;
+    client.call(request).await?;
+    measured
+}
+
+async fn loads(access: &Access, client: &Client, namespace: &str) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for (at_once, count) in LOADS {
+        let (mut rates, mut tails) = (Vec::new(), Vec::new());
+        // One more than is counted: the first warms up.
+        for run in 0..=RUNS {
+            let (rate, tail) = load(access, namespace, at_once, count).await?;
+            clear(client, namespace).await?;
+            if run > 0 {
+                rates.push(rate);
+                tails.push(tail);
+            }
+        }
+        let what = format!("durable creates of 1 KiB ConfigMaps over https, {at_once} at once");
+        let (rates, tails) = (
+            Figure::new(what, Unit::PerSecond, rates),
+            Figure::new("… p99 of their answers", Unit::Milliseconds, tails),
+        );
+        let most = at_once == 64;
+        figures.push(if most { rates.aim(5000.0).stock(2078.0) } else { rates });
+        figures.push(if most { tails.aim(30.0) } else { tails });
+    }
+    Ok(figures)
+}
+
+/// So many creates, so many at once: how many a second, and the 99th percentile of their times in milliseconds.
+async fn load(access: &Access, namespace: &str, at_once: usize, count: usize) -> Result<(f64, f64)> {
+    let target = Arc::new(Target::new(access, namespace)?);
+    let mut senders = Vec::new();
+    for _ in 0..at_once {
+        senders.push(target.connect().await?);
+    }
+    let began = Instant::now();
+    let mut tasks = JoinSet::new();
+    for (number, sender) in senders.into_iter().enumerate() {
+        let target = target.clone();
+        tasks.spawn(async move { target.create(sender, number, count / at_once).await });
+    }
+    let mut times = Vec::new();
+    while let Some(ended) = tasks.join_next().await {
+        times.extend(ended??);
+    }
+    let rate = times.len() as f64 / began.elapsed().as_secs_f64();
+    let times: Vec<f64> = times.iter().map(|time: &Duration| time.as_secs_f64() * 1000.0).collect();
+    Ok((rate, quantile(&times, 0.99)))
+}
+
+/// Removes what a load has made.
+async fn clear(client: &Client, namespace: &str) -> Result<()> {
+    let path = format!("/api/v1/namespaces/{namespace}/configmaps");
+    loop {
+        let uri = format!("{path}?limit={REMOVE_MAX}&labelSelector=bench%3Dload");
+        client.call(client.request(Method::DELETE, uri, None, Bytes::new())?).await?;
+        let uri = format!("{path}?limit=1&labelSelector=bench%3Dload");
+        let left = client.call(client.request(Method::GET, uri, None, Bytes::new())?).await?;
+        let left: serde_json::Value = serde_json::from_slice(&left)?;
+        if left["items"].as_array().is_none_or(Vec::is_empty) {
+            return Ok(());
+        }
+    }
+}
+
+/// Where the load goes.
+struct Target {
+    tls: TlsConnector,
+    name: ServerName<'static>,
+    address: String,
+    path: String,
+    token: Option<String>,
+    data: String,
+}
+
+impl Target {
+    fn new(access: &Access, namespace: &str) -> Result<Self> {
+        let server: Uri = access.server.parse()?;
+        let host = server.host().context("the server has no host")?.trim_matches(['[', ']']);
+        let address = format!("{}:{}", server.host().unwrap_or(host), server.port_u16().unwrap_or(443));
+        let name = access.server_name.clone().unwrap_or_else(|| host.to_owned());
+        let token = match &access.identity {
+            Identity::Token(token) => Some(format!("Bearer {token}")),
+            _ => None,
+        };
+        Ok(Self {
+            tls: TlsConnector::from(Arc::new(tls(access)?)),
+            name: ServerName::try_from(name)?,
+            address,
+            path: format!("/api/v1/namespaces/{namespace}/configmaps"),
+            token,
+            data: "kintsugi".chars().cycle().take(DATA_LEN).collect(),
+        })
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>> {
+        let stream = TcpStream::connect(&self.address).await?;
+        stream.set_nodelay(true)?;
+        let stream = self.tls.connect(self.name.clone(), stream).await?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+        // It ends with its sender.
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+
+    async fn create(
+        &self,
+        mut sender: SendRequest<Full<Bytes>>,
+        number: usize,
+        count: usize,
+    ) -> Result<Vec<Duration>> {
+        let mut times = Vec::with_capacity(count);
+        for at in 0..count {
+            let body = format!(
+                r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"c-{number}-{at}","labels":{{"bench":"load"}}}},"data":{{"text":"{}"}}}}"#,
+                self.data
+            );
+            let request = Request::post(&self.path)
+                .header(HOST, &self.address)
+                .header(CONTENT_TYPE, "application/json");
+            let request = match &self.token {
+                Some(token) => request.header(AUTHORIZATION, token),
+                None => request,
+            };
+            let began = Instant::now();
+            let answer = sender.send_request(request.body(Full::new(Bytes::from(body)))?).await?;
+            let status = answer.status();
+            let body = answer.into_body().collect().await?.to_bytes();
+            times.push(began.elapsed());
+            ensure!(status == 201, "refused with {status}: {}", String::from_utf8_lossy(&body));
+        }
+        Ok(times)
+    }
+}
+
+fn tls(access: &Access) -> Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&access.authority_pem) {
+        roots.add(certificate?)?;
+    }
+    let config = ClientConfig::builder().with_root_certificates(roots);
+    Ok(match &access.identity {
+        Identity::Certificate { chain_pem, key_pem } => {
+            let chain = CertificateDer::pem_slice_iter(chain_pem).collect::<Result<Vec<_>, _>>()?;
+            config.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key_pem)?)?
+        }
+        _ => config.with_no_client_auth(),
+    })
+}
