@@ -107,9 +107,8 @@ const OURS: &str = "kubernetes.io/job-controller";
 /// Decides on one Job.
 pub fn reconcile(key: &Key, world: &dyn World, now: Time) -> Plan {
     let mut plan = Plan::default();
-    let Some(seen) = see(key, world, now, &mut plan) else {
-        return plan;
-    };
+    forget(&mut plan, key, world);
+    let Some(seen) = see(key, world, now, &mut plan) else { return plan };
     if is_over(&seen.body.status.conditions) {
         release(&mut plan, &seen, &BTreeSet::new(), true);
         expire(&mut plan, key, &seen);
@@ -126,6 +125,18 @@ pub fn reconcile(key: &Key, world: &dyn World, now: Time) -> Plan {
     }
     report(&mut plan, key, &seen, &counts, end);
     plan
+}
+
+/// Lets go the pods of an earlier Job of this name: nobody will count them.
+fn forget(plan: &mut Plan, key: &Key, world: &dyn World) {
+    let job = world.get(key);
+    let is_earlier = |pod: &Object| {
+        let owner = pod.controller().filter(|owner| owner.kind == "Job" && owner.name == key.name);
+        owner.is_some_and(|owner| job.as_ref().is_none_or(|job| job.uid() != owner.uid))
+    };
+    for pod in world.list(&POD, &key.namespace).into_iter().filter(is_earlier) {
+        let_go(plan, &pod, "its job is gone");
+    }
 }
 
 fn see<'a>(key: &Key, world: &'a dyn World, now: Time, plan: &mut Plan) -> Option<Seen<'a>> {
@@ -253,15 +264,17 @@ fn stop_all(plan: &mut Plan, seen: &Seen<'_>, why: &str) {
 
 /// Lets go the pods whose end is counted, or all.
 fn release(plan: &mut Plan, seen: &Seen<'_>, counted: &BTreeSet<String>, all: bool) {
-    for pod in &seen.pods {
-        let meta = pod.object.meta();
-        let is_held = meta.finalizers.iter().any(|held| held == TRACKING);
-        if is_held && (all || counted.contains(&meta.uid)) {
-            let left: Vec<&String> = meta.finalizers.iter().filter(|held| *held != TRACKING).collect();
-            let key = Key::new(&POD, pod.object.namespace(), pod.name());
-            let patch = json!({"metadata": {"finalizers": left}});
-            plan.patch(key, "", patch, Precondition::exactly(&pod.object), "its end is counted");
-        }
+    for pod in seen.pods.iter().filter(|pod| all || counted.contains(pod.object.uid())) {
+        let_go(plan, &pod.object, "its end is counted");
+    }
+}
+
+fn let_go(plan: &mut Plan, pod: &Object, why: &str) {
+    let held = &pod.meta().finalizers;
+    if held.iter().any(|held| held == TRACKING) {
+        let left: Vec<&String> = held.iter().filter(|held| *held != TRACKING).collect();
+        let key = Key::new(&POD, pod.namespace(), pod.name());
+        plan.patch(key, "", json!({"metadata": {"finalizers": left}}), Precondition::exactly(pod), why);
     }
 }
 

@@ -195,6 +195,15 @@ fn a_deadline_ends_it_and_it_goes_after_its_time() {
 }
 
 #[test]
+fn pods_whose_job_is_gone_are_let_go() {
+    let mut world = world("spec.completions=2 spec.parallelism=2");
+    settle(&mut world, 1);
+    world.drop(&key());
+    settle(&mut world, 2);
+    assert!(world.list(&POD, "").iter().all(|pod| pod.meta().finalizers.is_empty()));
+}
+
+#[test]
 fn sets_of_indexes_are_written_in_runs() {
     for (text, again) in [("", ""), ("1", "1"), ("0,1,2,5", "0-2,5"), ("3,4", "3,4"), ("2-4,x,9", "2-4,9")] {
         assert_eq!(Indexes::read(text).to_string(), again);
