@@ -44,10 +44,17 @@ pub(crate) struct Container {
 
 impl Container {
     /// Makes a container of a waiting process, which now prepares itself. The process comes back when that fails.
-    pub(crate) fn create(sandbox: &Sandbox, start: StartSpec, seed: Seed) -> Result<Self, (Seed, Fault)> {
+    pub(crate) fn create(
+        sandbox: &Sandbox,
+        start: StartSpec,
+        seed: Seed,
+    ) -> Result<Self, Box<(Seed, Fault)>> {
         match Self::prepare(sandbox, &start, &seed) {
             Ok(container) => container.spawn(sandbox, &start, seed),
-            Err(fault) => Err((seed, fault)),
+            Err(fault) => {
+                let _ = std::fs::remove_dir_all(sandbox.pod.container(&start.id));
+                Err(Box::new((seed, fault)))
+            }
         }
     }
 
@@ -84,11 +91,11 @@ impl Container {
         })
     }
 
-    fn spawn(mut self, sandbox: &Sandbox, start: &StartSpec, seed: Seed) -> Result<Self, (Seed, Fault)> {
+    fn spawn(mut self, sandbox: &Sandbox, start: &StartSpec, seed: Seed) -> Result<Self, Box<(Seed, Fault)>> {
         let told = self.make_streams(&start.spec).and_then(|stdio| seed.tell(start, &stdio));
         if let Err(error) = told {
             let _ = std::fs::remove_dir_all(sandbox.pod.container(&start.id));
-            return Err((seed, failed("start a process")(error)));
+            return Err(Box::new((seed, failed("start a process")(error))));
         }
         self.record.pid = seed.child.pid as u32;
         self.process = Some(Process::new(seed.child, seed.report));

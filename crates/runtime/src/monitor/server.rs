@@ -219,7 +219,8 @@ impl Server {
                 container.waiting = Some((conn, request));
                 self.containers.insert(id, container);
             }
-            Err((seed, fault)) => {
+            Err(refused) => {
+                let (seed, fault) = *refused;
                 seed.discard();
                 self.reply(conn, request, fault_reply(fault), None);
             }
