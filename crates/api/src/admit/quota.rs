@@ -23,11 +23,12 @@ pub fn judge(asked: &Asked<'_>, object: &Tree, extra: &mut Extra) -> Result<(), 
     }
     let more = added(asked, object);
     for stored in quotas {
-        let Ok(quota) = stored.tree() else { continue };
+        let Ok(mut quota) = stored.tree() else { continue };
         if !is_in_scope(&quota, asked.resource, object) {
             continue;
         }
         let wanted = of_interest(&quota, &more);
+        count_first(asked, &mut quota, &wanted);
         check_said(asked, &quota, object)?;
         if wanted.iter().all(|(_, amount)| amount.is_zero() || amount.is_negative()) {
             continue;
@@ -85,6 +86,34 @@ fn check_said(asked: &Asked<'_>, quota: &Tree, object: &Tree) -> Result<(), Refu
     }
     let name = text(quota, "metadata.name");
     Err(asked.forbid(object, format!("failed quota: {name}: must specify {}", missing.join("; "))))
+}
+
+/// A quota that nobody has counted yet is counted here: each of its names is about one resource alone, this one.
+fn count_first(asked: &Asked<'_>, quota: &mut Tree, wanted: &Usage) {
+    let missing: Vec<String> =
+        wanted.keys().filter(|name| quota["status"]["used"][name.as_str()].is_null()).cloned().collect();
+    if missing.is_empty() {
+        return;
+    }
+    let mut sums = Usage::new();
+    let there = asked.world.list(&asked.resource.stored, asked.namespace);
+    for object in there.iter().filter_map(|object| object.tree().ok()) {
+        if is_in_scope(quota, asked.resource, &object) {
+            for (name, amount) in usage(asked.resource, &object) {
+                *sums.entry(name).or_default() += amount;
+            }
+        }
+    }
+    let told = missing.into_iter().map(|name| {
+        let sum = sums.get(&name).copied().unwrap_or_default();
+        (name, json!(sum.to_string()))
+    });
+    child(child_tree(quota, "status"), "used").extend(told.collect::<Map<_, _>>());
+}
+
+fn child_tree<'a>(tree: &'a mut Tree, name: &str) -> &'a mut Tree {
+    child(tree, name);
+    &mut tree[name]
 }
 
 fn used(quota: &Tree, name: &str) -> Quantity {
@@ -163,6 +192,30 @@ mod tests {
         assert_eq!(create(&kinds::SECRET, &maps("2"), json!({})), Ok(0));
         let counts = quota(json!({"count/deployments.apps": "0"}), json!({}));
         assert!(create(&kinds::DEPLOYMENT, &counts, json!({})).is_err());
+    }
+
+    #[test]
+    fn what_nobody_has_counted_is_counted() {
+        let maps = quota(json!({"configmaps": "2"}), json!({}));
+        let (a, b) = (
+            r#"{"metadata": {"name": "a", "namespace": "d"}}"#,
+            r#"{"metadata": {"name": "b", "namespace": "d"}}"#,
+        );
+        let check = |there: &[&str]| {
+            let mut world = vec![(&kinds::RESOURCE_QUOTA, maps.as_str())];
+            world.extend(there.iter().map(|object| (&kinds::CONFIG_MAP, *object)));
+            let object = json!({"metadata": {"name": "x", "namespace": "d"}});
+            change(
+                &world,
+                &kinds::CONFIG_MAP,
+                |asked, object, extra| judge(asked, object, extra),
+                None,
+                object,
+            )
+            .is_ok()
+        };
+        assert!(check(&[a]));
+        assert!(!check(&[a, b]));
     }
 
     #[test]
