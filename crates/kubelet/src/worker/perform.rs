@@ -102,6 +102,7 @@ impl Worker {
         let container = self.memory.container(name);
         let Step::Done(image) = container.image.clone() else { return };
         container.is_starting = true;
+        tracing::debug!(pod = self.pod.name, name, "a container is being started");
         let start = jobs::Start {
             pod: self.pod.clone(),
             member,

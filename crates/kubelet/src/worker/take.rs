@@ -129,6 +129,7 @@ impl Worker {
     /// What is to be done beside the plan when a container has ended: the message, and the event of a backoff.
     fn has_ended(&mut self, name: &str, container: ContainerRef, exit: &Exit) {
         let now = self.agent.means.host.now();
+        tracing::debug!(pod = self.pod.name, name, code = exit.code, at = %exit.finished_at, "a container ended");
         let Some(member) = self.pod.member(name) else { return };
         let falls_back =
             member.container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
@@ -345,6 +346,7 @@ impl Worker {
         let about = Agent::about(&self.pod, Some(name));
         let (reason, message) = match result {
             Ok((status, resources)) => {
+                tracing::debug!(pod = self.pod.name, name, attempt = status.attempt, "a container runs");
                 self.memory.started(&member, &status, resources);
                 self.agent.events.normal(about.clone(), "Created", "Container created", now);
                 self.agent.events.normal(about, "Started", "Container started", now);
