@@ -349,18 +349,22 @@ mod tests {
         );
     }
 
-    #[test]
-    fn whatever_is_there_it_ends_quiet_with_as_many_as_asked_for() {
-        for before in 0..6 {
-            let mut text = WEB.to_owned();
-            for n in 0..before {
-                let state = ["ready", "running", "pending", "failed"][n % 4];
-                text.push_str(&format!("pods p{n} labels=app:web owner=replicasets/web on=n{n} {state}\n"));
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn whatever_is_there_it_ends_quiet_with_as_many_as_asked_for(
+            states in proptest::collection::vec(0_usize..5, 0..8), wanted in 0_usize..5
+        ) {
+            let mut text = WEB.replace("replicas=2", &format!("replicas={wanted}"));
+            for (n, state) in states.iter().enumerate() {
+                let state = ["ready", "running", "pending", "failed", "succeeded"][*state];
+                text.push_str(&format!("pods p{n} labels=app:web owner=replicasets/web on=n{} {state}\n", n % 3));
             }
             let mut world = TinyWorld::read(&text);
             world.settle(9, at(9), |world| decide(world, at(9)));
             let active = Pod::all(world.list(&POD, "")).iter().filter(|pod| pod.is_active()).count();
-            assert_eq!(active, 2, "from {before}");
+            assert_eq!(active, wanted);
         }
     }
 }
