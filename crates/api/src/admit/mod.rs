@@ -11,6 +11,7 @@ mod limits;
 mod nodes;
 mod pods;
 mod priority;
+mod protection;
 mod quota;
 mod requester;
 mod runtime;
@@ -102,6 +103,7 @@ const PLUGINS: &[Plugin] = &[
     runtime::admit,
     classes::admit,
     requester::admit,
+    protection::admit,
 ];
 
 /// Those that fill in what only the whole object tells.
