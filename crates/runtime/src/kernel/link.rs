@@ -22,6 +22,17 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Requests on their way to one monitor at most; each asker waits for its answer anyway.
 const REQUESTS_MAX: usize = 64;
 
+/// How often a connection that ends at once is tried: the second is refused already unless the machine is very slow.
+const OPEN_TRIES: usize = 10;
+
+/// Why there is no link.
+enum Unopened {
+    /// The connection ended again.
+    Ended(RuntimeError),
+    /// The monitor could not be reached, or did not answer.
+    Failed(RuntimeError),
+}
+
 type Answer = oneshot::Sender<(Reply, Option<OwnedFd>)>;
 
 /// What both ends of a link share. Each lock is held for a few lines.
@@ -33,7 +44,7 @@ struct Shared {
     /// Counts changes of the containers, for those who wait for one.
     changes: watch::Sender<u64>,
     alive: AtomicBool,
-    /// Whether its end is wished, and no news.
+    /// Whether its end is no news: it is wished, or nobody was told of the link yet.
     ending: AtomicBool,
 }
 
@@ -55,24 +66,36 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Link {
-    /// Connects, learns what there is, and tells `hub` of what happens from then on. `None` when the monitor is
-    /// proven gone; one that does not answer is an error.
+    /// Connects and learns what there is, as [`Link::open_once`] does. A monitor that is dying may still take a
+    /// connection and end it at once; then the next one is refused, which is the proof.
     pub(crate) async fn open(
         host: &Host,
         pod: Pod,
         hub: Arc<Hub>,
     ) -> Result<Option<Arc<Self>>, RuntimeError> {
-        let Some(channel) = Channel::connect(&pod).map_err(|error| lost(&pod, error))? else {
-            return Ok(None);
-        };
-        let file: SandboxFile = wire::read_whole(&pod.spec()).map_err(|error| lost(&pod, error))?;
+        let mut done = Self::open_once(host, pod.clone(), hub.clone()).await;
+        for _ in 1..OPEN_TRIES {
+            match done {
+                Err(Unopened::Ended(_)) => done = Self::open_once(host, pod.clone(), hub.clone()).await,
+                _ => break,
+            }
+        }
+        done.map_err(|(Unopened::Ended(error) | Unopened::Failed(error))| error)
+    }
+
+    /// Connects, learns what there is, and tells `hub` of what happens from then on. `None` when the monitor is
+    /// proven gone; one that does not answer is an error.
+    async fn open_once(host: &Host, pod: Pod, hub: Arc<Hub>) -> Result<Option<Arc<Self>>, Unopened> {
+        let failed = |error| Unopened::Failed(lost(&pod, error));
+        let Some(channel) = Channel::connect(&pod).map_err(failed)? else { return Ok(None) };
+        let file: SandboxFile = wire::read_whole(&pod.spec()).map_err(failed)?;
         let channel = Arc::new(channel);
         let shared = Arc::new(Shared {
             waiting: Mutex::default(),
             containers: Mutex::default(),
             changes: watch::Sender::new(0),
             alive: AtomicBool::new(true),
-            ending: AtomicBool::new(false),
+            ending: AtomicBool::new(true),
         });
         let uid = file.spec.pod_uid.clone();
         let (to_send, requests) = mpsc::channel(REQUESTS_MAX);
@@ -82,13 +105,22 @@ impl Link {
         ];
         let (host, next) = (host.clone(), AtomicU64::new(1));
         let link = Arc::new(Self { pod, file, host, to_send, shared, next, _tasks: tasks });
-        link.ask(Request::Subscribe).await?;
-        if let (Reply::List(records), _) = link.ask(Request::List).await? {
-            for record in records {
-                link.learn(record);
-            }
+        let learnt = link.learn_all().await;
+        link.shared.ending.store(false, Ordering::Release);
+        match learnt {
+            Ok(()) if link.is_alive() => Ok(Some(link)),
+            Ok(()) => Err(Unopened::Ended(lost(&link.pod, io::Error::from(io::ErrorKind::BrokenPipe)))),
+            Err(error) if link.is_alive() => Err(Unopened::Failed(error)),
+            Err(error) => Err(Unopened::Ended(error)),
         }
-        Ok(Some(link))
+    }
+
+    async fn learn_all(&self) -> Result<(), RuntimeError> {
+        self.ask(Request::Subscribe).await?;
+        if let (Reply::List(records), _) = self.ask(Request::List).await? {
+            records.into_iter().for_each(|record| self.learn(record));
+        }
+        Ok(())
     }
 
     /// Asks and waits for the answer; refusals become errors.

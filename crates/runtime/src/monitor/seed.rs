@@ -37,7 +37,7 @@ impl Seed {
         let (report, theirs) = process::report_pair()?;
         let into = group.clone_into().map(std::fs::File::open).transpose()?;
         let own_pids = !sandbox.file.spec.host_pid && sandbox.pause.is_none();
-        let flags = libc::CLONE_NEWNS | if own_pids { libc::CLONE_NEWPID } else { 0 };
+        let flags = if own_pids { libc::CLONE_NEWPID } else { 0 };
         let join = into.is_none().then_some(&group);
         let work = || -> std::convert::Infallible { init::end_with(&theirs, grow(sandbox, join, &theirs)) };
         let into = into.as_ref().map(|file| file.as_fd());
@@ -107,6 +107,8 @@ fn grow(
     // Kernels without this namespace show the container its group's whole path; nothing else differs.
     let _ = sys::unshare(libc::CLONE_NEWCGROUP);
     let (start, stdio) = receive(report).map_err(failed("learn what to start"))?;
+    // Not before: a volume that was mounted while the process waited must be seen.
+    sys::unshare(libc::CLONE_NEWNS).map_err(failed("make a mount namespace"))?;
     let (pod, cgroups) = (&sandbox.pod, &sandbox.cgroups);
     Init { start: &start, sandbox: &sandbox.file.spec, pod, cgroups, stdio, report }.prepare_and_exec()
 }
