@@ -12,6 +12,7 @@ pub mod deployment;
 pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
+pub mod event_expiry;
 pub mod garbage;
 pub mod job;
 pub mod mirroring;
@@ -50,6 +51,7 @@ pub static ALL: &[&Controller] = &[
     &service_account::CONTROLLER,
     &root_ca::CONTROLLER,
     &namespace::CONTROLLER,
+    &event_expiry::CONTROLLER,
     &garbage::CONTROLLER,
     &node_lifecycle::CONTROLLER,
     &taint_eviction::CONTROLLER,
