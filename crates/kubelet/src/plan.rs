@@ -333,8 +333,6 @@ fn run(seen: &Seen<'_>, plan: &mut Decision) {
             plan.act(Act::DropSandbox);
             false
         }
-        // A sandbox may take its view of the mounts when it is made: what is mounted for volumes has to be there.
-        Step::Absent | Step::Failed { .. } if !has_volumes => false,
         other => step(other, Act::MakeSandbox, seen.now, plan),
     };
     for member in front(seen) {

@@ -24,7 +24,6 @@ fn number(text: &str) -> i64 {
 ///
 /// ```text
 /// laid                      sandbox and volumes are there
-/// volumes                   only the volumes are there
 /// lost                      the sandbox's monitor ended
 /// image a                   its image is here
 /// a runs@5                  it runs since second 5
@@ -47,7 +46,6 @@ pub fn world(pod: &PodView, facts: &str) -> PodMemory {
                 memory.sandbox = Step::Done(SandboxHere { is_lost: true });
                 memory.volumes = Step::Done(());
             }
-            ["volumes"] => memory.volumes = Step::Done(()),
             ["removed"] => memory.clearing = Clearing::Removed,
             ["written"] => memory.is_status_written = true,
             ["image", name] => {
@@ -176,10 +174,9 @@ fn deleted(grace: i64) -> Value {
 }
 
 #[test]
-fn volumes_and_images_come_together_and_before_the_sandbox() {
-    check(json!({}), "", 0, "PrepareVolumes; pull a; pull b");
-    check(json!({}), "image a", 0, "PrepareVolumes; pull b");
-    check(json!({}), "volumes\nimage a\nimage b", 0, "MakeSandbox");
+fn ground_and_images_are_laid_together() {
+    check(json!({}), "", 0, "PrepareVolumes; MakeSandbox; pull a; pull b");
+    check(json!({}), "image a", 0, "PrepareVolumes; MakeSandbox; pull b");
 }
 
 #[test]
