@@ -43,8 +43,10 @@ pub struct DataDir {
 /// The settings of `up`.
 #[derive(Debug, Clone, Args)]
 pub struct Up {
+    /// Where the cluster is kept.
     #[command(flatten)]
     pub data: DataDir,
+    /// What the cluster is made of.
     #[command(flatten)]
     pub cluster: Cluster,
     /// A file to write when the API answers and all nodes are Ready, for scripts; removed at the start
@@ -84,6 +86,7 @@ pub const NODES_MAX: i64 = 64;
 /// The settings of `down`.
 #[derive(Debug, Clone, Args)]
 pub struct Down {
+    /// Where the cluster is kept.
     #[command(flatten)]
     pub data: DataDir,
     /// Remove the data directory as well: store, keys, images
@@ -97,6 +100,7 @@ pub struct Demo {
     /// The folder in which the demo's cluster keeps everything; a new one under the temporary folder unless given
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// What the cluster is made of.
     #[command(flatten)]
     pub cluster: Cluster,
     /// Leave the cluster up when the story is over, until Ctrl-C
@@ -107,6 +111,7 @@ pub struct Demo {
 /// The settings of `image`.
 #[derive(Debug, Clone, Args)]
 pub struct Image {
+    /// What to do.
     #[command(subcommand)]
     pub act: ImageAct,
 }
@@ -116,6 +121,7 @@ pub struct Image {
 pub enum ImageAct {
     /// Import OCI layouts and `docker save` archives (folders, tar, tar.gz, tar.zst)
     Import {
+        /// Where the cluster is kept.
         #[command(flatten)]
         data: DataDir,
         /// The archives or layout folders
@@ -124,16 +130,19 @@ pub enum ImageAct {
     },
     /// Build the demo's web image from this very binary, for the examples
     Demo {
+        /// Where the cluster is kept.
         #[command(flatten)]
         data: DataDir,
     },
     /// List the images that are here
     List {
+        /// Where the cluster is kept.
         #[command(flatten)]
         data: DataDir,
     },
     /// Pull images from their registries
     Pull {
+        /// Where the cluster is kept.
         #[command(flatten)]
         data: DataDir,
         /// The references, such as `registry.example/app:1.2`
@@ -142,6 +151,7 @@ pub enum ImageAct {
     },
     /// Remove images that no container uses
     Remove {
+        /// Where the cluster is kept.
         #[command(flatten)]
         data: DataDir,
         /// The references or ids
