@@ -66,7 +66,6 @@ impl Agent {
             format!("spec.{list}{{{name}}}")
         });
         About {
-            kind: "Pod",
             namespace: pod.namespace.clone(),
             name: pod.name.clone(),
             uid: pod.uid.clone(),

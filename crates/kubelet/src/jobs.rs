@@ -292,7 +292,6 @@ pub async fn have_image(
         Agent::about(pod, Some(member.name())),
         "Pulling",
         format!("Pulling image {reference:?}"),
-        agent.means.host.now(),
     );
     let began = agent.means.host.moment();
     let pulled = agent.means.runtime.pull(reference, &credentials(pod, sources)).await;

@@ -14,11 +14,12 @@ use tokio::sync::watch;
 
 use crate::agent::Agent;
 use crate::environment::NodeFacts;
+use crate::events::Events;
 use crate::memory::{ContainerMemory, PodMemory, Run};
 use crate::pod::PodView;
 use crate::settings::{KubeletError, Means, Settings};
 use crate::worker::{self, Handle, Message};
-use crate::{events, jobs, lease, node, server, services};
+use crate::{jobs, lease, node, server, services};
 
 /// How often a sandbox without a pod is tried to be removed before it is left to the next start of an agent.
 const SWEEPS_MAX: u32 = 20;
@@ -29,7 +30,7 @@ pub async fn run(
     means: Means,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), KubeletError> {
-    let (told, writer) = events::open(means.client.clone(), means.host.clone(), settings.node_name.clone());
+    let told = client::Events::new(means.client.clone(), "kubelet", &settings.node_name, means.host.clone());
     let listening = server::listen(&settings).await?;
     let port = listening.as_ref().map_or(0, |listening| listening.port);
     let facts = NodeFacts {
@@ -40,14 +41,13 @@ pub async fn run(
     let agent = Arc::new(Agent {
         settings,
         means,
-        events: told,
+        events: Events::new(told),
         tokens: Default::default(),
         registry: Default::default(),
         wanted: Default::default(),
         node: facts,
     });
     let mut tasks = Tasks::new();
-    tasks.spawn(writer.run());
     if let Some(listening) = listening {
         tasks.spawn(server::serve(agent.clone(), listening));
     }

@@ -18,7 +18,7 @@ impl Worker {
         match act {
             Act::End(ending) => self.end(ending),
             Act::MakeSandbox => self.make_sandbox(),
-            Act::DropSandbox => self.drop_sandbox(now),
+            Act::DropSandbox => self.drop_sandbox(),
             Act::PrepareVolumes => self.prepare_volumes(),
             Act::Pull { name } => self.pull(&name),
             Act::Start { name } => self.start(&name),
@@ -56,9 +56,9 @@ impl Worker {
         self.job(async move { Report::Sandbox(jobs::make_sandbox(&agent, &pod).await) });
     }
 
-    fn drop_sandbox(&mut self, now: Time) {
+    fn drop_sandbox(&mut self) {
         let message = "Pod sandbox changed, it will be killed and re-created.";
-        self.agent.events.normal(Agent::about(&self.pod, None), "SandboxChanged", message, now);
+        self.agent.events.normal(Agent::about(&self.pod, None), "SandboxChanged", message);
         self.memory.sandbox = Step::Working;
         let (agent, uid) = (self.agent.clone(), self.pod.uid.clone());
         self.job(async move {
@@ -132,8 +132,8 @@ impl Worker {
     fn kill(&mut self, name: &str, why: String, grace: Duration, now: Time) {
         let about = Agent::about(&self.pod, Some(name));
         match why.strip_prefix("FailedPostStartHook: ") {
-            Some(message) => self.agent.events.warning(about, "FailedPostStartHook", message, now),
-            None => self.agent.events.normal(about, "Killing", why.clone(), now),
+            Some(message) => self.agent.events.warning(about, "FailedPostStartHook", message),
+            None => self.agent.events.normal(about, "Killing", why.clone()),
         }
         let killing = crate::memory::Killing { why, stage: KillStage::Asked, deadline: now + grace };
         self.memory.container(name).killing = Some(killing);

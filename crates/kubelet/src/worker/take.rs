@@ -143,7 +143,7 @@ impl Worker {
                 "Back-off restarting failed container {name} in pod {}_{}({})",
                 pod.name, pod.namespace, pod.uid
             );
-            self.agent.events.warning(Agent::about(pod, Some(name)), "BackOff", message, now);
+            self.agent.events.warning(Agent::about(pod, Some(name)), "BackOff", message);
         }
         if falls_back && exit.code != 0 && exit.message.is_empty() {
             self.read_last_words(name.to_owned(), container);
@@ -193,9 +193,7 @@ impl Worker {
                     run.post_start = if answer.is_good { Hook::Done } else { Hook::Failed(answer.output) };
                 }
             }
-            Report::PreStop { container, name, answer } => {
-                self.take_pre_stop(&name, &container, &answer, now)
-            }
+            Report::PreStop { container, name, answer } => self.take_pre_stop(&name, &container, &answer),
             Report::NothingThere { container, name } => self.take_nothing(&name, &container, now),
             Report::Answer { container, name, kind, answer } => {
                 self.take_answer(&name, &container, kind, &answer, now);
@@ -236,7 +234,7 @@ impl Worker {
             }
             Err(message) => {
                 tracing::warn!(message, pod = self.pod.name, "a pod could not be cleared away");
-                self.agent.events.warning(Agent::about(&self.pod, None), "FailedKillPod", message, now);
+                self.agent.events.warning(Agent::about(&self.pod, None), "FailedKillPod", message);
                 self.memory.clearing = again;
                 self.memory.clear_failures += 1;
                 self.memory.clear_retry_at = Some(now + backoff::trouble_wait(self.memory.clear_failures));
@@ -247,7 +245,7 @@ impl Worker {
     fn failed<T, U>(&self, known: &Step<U>, reason: &str, message: String, now: Time) -> Step<T> {
         let failures = known.failures() + 1;
         let retry_at = now + backoff::trouble_wait(failures);
-        self.agent.events.warning(Agent::about(&self.pod, None), reason, message.clone(), now);
+        self.agent.events.warning(Agent::about(&self.pod, None), reason, message.clone());
         Step::Failed { reason: reason.into(), message, failures, retry_at }
     }
 
@@ -264,7 +262,7 @@ impl Worker {
                 let message = format!("Failed to create pod sandbox: {message}");
                 let retry_at = now + backoff::trouble_wait(self.sandbox_failures);
                 let about = Agent::about(&self.pod, None);
-                self.agent.events.warning(about, "FailedCreatePodSandBox", message.clone(), now);
+                self.agent.events.warning(about, "FailedCreatePodSandBox", message.clone());
                 let failures = self.sandbox_failures;
                 Step::Failed { reason: "FailedCreatePodSandBox".into(), message, failures, retry_at }
             }
@@ -284,7 +282,7 @@ impl Worker {
             }
             Err(trouble) => {
                 let about = Agent::about(&self.pod, None);
-                self.agent.events.warning(about, "FailedMount", trouble.to_string(), now);
+                self.agent.events.warning(about, "FailedMount", trouble.to_string());
                 self.volume_failures += 1;
                 let retry_at = now + backoff::trouble_wait(self.volume_failures);
                 if is_renewal {
@@ -314,7 +312,7 @@ impl Worker {
                 container.image = Step::Done(ImageHere { reference, image });
                 container.pull_failures = 0;
                 if let Some(told) = told {
-                    self.agent.events.normal(about, "Pulled", told, now);
+                    self.agent.events.normal(about, "Pulled", told);
                 }
             }
             Err(fault) => {
@@ -327,8 +325,8 @@ impl Worker {
                     _ => message.clone(),
                 };
                 container.image = Step::Failed { reason: reason.clone(), message, failures, retry_at };
-                self.agent.events.warning(about.clone(), "Failed", told, now);
-                self.agent.events.warning(about, "Failed", format!("Error: {reason}"), now);
+                self.agent.events.warning(about.clone(), "Failed", told);
+                self.agent.events.warning(about, "Failed", format!("Error: {reason}"));
             }
         }
     }
@@ -348,8 +346,8 @@ impl Worker {
             Ok((status, resources)) => {
                 tracing::debug!(pod = self.pod.name, name, attempt = status.attempt, "a container runs");
                 self.memory.started(&member, &status, resources);
-                self.agent.events.normal(about.clone(), "Created", "Container created", now);
-                self.agent.events.normal(about, "Started", "Container started", now);
+                self.agent.events.normal(about.clone(), "Created", "Container created");
+                self.agent.events.normal(about, "Started", "Container started");
                 if let Some(exit) = self.early_ends.remove(&status.container.id) {
                     self.memory.exited(name, &status.container.id, exit.clone());
                     self.has_ended(name, status.container, &exit);
@@ -358,7 +356,7 @@ impl Worker {
             }
             Err(StartFault::Program(message)) => {
                 self.memory.failed_to_start(&member, message.clone(), now);
-                self.agent.events.warning(about, "Failed", format!("Error: {message}"), now);
+                self.agent.events.warning(about, "Failed", format!("Error: {message}"));
                 return;
             }
             Err(StartFault::ImageGone) => {
@@ -377,14 +375,14 @@ impl Worker {
         let retry_at = now + backoff::trouble_wait(failures);
         container.trouble =
             Some(Trouble { reason: reason.into(), message: message.clone(), failures, retry_at });
-        self.agent.events.warning(about, "Failed", format!("Error: {message}"), now);
+        self.agent.events.warning(about, "Failed", format!("Error: {message}"));
     }
 
-    fn take_pre_stop(&mut self, name: &str, of: &ContainerRef, answer: &Answer, now: Time) {
+    fn take_pre_stop(&mut self, name: &str, of: &ContainerRef, answer: &Answer) {
         if !answer.is_good {
             let about = Agent::about(&self.pod, Some(name));
             let message = format!("PreStopHook failed: {}", answer.output);
-            self.agent.events.warning(about, "FailedPreStopHook", message, now);
+            self.agent.events.warning(about, "FailedPreStopHook", message);
         }
         let container = self.memory.container(name);
         let is_same = container.running().is_some_and(|run| run.container == *of);
@@ -427,7 +425,7 @@ impl Worker {
         }
         if !answer.is_good && is_regular {
             let message = format!("{} probe failed: {}", kind.word(), answer.output);
-            self.agent.events.warning(Agent::about(&self.pod, Some(name)), "Unhealthy", message, now);
+            self.agent.events.warning(Agent::about(&self.pod, Some(name)), "Unhealthy", message);
         }
     }
 }
