@@ -88,6 +88,15 @@ pub fn path_segment(text: &str) -> Vec<String> {
     }
 }
 
+/// An IP address as it is written in canonical form, as the names of IPAddresses are.
+pub fn canonical_ip(text: &str) -> Vec<String> {
+    match text.parse::<std::net::IpAddr>() {
+        Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into()],
+        Ok(ip) if ip.to_string() == text => Vec::new(),
+        Ok(ip) => vec![format!("must be in canonical form (\"{ip}\")")],
+    }
+}
+
 /// A key of a label or an annotation, a taint, a finalizer: `name` or `prefix/name`.
 pub fn qualified_name(text: &str) -> Vec<String> {
     const SAYS: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \

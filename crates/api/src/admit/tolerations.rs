@@ -11,9 +11,9 @@ use crate::refusal::Refusal;
 /// How long a pod stays bound to a node that is not ready or not reachable, in seconds: upstream's default.
 const SECONDS: i64 = 300;
 
-/// Adds the two tolerations where the pod says nothing of their taints.
+/// Adds the two tolerations where the pod says nothing of their taints, at updates too: they cannot be taken away.
 pub fn admit(asked: &Asked<'_>, object: &mut Tree, _extra: &mut Extra) -> Result<(), Refusal> {
-    if !asked.creates(&kinds::POD) {
+    if !asked.writes(&kinds::POD) {
         return Ok(());
     }
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {

@@ -8,6 +8,7 @@ use crate::tree::text;
 pub static KIND: Kind =
     Kind::new(of::IP_ADDRESS, "IPAddress", "ipaddress", "io.k8s.api.networking.v1.IPAddress")
         .short(&["ip"])
+        .named(crate::syntax::canonical_ip)
         .columns(COLUMNS)
         .ageless();
 
@@ -15,6 +16,7 @@ pub static KIND: Kind =
 pub static V1BETA1: Kind =
     Kind::new(of::IP_ADDRESS_V1BETA1, "IPAddress", "ipaddress", "io.k8s.api.networking.v1beta1.IPAddress")
         .short(&["ip"])
+        .named(crate::syntax::canonical_ip)
         .columns(COLUMNS)
         .ageless()
         .stored_as(&super::IP_ADDRESS);

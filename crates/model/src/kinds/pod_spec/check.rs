@@ -173,13 +173,16 @@ fn check_security(context: &Tree, spec: &Tree, field: &str, faults: &mut Faults)
     }
 }
 
+/// Segments of lower case letters and digits, with `-` and `_` inside, parted by dots or slashes.
 fn is_sysctl(name: &str) -> bool {
-    let plain = |b: u8| {
-        b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_./*".contains(&b) || b.is_ascii_uppercase()
+    let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let segment = |part: &str| {
+        let bytes = part.as_bytes();
+        bytes.first().is_some_and(plain)
+            && bytes.last().is_some_and(plain)
+            && bytes.iter().all(|b| plain(b) || matches!(b, b'-' | b'_'))
     };
-    name.len() <= syntax::DNS_SUBDOMAIN_LEN_MAX
-        && name.bytes().all(plain)
-        && !name.starts_with(['.', '/', '-'])
+    name.len() <= syntax::DNS_SUBDOMAIN_LEN_MAX && name.split(['.', '/']).all(segment)
 }
 
 /// The ids that a process, or a pod's files, may have.

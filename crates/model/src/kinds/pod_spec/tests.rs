@@ -49,6 +49,17 @@ fn a_small_pod_is_accepted() {
 }
 
 #[test]
+fn sysctls_are_named_by_segments_in_lower_case() {
+    let name = |name: &str| json!({"sysctls": [{"name": name, "value": "1"}]});
+    for good in ["kernel.shmmax", "net/ipv4/tcp_rmem", "safe-and-unsafe"] {
+        check_spec("securityContext", name(good), &[]);
+    }
+    for bad in ["foo-", "bar..", "A", "", "/net"] {
+        check_spec("securityContext", name(bad), &["spec.securityContext.sysctls[0].name: "]);
+    }
+}
+
+#[test]
 fn containers_have_good_names_images_and_ports() {
     check_spec("containers", json!([]), &["spec.containers: Required value"]);
     check_spec("container.image", json!(""), &["spec.containers[0].image: Required value"]);
