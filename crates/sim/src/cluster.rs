@@ -97,7 +97,10 @@ impl Cluster {
             return Ok(());
         }
         let store = control::open_store(&self.host, PathBuf::from("/var/lib/kintsugi/store")).await?;
-        self.book.check_recovered(&store);
+        match self.book.look(|sight| sight.revision) {
+            0 => self.book.begin(&store),
+            _ => self.book.check_recovered(&store),
+        }
         let observer = self.host.spawn(self.book.clone().follow(store.clone()));
         let settings = api::Settings { guard: Arc::new(SimGuard), ..api::Settings::default() };
         let control = control::start(&self.host, store, settings).await?;

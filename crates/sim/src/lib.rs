@@ -12,7 +12,14 @@ mod node;
 mod observe;
 mod pace;
 mod runtime;
+mod sandbox;
+pub mod scenario;
 mod wire;
 mod words;
 
 pub use cluster::Cluster;
+
+/// The folder of the scenarios.
+pub fn scenarios_dir() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios")
+}

@@ -44,6 +44,19 @@ pub struct NodeSettings {
     pub lease_seconds: i32,
 }
 
+impl Default for NodeSettings {
+    fn default() -> Self {
+        Self {
+            cpu_millis: 4000,
+            pods: 110,
+            labels: BTreeMap::new(),
+            curve: Curve::HEALING,
+            lease_every: kubelet::LEASE_EVERY,
+            lease_seconds: 4,
+        }
+    }
+}
+
 /// What all machines share.
 #[derive(Clone)]
 pub struct Surroundings {

@@ -152,6 +152,11 @@ impl Book {
         store.watch("", self.page().sight.revision)
     }
 
+    /// Begins with a new store, from which nothing was seen yet.
+    pub fn begin(&self, store: &Store) {
+        self.page().sight.revision = store.revision();
+    }
+
     /// Holds a store that came back after a crash against everything that was seen or answered before.
     pub fn check_recovered(&self, store: &Store) {
         let (seen, told) = {

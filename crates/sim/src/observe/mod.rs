@@ -10,7 +10,6 @@ mod laws;
 mod sight;
 mod timeline;
 
-pub use aliases::placed;
 pub use book::Book;
 pub use condition::{Condition, kind_named};
-pub use sight::{Load, Seen, Sight, at, condition, containers, controller, items, path_of, text};
+pub use sight::{Load, Sight, at, items, text};

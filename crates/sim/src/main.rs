@@ -1,0 +1,56 @@
+//! Runs scenarios and seeds from the command line, for whoever looks into one of them.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+use sim::scenario::{self, Outcome};
+
+/// Runs simulated clusters: all scenarios, unless told otherwise.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Run this scenario only.
+    #[arg(long, value_name = "FILE")]
+    scenario: Option<PathBuf>,
+    /// Make the timelines of the scenarios those of this run.
+    #[arg(long)]
+    accept: bool,
+    /// Print timelines.
+    #[arg(long)]
+    timeline: bool,
+    /// Print what the code says of itself, by a filter such as `kubelet=debug`.
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+fn main() -> Result<ExitCode> {
+    let args = Args::parse();
+    if let Some(filter) = &args.log {
+        tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
+    }
+    scenarios(&args)
+}
+
+fn scenarios(args: &Args) -> Result<ExitCode> {
+    let files = match &args.scenario {
+        Some(file) => vec![file.clone()],
+        None => scenario::files(&sim::scenarios_dir())?,
+    };
+    let mut is_well = true;
+    for file in files {
+        let outcome = scenario::run_file(&file, args.accept)?;
+        is_well &= outcome.faults.is_empty();
+        tell(&file.display().to_string(), &outcome, args.timeline);
+    }
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[expect(clippy::print_stdout, reason = "this is the command's answer")]
+fn tell(what: &str, outcome: &Outcome, timeline: bool) {
+    println!("{} {what}", if outcome.faults.is_empty() { "ok    " } else { "FAILED" });
+    if timeline {
+        print!("{}", outcome.timeline);
+    }
+    outcome.faults.iter().for_each(|fault| println!("  {fault}"));
+}

@@ -1,0 +1,317 @@
+//! What scenarios do: faults of machines and wires, and what users ask for.
+
+use anyhow::{Context, Result, bail};
+use client::{Client, ClientError, Deletion, PatchKind};
+use jiff::SignedDuration;
+use model::{Key, Precondition, Tree};
+use serde_json::json;
+
+use super::file::offer;
+use super::objects::Wanted;
+use crate::cluster::Cluster;
+use crate::observe::kind_named;
+use crate::runtime::{Ailment, Offer};
+use crate::wire::Direction;
+use crate::words::duration;
+
+/// Something that is done.
+#[derive(Debug, Clone)]
+pub enum Act {
+    /// Cut a node's line, in one direction or both.
+    Cut { node: String, out: bool, into: bool },
+    /// Heal it.
+    Heal(String),
+    /// Break the watches of a node.
+    DropWatches(String),
+    /// Kill, start, pause or resume an agent.
+    Agent { node: String, deed: Deed },
+    /// Switch a machine off, on, or both.
+    Power { node: String, off: bool, on: bool },
+    /// Stop or crash the server, and start it.
+    Server { stop: bool, crash: bool, start: bool },
+    /// Let the server's disk take so many bytes more.
+    Room(u64),
+    /// End a container.
+    End { pod: String, container: Option<String>, code: i32, signal: Option<i32> },
+    /// Kill the monitor of a pod.
+    LoseMonitor(String),
+    /// Change how a pod's containers fare.
+    Afflict { pod: String, ailment: Ailment },
+    /// Change what the registry does.
+    Image { reference: String, offer: Offer },
+    /// Step the wall clock of a node, or of the server.
+    Clock { whose: String, by: SignedDuration },
+    /// Make or replace objects.
+    Apply { head: String, all: Vec<Wanted> },
+    /// Patch an object.
+    Patch { head: String, key: Key, patch: Tree },
+    /// Delete an object.
+    Delete { kind: String, name: String, deletion: Deletion },
+    /// Evict a pod; it may be that it must be refused.
+    Evict { pod: String, is_refused: bool },
+}
+
+/// What is done to an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    Kill,
+    Start,
+    Restart,
+    Pause,
+    Resume,
+}
+
+impl Act {
+    /// Reads an act.
+    pub fn read(text: &str) -> Result<Self> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let of_agent = |deed, node: &str| Act::Agent { node: node.to_owned(), deed };
+        Ok(match words[..] {
+            ["cut", node] => Act::Cut { node: node.into(), out: true, into: true },
+            ["cut", node, "out"] => Act::Cut { node: node.into(), out: true, into: false },
+            ["cut", node, "in"] => Act::Cut { node: node.into(), out: false, into: true },
+            ["heal", node] => Act::Heal(node.into()),
+            ["drop", "watches", node] => Act::DropWatches(node.into()),
+            ["kill", "agent", node] => of_agent(Deed::Kill, node),
+            ["start", "agent", node] => of_agent(Deed::Start, node),
+            ["restart", "agent", node] => of_agent(Deed::Restart, node),
+            ["pause", "agent", node] => of_agent(Deed::Pause, node),
+            ["resume", "agent", node] => of_agent(Deed::Resume, node),
+            ["power", "off", node] => Act::Power { node: node.into(), off: true, on: false },
+            ["power", "on", node] => Act::Power { node: node.into(), off: false, on: true },
+            ["reboot", node] => Act::Power { node: node.into(), off: true, on: true },
+            ["stop", "server"] => Act::Server { stop: true, crash: false, start: false },
+            ["crash", "server"] => Act::Server { stop: true, crash: true, start: false },
+            ["start", "server"] => Act::Server { stop: false, crash: false, start: true },
+            ["restart", "server"] => Act::Server { stop: true, crash: false, start: true },
+            ["fill", "disk"] => Act::Room(0),
+            ["free", "disk"] => Act::Room(u64::MAX),
+            ["kill", "container", at] => end(at, 137, Some(9)),
+            ["exit", at, code] => end(at, code.parse().with_context(|| format!("{code:?} is no exit code"))?, None),
+            ["lose", "monitor", pod] => Act::LoseMonitor(pod.into()),
+            ["make", pod, how] => Act::Afflict { pod: pod.into(), ailment: ailment(how)? },
+            ["offer", reference, how] => Act::Image { reference: reference.into(), offer: offer(how)? },
+            ["step", "clock", whose, by] => Act::Clock { whose: whose.into(), by: step(by)? },
+            ["scale", kind, name, count] => {
+                let count: u32 = count.parse().with_context(|| format!("{count:?} is no count"))?;
+                Act::patch(&format!("{kind} {name}"), json!({"spec": {"replicas": count}}))?
+            }
+            ["delete", kind, name] => Act::Delete { kind: kind.into(), name: name.into(), deletion: Deletion::default() },
+            ["delete", kind, name, "by", "force"] => {
+                let deletion = Deletion { grace_seconds: Some(0), ..Deletion::default() };
+                Act::Delete { kind: kind.into(), name: name.into(), deletion }
+            }
+            ["evict", pod] => Act::Evict { pod: pod.into(), is_refused: false },
+            ["evict", pod, "is", "refused"] => Act::Evict { pod: pod.into(), is_refused: true },
+            _ => bail!("{text:?} is nothing that can be done"),
+        })
+    }
+
+    /// A patch of the object of `kind name`.
+    pub fn patch(head: &str, patch: Tree) -> Result<Self> {
+        let (kind, name) = head.split_once(' ').with_context(|| format!("{head:?} is no kind and name"))?;
+        Ok(Act::Patch { head: head.to_owned(), key: key_of(kind, name)?, patch })
+    }
+
+    /// Does it.
+    pub async fn perform(&self, cluster: &mut Cluster) -> Result<()> {
+        match self {
+            Act::Cut { node, out, into } => {
+                let line = &cluster.node(node)?.line;
+                let both = [(*out, Direction::Out), (*into, Direction::In)];
+                both.iter().filter(|(is, _)| *is).for_each(|(_, direction)| line.cut(*direction));
+            }
+            Act::Heal(node) => cluster.node(node)?.line.heal(),
+            Act::DropWatches(node) => cluster.node(node)?.line.drop_watches(),
+            Act::Agent { node, deed } => treat(cluster, node, *deed)?,
+            Act::Power { node, off, on } => {
+                let node = cluster.node(node)?;
+                if *off {
+                    node.power_off();
+                }
+                if *on {
+                    node.power_on();
+                }
+            }
+            Act::Server { stop, crash, start } => {
+                match (stop, crash) {
+                    (_, true) => cluster.crash_server().await,
+                    (true, false) => cluster.stop_server().await,
+                    (false, false) => {}
+                }
+                if *start {
+                    cluster.start_server().await?;
+                }
+            }
+            Act::Room(bytes) => cluster.set_room(*bytes),
+            Act::End { pod, container, code, signal } => {
+                if cluster.end_container(pod, container.as_deref(), *code, *signal)? == 0 {
+                    bail!("nothing of {pod} runs");
+                }
+            }
+            Act::LoseMonitor(pod) => {
+                let (uid, _, node) = cluster.pod(pod)?;
+                cluster.node(&node)?.runtime.lose_monitor(&uid);
+            }
+            Act::Afflict { pod, ailment } => {
+                if !cluster.afflict(pod, *ailment)? {
+                    bail!("nothing of {pod} runs");
+                }
+            }
+            Act::Image { reference, offer } => cluster.registry.set(reference, *offer),
+            Act::Clock { whose, by } if whose == "server" => cluster.host.step_wall_clock(*by),
+            Act::Clock { whose, by } => cluster.node(whose)?.step_clock(*by),
+            Act::Apply { all, .. } => {
+                for wanted in all {
+                    apply(&cluster.user, wanted).await?;
+                }
+            }
+            Act::Patch { key, patch, .. } => {
+                let none = Precondition::default();
+                cluster.user.patch(key, "", PatchKind::Merge, patch, &none).await?;
+            }
+            Act::Delete { kind, name, deletion } => delete(cluster, kind, name, deletion).await?,
+            Act::Evict { pod, is_refused } => evict(cluster, pod, *is_refused).await?,
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for Act {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Act::Apply { head, .. } => write!(f, "apply {head}"),
+            Act::Patch { head, patch, .. } => write!(f, "patch {head} {patch}"),
+            Act::Cut { node, out: true, into: true } => write!(f, "cut {node}"),
+            Act::Cut { node, out: true, .. } => write!(f, "cut {node} out"),
+            Act::Cut { node, .. } => write!(f, "cut {node} in"),
+            Act::Heal(node) => write!(f, "heal {node}"),
+            Act::DropWatches(node) => write!(f, "drop watches {node}"),
+            Act::Agent { node, deed } => write!(f, "{} agent {node}", format!("{deed:?}").to_lowercase()),
+            Act::Power { node, off: true, on: true } => write!(f, "reboot {node}"),
+            Act::Power { node, off: true, .. } => write!(f, "power off {node}"),
+            Act::Power { node, .. } => write!(f, "power on {node}"),
+            Act::Server { crash: true, .. } => write!(f, "crash server"),
+            Act::Server { stop: true, start: true, .. } => write!(f, "restart server"),
+            Act::Server { stop: true, .. } => write!(f, "stop server"),
+            Act::Server { .. } => write!(f, "start server"),
+            Act::Room(0) => write!(f, "fill disk"),
+            Act::Room(_) => write!(f, "free disk"),
+            Act::End { pod, signal: Some(_), .. } => write!(f, "kill container {pod}"),
+            Act::End { pod, code, .. } => write!(f, "exit {pod} {code}"),
+            Act::LoseMonitor(pod) => write!(f, "lose monitor {pod}"),
+            Act::Afflict { pod, ailment } => write!(f, "make {pod} {}", format!("{ailment:?}").to_lowercase()),
+            Act::Image { reference, offer } => write!(f, "offer {reference}: {offer:?}"),
+            Act::Clock { whose, by } => write!(f, "step clock {whose} {}s", by.as_secs()),
+            Act::Delete { kind, name, deletion } if deletion.grace_seconds == Some(0) => {
+                write!(f, "delete {kind} {name} by force")
+            }
+            Act::Delete { kind, name, .. } => write!(f, "delete {kind} {name}"),
+            Act::Evict { pod, is_refused: false } => write!(f, "evict {pod}"),
+            Act::Evict { pod, .. } => write!(f, "evict {pod}, which is refused"),
+        }
+    }
+}
+
+fn end(at: &str, code: i32, signal: Option<i32>) -> Act {
+    let (pod, container) = match at.split_once(':') {
+        Some((pod, container)) => (pod, Some(container.to_owned())),
+        None => (at, None),
+    };
+    Act::End { pod: pod.to_owned(), container, code, signal }
+}
+
+fn ailment(word: &str) -> Result<Ailment> {
+    Ok(match word {
+        "well" => Ailment::None,
+        "unready" => Ailment::Unready,
+        "unhealthy" => Ailment::Unhealthy,
+        "deaf" => Ailment::Deaf,
+        _ => bail!("{word:?}: a pod is made well, unready, unhealthy or deaf"),
+    })
+}
+
+fn step(text: &str) -> Result<SignedDuration> {
+    let by = SignedDuration::try_from(duration(text.trim_start_matches(['+', '-']))?)?;
+    Ok(if text.starts_with('-') { -by } else { by })
+}
+
+fn key_of(kind: &str, name: &str) -> Result<Key> {
+    let kind = kind_named(kind)?;
+    let (namespace, name) = match name.split_once('/') {
+        _ if !kind.namespaced => ("", name),
+        Some(both) => both,
+        None => ("default", name),
+    };
+    Ok(Key::new(&kind.gvr, namespace, name))
+}
+
+fn treat(cluster: &mut Cluster, node: &str, deed: Deed) -> Result<()> {
+    let node = cluster.node(node)?;
+    match deed {
+        Deed::Kill => node.kill_agent(),
+        Deed::Start => node.start_agent(),
+        Deed::Restart => {
+            node.kill_agent();
+            node.start_agent();
+        }
+        Deed::Pause => node.pause(),
+        Deed::Resume => node.resume(),
+    }
+    Ok(())
+}
+
+/// Makes an object, or makes the one that is there be like it.
+pub async fn apply(user: &Client, wanted: &Wanted) -> Result<(), ClientError> {
+    match user.create(&wanted.gvr, &wanted.namespace, &wanted.object).await {
+        Err(ClientError::AlreadyExists { .. }) => {}
+        other => return other.map(drop),
+    }
+    let name = wanted.object["metadata"]["name"].as_str().unwrap_or_default();
+    let key = Key::new(&wanted.gvr, wanted.namespace.as_str(), name);
+    user.patch(&key, "", PatchKind::Merge, &wanted.object, &Precondition::default()).await.map(drop)
+}
+
+async fn delete(cluster: &mut Cluster, kind: &str, name: &str, deletion: &Deletion) -> Result<()> {
+    let key = if kind == "pod" {
+        let (uid, key, _) = cluster.pod(name)?;
+        if deletion.grace_seconds == Some(0) {
+            cluster.book.note(|sight| sight.forced.extend([uid]));
+        }
+        key
+    } else {
+        key_of(kind, name)?
+    };
+    cluster.user.delete(&key, deletion).await?;
+    Ok(())
+}
+
+async fn evict(cluster: &mut Cluster, pod: &str, is_refused: bool) -> Result<()> {
+    let (_, key, _) = cluster.pod(pod)?;
+    let eviction = json!({
+        "apiVersion": "policy/v1", "kind": "Eviction",
+        "metadata": {"name": key.name, "namespace": key.namespace},
+    });
+    match cluster.user.create_part(&key, "eviction", &eviction).await {
+        Err(ClientError::TooManyRequests { .. }) if is_refused => Ok(()),
+        Ok(_) if is_refused => bail!("the eviction of {pod} was not refused"),
+        other => Ok(other.map(drop)?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_act_is_told_as_it_is_written() {
+        for text in [
+            "cut a", "cut a out", "heal a", "kill agent a", "pause agent a", "reboot b", "power off b", "crash server",
+            "start server", "kill container web-1", "exit web-1 3", "make web-1 unready", "delete pod web-1",
+            "delete pod web-1 by force", "evict web-1", "fill disk", "free disk", "step clock a -3600s",
+        ] {
+            assert_eq!(Act::read(text).expect(text).to_string(), text);
+        }
+        assert!(Act::read("dance").is_err());
+    }
+}

@@ -1,0 +1,126 @@
+//! Runs a scenario: makes what is given, does what is to be done, and waits for what must be seen.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::ends::{Rest, check_end};
+use super::file::{Scenario, Step, When};
+use super::load::Loads;
+use super::{Outcome, act};
+use crate::cluster::Cluster;
+use crate::observe::Condition;
+use crate::sandbox;
+
+/// How long the nodes may take to be Ready at the beginning.
+const NODES_READY_MAX: Duration = Duration::from_secs(10);
+
+/// How long it takes at most until a cluster that comes to rest has done so.
+const REST_MAX: Duration = Duration::from_secs(600);
+
+/// For how long a cluster at rest is watched.
+const REST_WATCHED: Duration = Duration::from_secs(120);
+
+/// Runs a scenario from its beginning to its end.
+pub fn run(scenario: &Scenario) -> Result<Outcome> {
+    sandbox::run(play(scenario))?
+}
+
+async fn play(scenario: &Scenario) -> Result<Outcome> {
+    let mut cluster = Cluster::start(scenario.seed, scenario.jitters, &scenario.nodes).await?;
+    let mut player = Player::begin(&mut cluster, scenario).await?;
+    for step in &scenario.steps {
+        player.step(step).await;
+    }
+    let timeline = cluster.book.timeline();
+    let rest = scenario.rests.then_some(Rest { within: REST_MAX, watched: REST_WATCHED });
+    check_end(&cluster, rest).await;
+    for never in cluster.book.never_true() {
+        cluster.book.fault(format!("always {never}: it never came true"));
+    }
+    Ok(Outcome { timeline, faults: cluster.book.faults() })
+}
+
+struct Player<'a> {
+    cluster: &'a mut Cluster,
+    loads: Loads,
+    /// When the step before was over.
+    before: Duration,
+}
+
+impl<'a> Player<'a> {
+    async fn begin(cluster: &'a mut Cluster, scenario: &Scenario) -> Result<Self> {
+        for (reference, offer) in &scenario.images {
+            cluster.registry.set(reference, *offer);
+        }
+        for condition in &scenario.always {
+            cluster.book.always(condition.clone());
+        }
+        let mut player = Self { cluster, loads: Loads::new(&[], Duration::ZERO), before: Duration::ZERO };
+        for name in scenario.nodes.keys() {
+            player.wait_for(&Condition::read(&format!("node {name} Ready=True"))?, NODES_READY_MAX).await;
+        }
+        for wanted in &scenario.objects {
+            let made = act::apply(&player.cluster.user, wanted).await;
+            made.with_context(|| format!("cannot make {}", wanted.object))?;
+        }
+        player.loads = Loads::new(&scenario.loads, player.cluster.book.since());
+        Ok(player)
+    }
+
+    async fn step(&mut self, step: &Step) {
+        match step.when {
+            When::At(at) => self.wait_until(at).await,
+            When::After(after) => self.wait_until(self.before + after).await,
+            When::By(_) | When::Within(_) => {}
+        }
+        for act in &step.acts {
+            self.cluster.book.line(&format!("do         {act}"));
+            if let Err(error) = act.perform(self.cluster).await {
+                self.cluster.book.fault(format!("{act}: {error:#}"));
+            }
+        }
+        for condition in &step.sees {
+            let until = match step.when {
+                When::By(by) => by,
+                When::Within(within) => self.before + within,
+                When::At(_) | When::After(_) => self.cluster.book.since(),
+            };
+            self.wait_for(condition, until).await;
+        }
+        self.before = self.cluster.book.since();
+    }
+
+    /// Waits until a condition holds; a fault when it does not by then.
+    async fn wait_for(&mut self, condition: &Condition, until: Duration) {
+        let mut turned = self.cluster.book.turned();
+        loop {
+            turned.borrow_and_update();
+            if self.cluster.book.look(|sight| condition.holds(sight)) {
+                return;
+            }
+            let now = self.cluster.book.since();
+            if now >= until {
+                let found = self.cluster.book.look(|sight| condition.found(sight));
+                return self.cluster.book.fault(format!("not seen: {condition}; it is {found}"));
+            }
+            let next = self.loads.next().map_or(until, |next| next.min(until));
+            let host = self.cluster.host.clone();
+            host.within(next.saturating_sub(now), turned.changed()).await;
+            self.loads.send(self.cluster);
+        }
+    }
+
+    /// Lets time pass.
+    async fn wait_until(&mut self, at: Duration) {
+        loop {
+            let now = self.cluster.book.since();
+            if now >= at {
+                return;
+            }
+            let next = self.loads.next().map_or(at, |next| next.min(at));
+            self.cluster.pass_time(next.saturating_sub(now)).await;
+            self.loads.send(self.cluster);
+        }
+    }
+}
