@@ -20,13 +20,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use runtime::{AttachSpec, ExecSpec, LogRequest};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 
 use crate::agent::{Agent, Shown};
 use crate::jobs::spelled;
 use crate::settings::{KubeletError, Settings};
-use crate::streams::{self, Purpose, Wanted};
+use crate::streams::{self, Protocol, Purpose, Wanted};
 
 mod query;
 mod report;
@@ -119,7 +119,7 @@ async fn answer(face: &Arc<Face>, request: Request<Incoming>) -> Response<Body> 
         ["stats", "summary"] if is_get => Ok(report::summary(&face.agent).await),
         ["metrics"] | ["metrics", "resource"] if is_get => Ok(report::metrics(&face.agent).await),
         ["containerLogs", namespace, pod, container] if is_get => {
-            logs(face, namespace, pod, container, &Query::of(request.uri())).await
+            logs(face, (namespace, pod, container), request).await
         }
         ["exec", namespace, pod, .., container] => {
             command(face, (namespace, pod, container), request, true).await
@@ -168,23 +168,67 @@ fn find(face: &Face, namespace: &str, pod: &str) -> Result<Arc<Shown>, Response<
     face.agent.registry.find(namespace, pod).ok_or_else(missing)
 }
 
-async fn logs(face: &Face, namespace: &str, pod: &str, container: &str, query: &Query) -> Answered {
+async fn logs(
+    face: &Face,
+    (namespace, pod, container): (&str, &str, &str),
+    mut request: Request<Incoming>,
+) -> Answered {
+    let query = Query::of(request.uri());
     let shown = find(face, namespace, pod)?;
     if shown.pod.member(container).is_none() {
         let why = format!("container {container:?} is not in pod {pod:?}");
         return Err(refusal(StatusCode::NOT_FOUND, why));
     }
+    let wanted = log_request(face, &shown, container, &query)?;
+    let lines = face.agent.means.runtime.log(wanted).await;
+    let lines = lines.map_err(|error| refusal(StatusCode::INTERNAL_SERVER_ERROR, spelled(&error)))?;
+    if request.headers().contains_key(http::header::UPGRADE) {
+        return log_messages(face, &mut request, lines);
+    }
+    let frames = stream::unfold(lines, |mut lines| async move {
+        lines.recv().await.map(|part| (Ok::<_, Infallible>(Frame::data(part)), lines))
+    });
+    let mut response = text(StatusCode::OK, "");
+    *response.body_mut() = StreamBody::new(frames).boxed_unsync();
+    Ok(response)
+}
+
+/// A log in the messages of a WebSocket.
+fn log_messages(face: &Face, request: &mut Request<Incoming>, lines: mpsc::Receiver<Bytes>) -> Answered {
+    let bad = |why: String| refusal(StatusCode::BAD_REQUEST, why);
+    let agreement = streams::negotiate(request.headers(), Purpose::Log).map_err(bad)?;
+    let Protocol::Pieces { coding } = agreement.protocol else {
+        return Err(bad("unable to upgrade: a log is told over WebSockets alone".into()));
+    };
+    let upgrade = hyper::upgrade::on(request);
+    keep(face, async move {
+        match upgrade.await {
+            Ok(io) => streams::serve_log(Box::new(TokioIo::new(io)), coding, lines).await,
+            Err(error) => tracing::debug!(%error, "an upgrade failed"),
+        }
+    });
+    Ok(switching(agreement.headers))
+}
+
+/// What is read of a container's log: of which run, and from where.
+fn log_request(
+    face: &Face,
+    shown: &Shown,
+    container: &str,
+    query: &Query,
+) -> Result<LogRequest, Response<Body>> {
     let runs: Vec<u32> =
         shown.runs.iter().filter(|(name, ..)| name == container).map(|(_, attempt, _)| *attempt).collect();
     let is_previous = query.flag("previous");
     let attempt = if is_previous { runs.iter().rev().nth(1) } else { runs.last() };
     let Some(attempt) = attempt.copied() else {
+        let pod = &shown.pod.name;
         let why = if is_previous {
             format!("previous terminated container {container:?} in pod {pod:?} not found")
         } else {
             format!(
                 "container {container:?} in pod {pod:?} is waiting to start: {}",
-                waiting(&shown, container)
+                waiting(shown, container)
             )
         };
         return Err(refusal(StatusCode::BAD_REQUEST, why));
@@ -194,7 +238,7 @@ async fn logs(face: &Face, namespace: &str, pod: &str, container: &str, query: &
         model::time::after_seconds(face.agent.means.host.now(), -seconds)
     });
     let since_time = query.value("sinceTime").and_then(|text| model::time::parse(&text).ok());
-    let request = LogRequest {
+    Ok(LogRequest {
         pod_uid: shown.pod.uid.clone(),
         name: container.to_owned(),
         attempt: Some(attempt),
@@ -203,15 +247,7 @@ async fn logs(face: &Face, namespace: &str, pod: &str, container: &str, query: &
         tail_lines: query.number("tailLines"),
         since: since_time.or(since_seconds),
         limit_bytes: query.number("limitBytes"),
-    };
-    let lines = face.agent.means.runtime.log(request).await;
-    let lines = lines.map_err(|error| refusal(StatusCode::INTERNAL_SERVER_ERROR, spelled(&error)))?;
-    let frames = stream::unfold(lines, |mut lines| async move {
-        lines.recv().await.map(|part| (Ok::<_, Infallible>(Frame::data(part)), lines))
-    });
-    let mut response = text(StatusCode::OK, "");
-    *response.body_mut() = StreamBody::new(frames).boxed_unsync();
-    Ok(response)
+    })
 }
 
 fn waiting(shown: &Shown, container: &str) -> String {

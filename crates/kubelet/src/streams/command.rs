@@ -105,7 +105,7 @@ pub async fn serve(host: &Host, io: Box<dyn Duplex>, protocol: Protocol, wanted:
             };
             tokio::select! { biased; () = connection::run(io, opened) => {}, () = joined => {} }
         }
-        Protocol::Tunnel => tracing::debug!("a tunnel is for port-forward alone"),
+        Protocol::Tunnel | Protocol::Pieces { .. } => tracing::debug!("this is not for commands"),
     }
 }
 

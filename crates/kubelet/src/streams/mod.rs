@@ -12,4 +12,5 @@ mod websocket;
 
 pub use command::{Wanted, serve as serve_command};
 pub use forward::serve as serve_port_forward;
-pub use negotiate::{Purpose, negotiate};
+pub use negotiate::{Protocol, Purpose, negotiate};
+pub use websocket::pieces as serve_log;

@@ -16,6 +16,8 @@ pub enum Purpose {
     Command,
     /// port-forward.
     PortForward,
+    /// The lines of a log.
+    Log,
 }
 
 /// What is spoken after the upgrade.
@@ -35,6 +37,11 @@ pub enum Protocol {
     },
     /// SPDY/3.1 inside WebSocket messages.
     Tunnel,
+    /// Plain bytes in WebSocket messages, to the client alone.
+    Pieces {
+        /// How they are written.
+        coding: Coding,
+    },
 }
 
 /// An upgrade that both sides agree on: the headers of the 101 answer, and what follows.
@@ -58,6 +65,8 @@ const WEBSOCKET: &[(&str, Purpose, Protocol)] = &[
     ("channel.k8s.io", Purpose::Command, Protocol::Channels { coding: Coding::Binary, status: false }),
     ("base64.channel.k8s.io", Purpose::Command, Protocol::Channels { coding: Coding::Base64, status: false }),
     ("SPDY/3.1+portforward.k8s.io", Purpose::PortForward, Protocol::Tunnel),
+    ("binary.k8s.io", Purpose::Log, Protocol::Pieces { coding: Coding::Binary }),
+    ("base64.binary.k8s.io", Purpose::Log, Protocol::Pieces { coding: Coding::Base64 }),
 ];
 
 /// SPDY protocols by preference. (`v4` tells a `Status`; the others text.)
@@ -90,8 +99,11 @@ fn websocket(headers: &HeaderMap, purpose: Purpose) -> Result<Agreement, String>
     let key = headers.get(SEC_WEBSOCKET_KEY).ok_or("unable to upgrade: no Sec-WebSocket-Key")?;
     let offers = offered(headers, &SEC_WEBSOCKET_PROTOCOL);
     // A client that offers nothing gets the oldest.
-    let offers =
-        if offers.is_empty() && purpose == Purpose::Command { vec!["channel.k8s.io"] } else { offers };
+    let offers = match (offers.is_empty(), purpose) {
+        (true, Purpose::Command) => vec!["channel.k8s.io"],
+        (true, Purpose::Log) => vec!["binary.k8s.io"],
+        _ => offers,
+    };
     let chosen = WEBSOCKET.iter().find(|(name, fits, _)| *fits == purpose && offers.contains(name));
     let (name, _, protocol) = chosen
         .ok_or_else(|| format!("unable to upgrade: none of the protocols {offers:?} is spoken here"))?;
@@ -109,7 +121,7 @@ fn spdy(headers: &HeaderMap, purpose: Purpose) -> Result<Agreement, String> {
     let offers = match (offers.is_empty(), purpose) {
         (true, Purpose::Command) => vec!["channel.k8s.io"],
         (true, Purpose::PortForward) => vec!["portforward.k8s.io"],
-        _ => offers,
+        (true, Purpose::Log) | (false, _) => offers,
     };
     let chosen = SPDY.iter().find(|(name, fits, _)| *fits == purpose && offers.contains(name));
     let (name, _, status) = chosen
@@ -155,6 +167,10 @@ mod tests {
         check(&[ws, key, offer("SPDY/3.1+portforward.k8s.io")], Purpose::PortForward, Some(Protocol::Tunnel));
         check(&[ws, key, offer("SPDY/3.1+portforward.k8s.io")], Purpose::Command, None);
         check(&[ws, offer("v5.channel.k8s.io")], Purpose::Command, None);
+        let pieces = |coding| Some(Protocol::Pieces { coding });
+        check(&[ws, key, offer("binary.k8s.io")], Purpose::Log, pieces(Coding::Binary));
+        check(&[ws, key, offer("base64.binary.k8s.io")], Purpose::Log, pieces(Coding::Base64));
+        check(&[ws, key, offer("binary.k8s.io")], Purpose::Command, None);
     }
 
     #[test]

@@ -138,6 +138,27 @@ async fn write_channels(
     let _ = write.send(goodbye()).await;
 }
 
+/// Tells the client all pieces, each in a message, until there are no more or the client goes away.
+pub async fn pieces(io: Box<dyn Duplex>, coding: Coding, mut queue: mpsc::Receiver<Bytes>) {
+    use base64::Engine;
+    let (mut write, mut read) = socket(io).await.split();
+    let telling = async {
+        while let Some(piece) = queue.recv().await {
+            let message = match coding {
+                Coding::Binary => Message::Binary(piece),
+                Coding::Base64 => Message::text(base64::engine::general_purpose::STANDARD.encode(&piece)),
+            };
+            if write.send(message).await.is_err() {
+                return;
+            }
+        }
+        // The client may have gone already.
+        let _ = write.send(goodbye()).await;
+    };
+    let hearing = async { while let Some(Ok(_)) = read.next().await {} };
+    tokio::select! { biased; () = telling => {}, () = hearing => {} }
+}
+
 /// The end of a connection on which all went as it should: clients take one without a code for an error.
 fn goodbye() -> Message {
     Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() }))
