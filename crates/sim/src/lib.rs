@@ -14,10 +14,9 @@ mod pace;
 mod runtime;
 mod sandbox;
 pub mod scenario;
+pub mod seeds;
 mod wire;
 mod words;
-
-pub use cluster::Cluster;
 
 /// The folder of the scenarios.
 pub fn scenarios_dir() -> std::path::PathBuf {

@@ -13,6 +13,15 @@ struct Args {
     /// Run this scenario only.
     #[arg(long, value_name = "FILE")]
     scenario: Option<PathBuf>,
+    /// Run this seed only.
+    #[arg(long, conflicts_with = "scenario")]
+    seed: Option<u64>,
+    /// Run so many seeds, from `--seed` on, or from the first.
+    #[arg(long, conflicts_with = "scenario")]
+    seeds: Option<u64>,
+    /// Run seeds until one fails.
+    #[arg(long, conflicts_with_all = ["scenario", "seeds"])]
+    endless: bool,
     /// Make the timelines of the scenarios those of this run.
     #[arg(long)]
     accept: bool,
@@ -29,7 +38,25 @@ fn main() -> Result<ExitCode> {
     if let Some(filter) = &args.log {
         tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
     }
+    if args.seed.is_some() || args.seeds.is_some() || args.endless {
+        return seeds(&args);
+    }
     scenarios(&args)
+}
+
+fn seeds(args: &Args) -> Result<ExitCode> {
+    let first = args.seed.unwrap_or(0);
+    let count = if args.endless { u64::MAX - first } else { args.seeds.unwrap_or(1) };
+    let mut is_well = true;
+    for seed in first..first + count {
+        let outcome = sim::seeds::run(seed)?;
+        is_well &= outcome.faults.is_empty();
+        tell(&format!("seed {seed}"), &outcome, args.timeline);
+        if args.endless && !is_well {
+            break;
+        }
+    }
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn scenarios(args: &Args) -> Result<ExitCode> {

@@ -18,6 +18,9 @@ use crate::words::stamp;
 /// Broken laws that are written down: the first ones say what there is to know.
 const FAULTS_MAX: usize = 20;
 
+/// Writes within one second of virtual time that no cluster of this size has a reason for: somebody writes in a circle.
+const WRITES_IN_A_SECOND_MAX: u32 = 3000;
+
 /// The book; clones write in the same one.
 #[derive(Clone)]
 pub struct Book {
@@ -26,6 +29,7 @@ pub struct Book {
     host: Host,
     began: Moment,
     turned: watch::Sender<u64>,
+    runaway: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -38,6 +42,8 @@ struct Page {
     /// What was written while nothing should be.
     unrest: Option<Vec<String>>,
     always: Vec<Always>,
+    /// How many writes there were in this second.
+    in_second: (u64, u32),
 }
 
 struct Always {
@@ -63,7 +69,7 @@ impl Book {
     /// An empty book that begins now.
     pub fn new(host: Host) -> Self {
         let began = host.moment();
-        Self { page: Arc::default(), host, began, turned: watch::Sender::new(0) }
+        Self { page: Arc::default(), host, began, turned: watch::Sender::new(0), runaway: watch::Sender::new(false) }
     }
 
     /// The time since the beginning.
@@ -120,6 +126,12 @@ impl Book {
     /// A number that moves with each entry.
     pub fn turned(&self) -> watch::Receiver<u64> {
         self.turned.subscribe()
+    }
+
+    /// Returns when somebody writes in a circle: time may not pass any more.
+    pub async fn runaway(&self) {
+        // The sender is in this very book: it cannot be gone.
+        let _ = self.runaway.subscribe().wait_for(|is_so| *is_so).await;
     }
 
     /// From now on no write but leases is expected.
@@ -232,7 +244,20 @@ impl Book {
         self.enter(&mut page, event, new);
         drop(page);
         broken.into_iter().for_each(|what| self.fault(what));
+        self.count(&event.record.path);
         self.turn();
+    }
+
+    fn count(&self, path: &str) {
+        let second = self.since().as_secs();
+        let mut page = self.page();
+        let count = if page.in_second.0 == second { page.in_second.1 + 1 } else { 1 };
+        page.in_second = (second, count);
+        drop(page);
+        if count == WRITES_IN_A_SECOND_MAX {
+            self.fault(format!("nobody writes in a circle: {count} writes in a second, the last of {path}"));
+            self.runaway.send_replace(true);
+        }
     }
 
     fn enter(&self, page: &mut Page, event: &Event, new: Tree) {

@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-pub use ends::{Rest, check_end};
+pub(crate) use act::{Act, apply};
+pub(crate) use ends::{Rest, check_end, unmet};
 pub use file::Scenario;
-pub use objects::{Wanted, expand};
+pub(crate) use objects::expand;
 pub use run::run;
 
 /// What came of a run.

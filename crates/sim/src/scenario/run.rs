@@ -28,13 +28,23 @@ pub fn run(scenario: &Scenario) -> Result<Outcome> {
 
 async fn play(scenario: &Scenario) -> Result<Outcome> {
     let mut cluster = Cluster::start(scenario.seed, scenario.jitters, &scenario.nodes).await?;
-    let mut player = Player::begin(&mut cluster, scenario).await?;
+    let book = cluster.book.clone();
+    let runaway = book.runaway();
+    tokio::select! {
+        biased;
+        () = runaway => Ok(Outcome { timeline: book.timeline(), faults: book.faults() }),
+        outcome = play_on(scenario, &mut cluster) => outcome,
+    }
+}
+
+async fn play_on(scenario: &Scenario, cluster: &mut Cluster) -> Result<Outcome> {
+    let mut player = Player::begin(cluster, scenario).await?;
     for step in &scenario.steps {
         player.step(step).await;
     }
     let timeline = cluster.book.timeline();
     let rest = scenario.rests.then_some(Rest { within: REST_MAX, watched: REST_WATCHED });
-    check_end(&cluster, rest).await;
+    check_end(cluster, rest).await;
     for never in cluster.book.never_true() {
         cluster.book.fault(format!("always {never}: it never came true"));
     }
