@@ -24,7 +24,7 @@ const KUBELET_PORT: u16 = 10250;
 /// Bytes after which a container's log is rotated, and how many files are kept: upstream's defaults.
 const LOG_LEN_MAX: u64 = 10 * 1024 * 1024;
 const LOG_FILES_MAX: u32 = 5;
-/// How long a lease lasts, in seconds, as it says itself (HEALING: `T`).
+/// How long a lease lasts, in seconds, as it says itself: four renewals.
 const LEASE_SECONDS: i32 = 4;
 
 /// What a node is told; written to a file for agents in processes of their own.
