@@ -16,7 +16,8 @@ use crate::backoff::Curve;
 use crate::files::Files;
 use crate::resources::Allocatable;
 
-/// How often the lease is renewed by default: a quarter of its four seconds, so that three may be lost before the node counts as silent.
+/// How often the lease is renewed by default: a quarter of its four seconds, so that three may be lost before the node
+/// counts as silent.
 pub const LEASE_EVERY: Duration = Duration::from_secs(1);
 
 /// What an agent is told.
