@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::StatusCode;
-use http::header::{ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, VARY};
+use http::header::{ACCEPT, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, VARY};
 use model::Tree;
 use model::kinds::Verbs;
 use serde_json::{Value, json};
@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::answer::{Answer, Body};
 use crate::http::negotiate;
+use crate::openapi::gnostic;
 use crate::refusal::Refusal;
 use crate::registry::{Registry, Resource};
 use crate::request::Query;
@@ -40,6 +41,10 @@ pub fn answer(
         ["openapi", ..] => crate::openapi::document(registry, path).ok_or_else(Refusal::no_such_path)?,
         _ => return Err(Refusal::no_such_path()),
     };
+    if path == "/openapi/v2" && accepts(headers, gnostic::ASKED) {
+        let document = Bytes::from(gnostic::write(&document));
+        return Ok(tagged_bytes(headers, gnostic::MEDIA, document));
+    }
     // Clients may ask for YAML or for pretty JSON; nearly none does.
     let form = negotiate::form(headers, query, &[negotiate::View::Object])?;
     match form.syntax {
@@ -55,7 +60,19 @@ pub fn answer(
 
 /// A document with its ETag; not sent again to who has it.
 fn tagged(headers: &HeaderMap, media: &'static str, document: &Tree) -> Answer {
-    let bytes = model::schema::to_bytes(document);
+    tagged_bytes(headers, media, model::schema::to_bytes(document))
+}
+
+/// Whether a client names a form of answer.
+fn accepts(headers: &HeaderMap, form: &str) -> bool {
+    headers
+        .get_all(ACCEPT)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.contains(form))
+}
+
+fn tagged_bytes(headers: &HeaderMap, media: &'static str, bytes: Bytes) -> Answer {
     let digest = Sha256::digest(&bytes);
     let tag: String = digest.iter().map(|byte| format!("{byte:02X}")).collect();
     let tag = format!("\"{tag}\"");

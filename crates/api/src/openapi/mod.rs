@@ -2,6 +2,7 @@
 //!
 //! They are made when they are asked for, and not kept: a client asks once and remembers by ETag.
 
+pub mod gnostic;
 mod paths;
 mod prose;
 mod schemas;
