@@ -12,6 +12,8 @@ pub struct Claim {
     adopted: Vec<Object>,
     /// What was the owner's and no longer matches.
     released: Vec<Object>,
+    /// The finalizer that the owner holds its children by.
+    finalizer: &'static str,
 }
 
 /// Sorts the candidates.
@@ -37,6 +39,12 @@ pub fn claim(owner: &Object, selector: &Selector, candidates: Vec<Object>) -> Cl
 }
 
 impl Claim {
+    /// The owner holds its children by a finalizer: what is let go is let go of that too.
+    pub fn held_by(mut self, finalizer: &'static str) -> Self {
+        self.finalizer = finalizer;
+        self
+    }
+
     /// Writes down who owns what.
     pub fn write(&self, plan: &mut Plan, gvr: &Gvr, owner: &Object, owner_gvr: &Gvr, owner_kind: &str) {
         for object in &self.adopted {
@@ -45,7 +53,14 @@ impl Claim {
             set_owners(plan, gvr, object, owners, "matches and has no owner");
         }
         for object in &self.released {
-            set_owners(plan, gvr, object, without(object, owner.uid()), "no longer matches");
+            let mut patch = owners_patch(without(object, owner.uid()));
+            let held = &object.meta().finalizers;
+            if held.iter().any(|held| held == self.finalizer) {
+                let left = held.iter().filter(|held| *held != self.finalizer);
+                patch["metadata"]["finalizers"] = left.cloned().collect();
+            }
+            let key = Key::new(gvr, object.namespace(), object.name());
+            plan.patch(key, "", patch, Precondition::exactly(object), "no longer matches");
         }
     }
 }
@@ -79,8 +94,11 @@ pub fn written(owner: &Owner) -> Tree {
 
 /// Replaces the owner references of an object as it was seen.
 pub fn set_owners(plan: &mut Plan, gvr: &Gvr, object: &Object, owners: Vec<Tree>, why: &str) {
-    let owners = if owners.is_empty() { Tree::Null } else { Tree::Array(owners) };
-    let patch = json!({"metadata": {"ownerReferences": owners}});
     let key = Key::new(gvr, object.namespace(), object.name());
-    plan.patch(key, "", patch, Precondition::exactly(object), why);
+    plan.patch(key, "", owners_patch(owners), Precondition::exactly(object), why);
+}
+
+fn owners_patch(owners: Vec<Tree>) -> Tree {
+    let owners = if owners.is_empty() { Tree::Null } else { Tree::Array(owners) };
+    json!({"metadata": {"ownerReferences": owners}})
 }

@@ -149,7 +149,7 @@ fn see<'a>(key: &Key, world: &'a dyn World, now: Time, plan: &mut Plan) -> Optio
     if selector.is_everything() {
         return None;
     }
-    let claim = owning::claim(&job, &selector, world.list(&POD, job.namespace()));
+    let claim = owning::claim(&job, &selector, world.list(&POD, job.namespace())).held_by(TRACKING);
     claim.write(plan, &POD, &job, &JOB, "Job");
     Some(Seen { world, job, body, pods: Pod::all(claim.mine), now })
 }

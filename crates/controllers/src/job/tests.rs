@@ -195,6 +195,27 @@ fn a_deadline_ends_it_and_it_goes_after_its_time() {
 }
 
 #[test]
+fn a_pod_that_no_longer_matches_is_let_go_whole() {
+    let mut world = world("spec.completions=1 spec.parallelism=1");
+    settle(&mut world, 1);
+    let name = world.list(&POD, "")[0].name().to_owned();
+    let mut plan = Plan::default();
+    let patch = json!({"metadata": {"labels": null}});
+    plan.patch(
+        Key::new(&POD, "default", name.as_str()),
+        "",
+        patch,
+        Precondition::default(),
+        "it is taken out",
+    );
+    world.apply(&plan, at(2)).expect("labels may go");
+    settle(&mut world, 2);
+    let pod = world.get(&Key::new(&POD, "default", name.as_str())).expect("it is there still");
+    assert!(pod.controller().is_none() && pod.meta().finalizers.is_empty());
+    assert_eq!(active(&world), 2, "another took its place");
+}
+
+#[test]
 fn pods_whose_job_is_gone_are_let_go() {
     let mut world = world("spec.completions=2 spec.parallelism=2");
     settle(&mut world, 1);
