@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::Parser;
 
+mod bench;
 mod checks;
 mod table;
 mod tidy;
@@ -16,6 +17,8 @@ enum Command {
     Test,
     /// Check the walls of the house: who uses whom, and what no file may hold.
     Tidy,
+    /// Measure speed and size of the release binary (as root) and write docs/bench.md.
+    Bench(bench::Args),
     /// Make the schema table of built-in types from the published facts of Kubernetes.
     Table(table::Args),
 }
@@ -26,6 +29,7 @@ fn main() -> Result<()> {
     match Command::parse() {
         Command::Test => checks::test(root),
         Command::Tidy => tidy::run(root),
+        Command::Bench(args) => bench::run(root, &args),
         Command::Table(args) => table::run(&args),
     }
 }

@@ -49,6 +49,9 @@ struct Args {
     /// Measure the API of the cluster of this kubeconfig instead (the part `load` only)
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    /// Measure this binary instead of the one just built
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
     /// What `cargo bench` adds by itself
     #[arg(long, hide = true)]
     bench: bool,
@@ -85,7 +88,8 @@ async fn rows(args: &Args) -> Result<()> {
         table.add(load::rows(&Access::from_kubeconfig(&text)?).await);
         return Ok(());
     }
-    let binary = Path::new(env!("CARGO_BIN_EXE_kintsugi"));
+    let built = PathBuf::from(env!("CARGO_BIN_EXE_kintsugi"));
+    let binary = args.binary.as_deref().unwrap_or(&built);
     let wanted = |part: Part| args.parts.is_empty() || args.parts.contains(&part);
     if wanted(Part::Size) {
         table.add(idle::size(binary));

@@ -3,6 +3,7 @@
 pub mod load;
 pub mod pods;
 mod story;
+pub mod tool;
 pub mod web;
 
 use std::process::ExitCode;

@@ -1,0 +1,34 @@
+//! `bench`: builds the release binary and measures what the project promises; the measuring itself is the bench
+//! `promises` of the binary's crate, so that it runs optimized.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// What to measure.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only these parts (size, start, thirty, heal, idle, load); all unless given, and then docs/bench.md is written
+    parts: Vec<String>,
+    /// Measure the API of the cluster of this kubeconfig instead (the part `load` only)
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+}
+
+/// Builds and measures.
+pub fn run(root: &Path, args: &Args) -> Result<()> {
+    let mut command = Command::new("cargo");
+    command.args(["bench", "--quiet", "--package", "kintsugi", "--bench", "promises", "--"]);
+    command.args(&args.parts).current_dir(root);
+    if let Some(file) = &args.kubeconfig {
+        // The bench runs in a folder of its own.
+        let file = file.canonicalize().with_context(|| format!("cannot find {}", file.display()))?;
+        command.arg("--kubeconfig").arg(file);
+    }
+    let status = command.status().context("cannot run cargo")?;
+    if !status.success() {
+        bail!("the bench failed");
+    }
+    Ok(())
+}
