@@ -7,6 +7,7 @@ use model::Tree;
 use model::kinds::{self, Faults};
 use model::schema::{self, DecodeError, FieldProblem, Mode, Schema, Shape, TypeId};
 
+use crate::custom;
 use crate::refusal::{Reason, Refusal};
 use crate::registry::{Meaning, Resource};
 use crate::request::Validation;
@@ -36,26 +37,77 @@ pub fn read_plain(media: &str, body: &Bytes) -> Result<Tree, Refusal> {
     if body.is_empty() {
         return Ok(Tree::Null);
     }
-    let bytes = to_json(media, body, false)?;
+    let (bytes, _) = to_json(media, body)?;
     serde_json::from_slice(&bytes).map_err(|why| unreadable(&why.to_string()))
 }
 
 /// Reads a body as an object of a resource.
 pub fn read(resource: &Resource, media: &str, body: &Bytes, validation: Validation) -> Result<Read, Refusal> {
-    let bytes = to_json(media, body, validation == Validation::Strict)?;
-    let Some((schema, kind)) = table(resource) else {
-        let object = serde_json::from_slice(&bytes).map_err(|why| unreadable(&why.to_string()))?;
-        return Ok(Read { object, warnings: Vec::new() });
-    };
-    let decoded = schema::decode_json(&bytes, schema, kind, mode(validation));
-    judge(decoded.map_err(refuse)?, validation)
+    let (bytes, twice) = to_json(media, body)?;
+    judge(decode(resource, &bytes, mode(validation))?, twice, validation)
+}
+
+/// Reads what is to be applied: what its schema does not know, a custom object cannot be given.
+pub fn read_apply(resource: &Resource, body: &Bytes, validation: Validation) -> Result<Read, Refusal> {
+    if let Meaning::BuiltIn(_) = &resource.meaning {
+        return read(resource, "application/yaml", body, validation);
+    }
+    let (bytes, twice) = to_json("application/yaml", body)?;
+    let twice = twice.filter(|_| validation != Validation::Ignore);
+    let (object, problems) = decode(resource, &bytes, Mode::Report)?;
+    let (unknown, duplicate): (Vec<_>, Vec<_>) =
+        problems.into_iter().partition(|problem| matches!(problem, FieldProblem::Unknown(_)));
+    let strict = validation == Validation::Strict;
+    if unknown.is_empty() || (strict && (twice.is_some() || !duplicate.is_empty())) {
+        let duplicate = if validation == Validation::Ignore { Vec::new() } else { duplicate };
+        return judge((object, duplicate), twice, validation);
+    }
+    let told = unknown.iter().filter_map(|problem| match problem {
+        FieldProblem::Unknown(path) => Some(format!(".{path}: field not declared in schema")),
+        FieldProblem::Duplicate(_) => None,
+    });
+    let told: Vec<String> = told.collect();
+    let told =
+        if let [one] = told.as_slice() { one.clone() } else { format!("errors:\n  {}", told.join("\n  ")) };
+    let (place, name) = (meta(&object, "namespace"), meta(&object, "name"));
+    let kind = format!("{}, Kind={}", resource.api_version(), resource.kind);
+    Err(Refusal::bad_request(format!("failed to create typed patch object ({place}/{name}; {kind}): {told}")))
 }
 
 /// Puts a tree that a patch made through the same checks as a body.
 pub fn recheck(resource: &Resource, object: Tree, validation: Validation) -> Result<Read, Refusal> {
-    let Some((schema, kind)) = table(resource) else { return Ok(Read { object, warnings: Vec::new() }) };
-    let decoded = schema::decode_tree(object, schema, kind, mode(validation));
-    judge(decoded.map_err(refuse)?, validation)
+    let (schema, kind) = reader(resource);
+    let decoded = schema::decode_tree(object, schema, kind, mode(validation)).map_err(refuse)?;
+    judge(pruned(resource, decoded, mode(validation)), None, validation)
+}
+
+fn decode(resource: &Resource, bytes: &[u8], mode: Mode) -> Result<(Tree, Vec<FieldProblem>), Refusal> {
+    let (schema, kind) = reader(resource);
+    Ok(pruned(resource, schema::decode_json(bytes, schema, kind, mode).map_err(refuse)?, mode))
+}
+
+/// The table by which bodies are read: of custom objects only what all objects have, for their schema is asked later.
+fn reader(resource: &Resource) -> (&Schema, TypeId) {
+    match (&resource.meaning, table(resource)) {
+        (Meaning::BuiltIn(_), Some(table)) => table,
+        _ => (custom::envelope(), TypeId(0)),
+    }
+}
+
+/// Leaves of a custom object what its schema knows.
+fn pruned(
+    resource: &Resource,
+    (mut object, mut problems): (Tree, Vec<FieldProblem>),
+    mode: Mode,
+) -> (Tree, Vec<FieldProblem>) {
+    if let Meaning::Custom(custom) = &resource.meaning {
+        let gone = custom::prune(custom, &mut object);
+        if mode == Mode::Report {
+            let room = schema::PROBLEMS_LEN_MAX.saturating_sub(problems.len());
+            problems.extend(gone.into_iter().take(room).map(FieldProblem::Unknown));
+        }
+    }
+    (object, problems)
 }
 
 fn mode(validation: Validation) -> Mode {
@@ -80,17 +132,18 @@ pub fn shape(resource: &Resource) -> (&Schema, Shape) {
     }
 }
 
-fn to_json(media: &str, body: &Bytes, strict: bool) -> Result<Bytes, Refusal> {
+/// A body as JSON, and a complaint of a key that is there twice where JSON would hide it.
+fn to_json(media: &str, body: &Bytes) -> Result<(Bytes, Option<String>), Refusal> {
     if body.len() > BODY_LEN_MAX {
         let message = format!("Request entity too large: limit is {BODY_LEN_MAX}");
         return Err(Refusal::new(Reason::TooLarge, message));
     }
     match media {
-        "application/json" | "*/*" | "application/octet-stream" | "text/plain" => Ok(body.clone()),
-        "application/yaml" | "application/x-yaml" | "text/yaml" => crate::yaml::to_json(body, strict),
+        "application/json" | "*/*" | "application/octet-stream" | "text/plain" => Ok((body.clone(), None)),
+        "application/yaml" | "application/x-yaml" | "text/yaml" => crate::yaml::to_json(body),
         crate::proto::MEDIA => {
             let tree = crate::proto::to_tree(body).map_err(|why| Refusal::bad_request(why.to_string()))?;
-            Ok(schema::to_bytes(&tree))
+            Ok((schema::to_bytes(&tree), None))
         }
         other => Err(Refusal::new(
             Reason::UnsupportedMediaType,
@@ -113,11 +166,17 @@ fn refuse(error: DecodeError) -> Refusal {
     }
 }
 
-fn judge((object, problems): (Tree, Vec<FieldProblem>), validation: Validation) -> Result<Read, Refusal> {
+fn judge(
+    (object, problems): (Tree, Vec<FieldProblem>),
+    twice: Option<String>,
+    validation: Validation,
+) -> Result<Read, Refusal> {
     // Unknown fields are told before duplicate ones.
     let (unknown, duplicate): (Vec<_>, Vec<_>) =
         problems.iter().partition(|problem| matches!(problem, FieldProblem::Unknown(_)));
-    let told: Vec<String> = unknown.into_iter().chain(duplicate).map(ToString::to_string).collect();
+    let told = unknown.into_iter().chain(duplicate).map(ToString::to_string);
+    let told: Vec<String> =
+        twice.filter(|_| validation != Validation::Ignore).into_iter().chain(told).collect();
     if validation == Validation::Strict && !told.is_empty() {
         return Err(Refusal::bad_request(format!("strict decoding error: {}", told.join(", "))));
     }
@@ -126,11 +185,13 @@ fn judge((object, problems): (Tree, Vec<FieldProblem>), validation: Validation) 
 
 /// Fills in what the author left out: the table's defaults, then those that depend on other fields.
 pub fn settle(resource: &Resource, object: &mut Tree) {
-    if let Some((schema, kind)) = table(resource) {
-        schema::defaults::fill(object, schema, kind);
-    }
-    if let Meaning::BuiltIn(kind) = &resource.meaning {
-        (kind.fill)(object);
+    match (&resource.meaning, table(resource)) {
+        (Meaning::Custom(custom), _) => custom::fill(custom, object),
+        (Meaning::BuiltIn(kind), Some((schema, id))) => {
+            schema::defaults::fill(object, schema, id);
+            (kind.fill)(object);
+        }
+        (Meaning::BuiltIn(kind), None) => (kind.fill)(object),
     }
 }
 
@@ -147,11 +208,14 @@ pub fn check(resource: &Resource, old: Option<&Tree>, object: &Tree) -> Result<(
     if let Some(old) = old {
         kinds::change_meta(old, object, &mut faults);
     }
-    if let Meaning::BuiltIn(kind) = &resource.meaning {
-        (kind.check)(object, &mut faults);
-        if let Some(old) = old {
-            (kind.change)(old, object, &mut faults);
+    match &resource.meaning {
+        Meaning::BuiltIn(kind) => {
+            (kind.check)(object, &mut faults);
+            if let Some(old) = old {
+                (kind.change)(old, object, &mut faults);
+            }
         }
+        Meaning::Custom(custom) => custom::validate(custom, old, object, &mut faults),
     }
     if faults.is_empty() {
         return Ok(());

@@ -5,13 +5,16 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use model::{Tree, kinds};
 use serde_json::json;
+use store::Record;
 
+use crate::custom;
 use crate::encode;
 use crate::registry::{Meaning, Resource};
+use crate::select::Selection;
 
-/// The bytes of a stored object as a resource serves them; the same bytes where both are one version.
+/// The bytes of a stored object as a resource serves them; the same bytes where nothing is to be changed.
 pub fn served(resource: &Resource, stored: &Bytes) -> Bytes {
-    if resource.gvr == resource.stored {
+    if is_served_so(resource, stored) {
         return stored.clone();
     }
     match serde_json::from_slice(stored) {
@@ -20,13 +23,27 @@ pub fn served(resource: &Resource, stored: &Bytes) -> Bytes {
     }
 }
 
+fn is_served_so(resource: &Resource, stored: &Bytes) -> bool {
+    match &resource.meaning {
+        Meaning::BuiltIn(_) => resource.gvr == resource.stored,
+        // It may have been stored when another version was the stored one, and when there were other defaults.
+        Meaning::Custom(custom) => {
+            let prefix = encode::type_prefix(&resource.api_version(), &resource.kind);
+            !custom.defaults && stored.starts_with(prefix.as_bytes())
+        }
+    }
+}
+
 /// A stored object in the version in which a resource serves it.
 pub fn to_served(resource: &Resource, mut object: Tree) -> Tree {
-    if resource.gvr == resource.stored {
-        return object;
-    }
-    if let Meaning::BuiltIn(kind) = &resource.meaning {
-        (kind.from_stored)(&mut object);
+    match &resource.meaning {
+        Meaning::BuiltIn(_) if resource.gvr == resource.stored => return object,
+        Meaning::BuiltIn(kind) => (kind.from_stored)(&mut object),
+        Meaning::Custom(own) => {
+            // What an older schema let in, the schema of today does not show.
+            custom::prune(own, &mut object);
+            custom::fill(own, &mut object);
+        }
     }
     object["apiVersion"] = json!(resource.api_version());
     object
@@ -54,6 +71,18 @@ pub fn stored_field<'a>(resource: &Resource, field: &'a str) -> Cow<'a, str> {
         _ if field == "reportingController" => Cow::Borrowed("reportingComponent"),
         _ => Cow::Borrowed(field),
     }
+}
+
+/// Whether a selector selects a record. The fields of custom objects are read from their bytes, as they are served.
+pub fn selects(resource: &Resource, selection: &Selection, record: &Record) -> bool {
+    let asks_own = |path: &str| !matches!(path, "metadata.name" | "metadata.namespace");
+    let own = selection.fields.conditions.iter().any(|condition| asks_own(&condition.path));
+    if !own || matches!(resource.meaning, Meaning::BuiltIn(_)) {
+        return selection.matches(&record.path, &record.tags);
+    }
+    let Ok(object) = serde_json::from_slice(&record.value) else { return false };
+    let tags = encode::tags(&encode::selectable(resource), &to_served(resource, object));
+    selection.matches(&record.path, &tags)
 }
 
 #[cfg(test)]

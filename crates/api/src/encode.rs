@@ -114,6 +114,15 @@ pub fn selectable(resource: &Resource) -> Vec<(&str, &str)> {
     }
 }
 
+/// The fields that are kept as tags beside an object: a definition may change its mind about those of custom ones, which
+/// are read when they are asked for.
+pub fn tagged(resource: &Resource) -> Vec<(&str, &str)> {
+    match &resource.meaning {
+        Meaning::BuiltIn(_) => selectable(resource),
+        Meaning::Custom(_) => Vec::new(),
+    }
+}
+
 /// Most labels of fields are their paths.
 fn path_of_field(field: &'static str) -> &'static str {
     match field {

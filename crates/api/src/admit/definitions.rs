@@ -45,6 +45,20 @@ pub fn finish(asked: &Asked<'_>, object: &mut Tree, _extra: &mut Extra) -> Resul
     Ok(())
 }
 
+/// Refuses schemas that could not be held to.
+pub fn judge(asked: &Asked<'_>, object: &Tree, _extra: &mut Extra) -> Result<(), Refusal> {
+    let unchanged = asked.old.is_some_and(|old| old["spec"]["versions"] == object["spec"]["versions"]);
+    if !asked.writes(&kinds::CUSTOM_RESOURCE_DEFINITION) || unchanged {
+        return Ok(());
+    }
+    let mut faults = kinds::Faults::default();
+    crate::custom::check_definition(object, &mut faults);
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(Refusal::invalid(&asked.resource.about(meta(object, "name")), &faults.0))
+}
+
 fn set_condition(object: &mut Tree, kind: &str, status: &str, reason: &str, message: &str, now: &Value) {
     let conditions = child(object, "status").entry("conditions").or_insert_with(|| json!([]));
     let Value::Array(conditions) = conditions else { return };

@@ -110,7 +110,7 @@ const PLUGINS: &[Plugin] = &[
 const FINISHERS: &[Plugin] = &[pods::finish, addresses::finish, definitions::finish];
 
 /// Those that only let the whole object happen or not.
-const JUDGES: &[Judge] = &[limits::judge, quota::judge];
+const JUDGES: &[Judge] = &[definitions::judge, limits::judge, quota::judge];
 
 /// Lets the plugins change the object as its author sent it.
 pub fn mutate(asked: &Asked<'_>, object: &mut Tree, extra: &mut Extra) -> Result<(), Refusal> {

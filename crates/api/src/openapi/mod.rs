@@ -2,6 +2,7 @@
 //!
 //! They are made when they are asked for, and not kept: a client asks once and remembers by ETag.
 
+mod custom;
 pub mod gnostic;
 mod paths;
 mod prose;
@@ -73,7 +74,7 @@ fn fingerprint(registry: &Registry, group: &str, version: &str) -> String {
     for resource in registry.of_version(group, version) {
         digest.update(format!("{} {} {}\n", resource.gvr, resource.kind, resource.status));
         if let Meaning::Custom(custom) = &resource.meaning {
-            digest.update(format!("{custom:?}"));
+            digest.update(format!("{} {custom:?}", resource.list_kind));
         }
     }
     digest.finalize().iter().map(|byte| format!("{byte:02X}")).collect()
@@ -82,9 +83,17 @@ fn fingerprint(registry: &Registry, group: &str, version: &str) -> String {
 fn parts(resources: &[&Resource], dialect: Dialect) -> (Map<String, Value>, Map<String, Value>) {
     let schema = builtin();
     let (mut roots, mut kinds, mut operations) = (BTreeSet::<TypeId>::new(), Kinds::new(), Map::new());
+    let mut extra: Vec<(String, Value)> = Vec::new();
     for resource in resources {
         operations.extend(paths::of(resource, dialect));
-        let Meaning::BuiltIn(kind) = &resource.meaning else { continue };
+        let kind = match &resource.meaning {
+            Meaning::BuiltIn(kind) => kind,
+            Meaning::Custom(own) => {
+                roots.extend(custom::USED.iter().filter_map(|name| schema.type_named(name)));
+                extra.extend(custom::definitions(resource, own, dialect));
+                continue;
+            }
+        };
         let own = (kind.schema.to_owned(), resource.kind.to_string());
         let list = (format!("{}List", kind.schema), resource.list_kind.to_string());
         let names = if resource.verbs == Verbs::CreateOnly { vec![own] } else { vec![own, list] };
@@ -95,5 +104,7 @@ fn parts(resources: &[&Resource], dialect: Dialect) -> (Map<String, Value>, Map<
             kinds.entry(name).or_default().push(gvk);
         }
     }
-    (schemas::definitions(schema, &roots, &kinds, dialect), operations)
+    let mut definitions = schemas::definitions(schema, &roots, &kinds, dialect);
+    definitions.extend(extra);
+    (definitions, operations)
 }

@@ -22,7 +22,8 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    fn reference(self, name: &str) -> String {
+    /// Names a definition from within the document.
+    pub fn reference(self, name: &str) -> String {
         match self {
             Dialect::Two => format!("#/definitions/{name}"),
             Dialect::Three => format!("#/components/schemas/{name}"),

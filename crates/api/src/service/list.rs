@@ -16,7 +16,6 @@ use crate::encode::type_prefix;
 use crate::http::negotiate::{Form, Syntax, View};
 use crate::refusal::{Reason, Refusal};
 use crate::request::{ListOptions, RevisionMatch};
-use crate::select::Selection;
 use crate::table;
 
 /// Where a page ended: what a `continue` token says.
@@ -83,7 +82,11 @@ impl Call<'_> {
         let plain = selection.is_everything();
         range.limit = if plain { options.limit } else { 0 };
         let page = self.inner.store.list(&range).map_err(|error| expired(error, token.as_ref()))?;
-        Ok(if plain { whole(page) } else { selected(page, selection, options.limit) })
+        Ok(if plain {
+            whole(page)
+        } else {
+            selected(page, |record| convert::selects(&self.resource, selection, record), options.limit)
+        })
     }
 
     pub(super) fn show_list(&self, form: Form, found: &Found) -> Result<Answer, Refusal> {
@@ -214,9 +217,9 @@ fn whole(page: Page) -> Found {
     }
 }
 
-fn selected(page: Page, selection: &Selection, limit: usize) -> Found {
+fn selected(page: Page, selects: impl Fn(&Record) -> bool, limit: usize) -> Found {
     let mut records = page.records;
-    records.retain(|record| selection.matches(&record.path, &record.tags));
+    records.retain(selects);
     let more = limit > 0 && records.len() > limit;
     if more {
         records.truncate(limit);

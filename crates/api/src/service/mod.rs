@@ -32,7 +32,7 @@ use crate::auth::{Attributes, Identity};
 use crate::codec;
 use crate::discovery;
 use crate::refusal::{About, Reason, Refusal};
-use crate::registry::{Registry, Resource};
+use crate::registry::{Meaning, Registry, Resource};
 use crate::request::{self, Query, Route, Target};
 use crate::settings::Settings;
 
@@ -215,6 +215,7 @@ impl Inner {
         if !resource.namespaced && !target.namespace.is_empty() {
             return Err(Refusal::no_such_path());
         }
+        refuse_unconverted(&resource)?;
         Ok(Asked::Call(Box::new(Call {
             inner: self,
             identity,
@@ -249,6 +250,20 @@ impl Inner {
         }
         discovery::answer(&self.registry(), path, request.headers(), &query)
     }
+}
+
+/// Objects that only a webhook can show in this version are not shown at all, rather than wrongly.
+fn refuse_unconverted(resource: &Resource) -> Result<(), Refusal> {
+    let Meaning::Custom(custom) = &resource.meaning else { return Ok(()) };
+    if !custom.needs_webhook {
+        return Ok(());
+    }
+    let why = format!(
+        "{} can be served as {} only by its conversion webhook, and conversion webhooks are not called",
+        resource.gvr,
+        resource.api_version()
+    );
+    Err(Refusal::new(Reason::Internal, why))
 }
 
 fn forbidden(who: &Identity, what: &Attributes, reason: &str) -> Refusal {

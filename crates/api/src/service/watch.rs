@@ -236,7 +236,7 @@ impl Cursor {
 
 /// What an event of the store is to a watcher; `None` when it is not about what they selected.
 fn tell(resource: &Resource, selection: &Selection, event: &Event) -> Option<(EventKind, Bytes)> {
-    let selected = |record: &Record| selection.matches(&record.path, &record.tags);
+    let selected = |record: &Record| convert::selects(resource, selection, record);
     let before = event.before.as_ref().filter(|before| selected(before));
     let now = !event.removed && selected(&event.record);
     let (kind, bytes) = match (before, now) {

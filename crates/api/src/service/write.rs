@@ -170,7 +170,7 @@ impl Call<'_> {
             let message = "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch";
             return Err(Refusal::new(Reason::Invalid, message));
         }
-        let read = codec::read(&self.resource, "application/yaml", self.body, options.validation)?;
+        let read = codec::read_apply(&self.resource, self.body, options.validation)?;
         let config = self.intended(read.object)?;
         let manager = self.writer(part, true)?;
         let intent = Intent { config: &config, manager: &manager, force: options.force };
@@ -310,9 +310,7 @@ impl Call<'_> {
             if dry_run {
                 return Ok(Tried::Done(Done::Stored(encode::canonical(&stored))));
             }
-            let registry = self.inner.registry();
-            let kept = registry.get(&self.resource.stored).unwrap_or(&self.resource);
-            let tags = encode::tags(&encode::selectable(kept), &stored);
+            let tags = encode::tags(&encode::tagged(&self.resource), &stored);
             let put = Change::Put { path, body: encode::halves(&stored), tags: tags.into() };
             extra.changes.insert(0, put);
         }
