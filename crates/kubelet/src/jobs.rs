@@ -12,7 +12,7 @@ use host::Time;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Secret};
 use model::Key;
 use model::kinds as gvr;
-use network::{HostPort, PodNetwork, Protocol};
+use network::{HostPort, NetworkError, PodNetwork, Protocol};
 use runtime::{
     ContainerSpec, ContainerStatus, Image, Mount, RegistryAuth, Resources, RuntimeError, SandboxSpec,
 };
@@ -20,6 +20,7 @@ use runtime::{
 use crate::agent::Agent;
 use crate::environment::{self, Facts, Missing, Sources};
 use crate::memory::{HASH, IMAGE_ID, ImageHere, TARGET};
+use crate::plan::PORTS_TAKEN;
 use crate::pod::{Member, PodView};
 use crate::texts;
 use crate::volumes::payload::TokenWish;
@@ -77,8 +78,33 @@ pub struct Start {
     pub ground: Arc<Ground>,
 }
 
+/// Why a pod has no sandbox.
+#[derive(Debug, Clone)]
+pub struct SandboxFault {
+    /// [`PORTS_TAKEN`], or `FailedCreatePodSandBox`.
+    pub reason: &'static str,
+    /// What went wrong.
+    pub message: String,
+}
+
+impl From<RuntimeError> for SandboxFault {
+    fn from(error: RuntimeError) -> Self {
+        Self { reason: "FailedCreatePodSandBox", message: spelled(&error) }
+    }
+}
+
+impl From<NetworkError> for SandboxFault {
+    fn from(error: NetworkError) -> Self {
+        let reason = match error {
+            NetworkError::PortTaken(_) => PORTS_TAKEN,
+            NetworkError::NoAddress { .. } | NetworkError::Kernel { .. } => "FailedCreatePodSandBox",
+        };
+        Self { reason, message: spelled(&error) }
+    }
+}
+
 /// Makes a sandbox and its network; gives the pod's addresses.
-pub async fn make_sandbox(agent: &Agent, pod: &PodView) -> Result<Vec<IpAddr>, String> {
+pub async fn make_sandbox(agent: &Agent, pod: &PodView) -> Result<Vec<IpAddr>, SandboxFault> {
     let (hostname, _) = texts::hostname(pod, &agent.settings.cluster_domain);
     let spec = pod.spec();
     let sysctls = spec.security_context.iter().flat_map(|whole| whole.sysctls.iter().flatten());
@@ -95,10 +121,10 @@ pub async fn make_sandbox(agent: &Agent, pod: &PodView) -> Result<Vec<IpAddr>, S
         resources: resources::pod_limits(pod),
         annotations: BTreeMap::new(),
     };
-    let made = agent.means.runtime.create_sandbox(sandbox).await.map_err(|error| spelled(&error))?;
+    let made = agent.means.runtime.create_sandbox(sandbox).await?;
     let Some(netns) = made.netns else { return Ok(agent.settings.node_addresses.clone()) };
     let wish = PodNetwork { pod_uid: pod.uid.clone(), netns, host_ports: host_ports(pod) };
-    agent.means.network.attach(wish).await.map_err(|error| spelled(&error))
+    Ok(agent.means.network.attach(wish).await?)
 }
 
 /// An error with its causes.

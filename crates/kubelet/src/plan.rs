@@ -26,6 +26,12 @@ pub const KILL_AGAIN: Duration = Duration::from_secs(5);
 /// How long a failed pull shows as `ErrImagePull` before it shows as `ImagePullBackOff`.
 pub const PULL_ERROR_SHOWN: Duration = Duration::from_secs(2);
 
+/// The reason of a pod that fails because another one has its host ports, as upstream words it.
+pub const PORTS_TAKEN: &str = "NodePorts";
+
+/// How often host ports are asked for in vain before the pod fails: a pod that is just going gets most of a second.
+pub const PORT_TRIES_MAX: u32 = 3;
+
 /// All that a decision reads.
 #[derive(Debug, Clone, Copy)]
 pub struct Seen<'a> {
@@ -214,8 +220,7 @@ fn ending_wanted(seen: &Seen<'_>, plan: &mut Decision) -> Option<Ending> {
             Some(_) => None,
         };
     }
-    if let (None, Some(message)) = (known, security::forbidden_sysctl(seen.pod)) {
-        let failure = Failure { reason: "SysctlForbidden".into(), message };
+    if let (None, Some(failure)) = (known, refusal(seen)) {
         let grace = Duration::ZERO;
         return Some(Ending { failure: Some(failure), is_vanished: false, began_at: seen.now, grace });
     }
@@ -232,6 +237,21 @@ fn ending_wanted(seen: &Seen<'_>, plan: &mut Decision) -> Option<Ending> {
         began_at: seen.now,
         grace: seconds(seen.pod.grace_seconds()),
     })
+}
+
+/// Why this node does not take the pod.
+fn refusal(seen: &Seen<'_>) -> Option<Failure> {
+    if let Some(message) = security::forbidden_sysctl(seen.pod) {
+        return Some(Failure { reason: "SysctlForbidden".into(), message });
+    }
+    match &seen.memory.sandbox {
+        Step::Failed { reason, message, failures, .. }
+            if reason == PORTS_TAKEN && *failures >= PORT_TRIES_MAX =>
+        {
+            Some(Failure { reason: reason.clone(), message: message.clone() })
+        }
+        _ => None,
+    }
 }
 
 /// Whether nothing runs any more and nothing will.

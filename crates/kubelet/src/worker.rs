@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use crate::agent::{Agent, Shown};
 use crate::ask::Answer;
 use crate::desk::{self, Wanted, Whose};
-use crate::jobs::{Ground, PullFault, StartFault};
+use crate::jobs::{Ground, PullFault, SandboxFault, StartFault};
 use crate::memory::{Clearing, Ending, Hook, KillStage, PodMemory, SandboxHere, Step};
 use crate::plan::{self, Act, Seen};
 use crate::pod::PodView;
@@ -62,7 +62,7 @@ pub enum Message {
 #[derive(Debug)]
 pub enum Report {
     /// The sandbox is there, with these addresses.
-    Sandbox(Result<Vec<std::net::IpAddr>, String>),
+    Sandbox(Result<Vec<std::net::IpAddr>, SandboxFault>),
     /// A sandbox whose monitor ended is removed.
     Dropped(Result<(), String>),
     /// The ground is laid, or was renewed.

@@ -42,6 +42,11 @@ pub fn world(pod: &PodView, facts: &str) -> PodMemory {
                 memory.sandbox = Step::Done(SandboxHere::default());
                 memory.volumes = Step::Done(());
             }
+            ["taken", tries] => {
+                let failures = u32::try_from(number(tries)).expect("a count");
+                let (reason, message) = (PORTS_TAKEN.to_owned(), String::new());
+                memory.sandbox = Step::Failed { reason, message, failures, retry_at: at(1) };
+            }
             ["lost"] => {
                 memory.sandbox = Step::Done(SandboxHere { is_lost: true });
                 memory.volumes = Step::Done(());
@@ -177,6 +182,13 @@ fn deleted(grace: i64) -> Value {
 fn ground_and_images_are_laid_together() {
     check(json!({}), "", 0, "PrepareVolumes; MakeSandbox; pull a; pull b");
     check(json!({}), "image a", 0, "PrepareVolumes; MakeSandbox; pull b");
+}
+
+#[test]
+fn a_pod_whose_host_ports_stay_taken_fails() {
+    let images = "image a\nimage b\n";
+    check(json!({}), &format!("{images}taken 2"), 0, "PrepareVolumes; wake 1");
+    check(json!({}), &format!("{images}taken 3"), 0, "end in 0ns");
 }
 
 #[test]

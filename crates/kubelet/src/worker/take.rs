@@ -249,7 +249,7 @@ impl Worker {
         Step::Failed { reason: reason.into(), message, failures, retry_at }
     }
 
-    fn take_sandbox(&mut self, result: Result<Vec<std::net::IpAddr>, String>, now: Time) {
+    fn take_sandbox(&mut self, result: Result<Vec<std::net::IpAddr>, SandboxFault>, now: Time) {
         self.memory.sandbox = match result {
             Ok(addresses) => {
                 self.memory.epoch += 1;
@@ -257,14 +257,14 @@ impl Worker {
                 self.sandbox_failures = 0;
                 Step::Done(SandboxHere::default())
             }
-            Err(message) => {
+            Err(fault) => {
                 self.sandbox_failures += 1;
-                let message = format!("Failed to create pod sandbox: {message}");
+                let message = format!("Failed to create pod sandbox: {}", fault.message);
                 let retry_at = now + backoff::trouble_wait(self.sandbox_failures);
                 let about = Agent::about(&self.pod, None);
                 self.agent.events.warning(about, "FailedCreatePodSandBox", message.clone());
                 let failures = self.sandbox_failures;
-                Step::Failed { reason: "FailedCreatePodSandBox".into(), message, failures, retry_at }
+                Step::Failed { reason: fault.reason.into(), message, failures, retry_at }
             }
         };
     }
