@@ -139,10 +139,9 @@ fn merge_list(
         Some(key) => merge_keyed(schema, member, key, old, patch)?,
         None => merge_primitives(old, patch),
     };
-    match order {
-        Some(order) => reorder(merged, &before, order, member.merge_key),
-        None => Ok(merged),
-    }
+    // Without an order of its own, a patch's items come in the order in which it has them.
+    let own = Value::Array(patch.to_vec());
+    reorder(merged, &before, order.unwrap_or(&own), member.merge_key)
 }
 
 fn merge_primitives(mut old: Vec<Value>, patch: &[Value]) -> Vec<Value> {
@@ -295,11 +294,16 @@ mod tests {
     }
 
     #[test]
-    fn containers_merge_by_name_and_new_ones_are_appended() {
+    fn containers_merge_by_name_and_new_ones_come_before_those_that_the_patch_does_not_name() {
         check(
             json!({"containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "1"}]}),
             json!({"containers": [{"name": "b", "image": "2"}, {"name": "c", "image": "3"}]}),
             json!({"containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "2"}, {"name": "c", "image": "3"}]}),
+        );
+        check(
+            json!({"containers": [{"name": "a"}]}),
+            json!({"containers": [{"name": "b"}]}),
+            json!({"containers": [{"name": "b"}, {"name": "a"}]}),
         );
     }
 
@@ -346,7 +350,7 @@ mod tests {
             "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta",
             json!({"finalizers": ["a", "b"]}),
             json!({"finalizers": ["c", "a"], "$deleteFromPrimitiveList/finalizers": ["b"]}),
-            json!({"finalizers": ["a", "c"]}),
+            json!({"finalizers": ["c", "a"]}),
         );
     }
 
