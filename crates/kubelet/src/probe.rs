@@ -98,6 +98,8 @@ pub struct Tally {
     streak: (bool, u32),
     /// Early asks so far.
     eager: u32,
+    /// Whether it was good once: from then on only the regular rhythm asks.
+    is_proven: bool,
 }
 
 impl Tally {
@@ -112,6 +114,7 @@ impl Tally {
             is_regular: true,
             streak: (true, 0),
             eager: 0,
+            is_proven: false,
         }
     }
 
@@ -124,7 +127,7 @@ impl Tally {
             good_min: 1,
             bad_min: 1,
         };
-        Tally { verdict, ..Tally::new(&pace, now) }
+        Tally { verdict, is_proven: verdict == Some(true), ..Tally::new(&pace, now) }
     }
 
     /// Notes that the probe is being asked.
@@ -147,14 +150,14 @@ impl Tally {
         let enough = if good { pace.good_min } else { pace.bad_min };
         if self.streak == (good, self.streak.1) && self.streak.1 >= enough && (good || regular) {
             self.verdict = Some(good);
+            self.is_proven |= good;
         }
         self.next_at = self.next_ask(kind, good, now);
         regular
     }
 
     fn next_ask(&mut self, kind: ProbeKind, good: bool, now: Time) -> Time {
-        let unproven = self.verdict.is_none() && kind != ProbeKind::Liveness;
-        if good || !unproven {
+        if good || self.is_proven || kind == ProbeKind::Liveness {
             return self.regular_at;
         }
         let wait = EAGER_FIRST.checked_mul(1 << self.eager.min(20)).unwrap_or(EAGER_FIRST);
@@ -205,6 +208,11 @@ mod tests {
     #[test]
     fn readiness_is_asked_again_soon_until_it_is_good_once() {
         check(ProbeKind::Readiness, pace(1, 1, 3), "----+-", "?@0 ?@20 ?@60 ?@140 +@300 +@1000");
+    }
+
+    #[test]
+    fn a_first_bad_answer_that_already_counts_is_followed_by_early_asks_too() {
+        check(ProbeKind::Readiness, pace(1, 1, 1), "--+--", "-@0 -@20 +@60 -@1000 -@2000");
     }
 
     #[test]
