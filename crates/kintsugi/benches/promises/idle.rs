@@ -35,12 +35,16 @@ pub async fn rows(binary: &Path) -> Result<Vec<Figure>> {
     drop((pods, client));
     tokio::time::sleep(REST).await;
     let server = cluster.server_pid()?;
-    let monitors: Vec<u32> = processes::monitors(&cluster.data_dir()).into_keys().collect();
+    let monitors = processes::monitors(&cluster.data_dir());
     ensure!(monitors.len() == PODS, "{} monitors for {PODS} pods", monitors.len());
-    let private = monitors.iter().map(|pid| processes::private(*pid)).collect::<Result<Vec<f64>>>()?;
+    let private = monitors.keys().map(|pid| processes::private(*pid)).collect::<Result<Vec<f64>>>()?;
+    let whole = |(pid, monitor): (&u32, &processes::Monitor)| -> Result<f64> {
+        std::iter::once(pid).chain(&monitor.waiting).map(|pid| processes::private(*pid)).sum()
+    };
+    let with_waiting = monitors.iter().map(whole).collect::<Result<Vec<f64>>>()?;
     let (mut memory, mut busy) = (Vec::new(), Vec::new());
     let used = || {
-        let monitors: Duration = monitors.iter().map(|pid| processes::time_used(*pid)).sum();
+        let monitors: Duration = monitors.keys().map(|pid| processes::time_used(*pid)).sum();
         processes::time_used(server) + monitors
     };
     for _ in 0..RUNS {
@@ -54,6 +58,13 @@ pub async fn rows(binary: &Path) -> Result<Vec<Figure>> {
             .aim(80.0)
             .stock(724.0),
         Figure::new("each pod's monitor, private memory", Unit::Mebibytes, private).aim(1.0).tail(),
+        Figure::new(
+            "… with the process that waits to become its next container",
+            Unit::Mebibytes,
+            with_waiting,
+        )
+        .aim(1.0)
+        .tail(),
         Figure::new("processor time when idle, 10 pods, of a core", Unit::Percent, busy).aim(0.5).stock(6.6),
     ])
 }

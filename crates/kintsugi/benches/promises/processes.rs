@@ -31,19 +31,36 @@ fn stat(pid: u32) -> Option<Vec<String>> {
     Some(text.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
 }
 
-/// The monitors of a data directory; each one's command line.
-pub fn monitors(data_dir: &Path) -> BTreeMap<u32, String> {
+/// The monitors of a data directory, each with the process that waits at its side to become the next container.
+pub fn monitors(data_dir: &Path) -> BTreeMap<u32, Monitor> {
     let sign = format!("monitor {}", data_dir.display());
-    let monitors = all().into_iter().filter(|(_, process)| process.command.contains(&sign));
-    monitors.map(|(pid, process)| (pid, process.command)).collect()
+    let mut ours: BTreeMap<u32, Process> = all();
+    ours.retain(|_, process| process.command.contains(&sign));
+    let mut monitors = BTreeMap::new();
+    for (pid, process) in &ours {
+        if !ours.contains_key(&process.parent) {
+            let waiting = ours.iter().filter(|(_, other)| other.parent == *pid).map(|(pid, _)| *pid);
+            let command = process.command.clone();
+            monitors.insert(*pid, Monitor { command, waiting: waiting.collect() });
+        }
+    }
+    monitors
+}
+
+/// A pod's monitor.
+pub struct Monitor {
+    command: String,
+    /// Its helpers: forks of it that are no container yet.
+    pub waiting: Vec<u32>,
 }
 
 /// The first process of a pod's one container.
 pub fn container_of(data_dir: &Path, pod_uid: &str) -> Result<u32> {
-    let monitor = monitors(data_dir).into_iter().find(|(_, command)| command.contains(pod_uid));
-    let (monitor, _) = monitor.context("the pod has no monitor")?;
-    let children: Vec<u32> =
-        all().into_iter().filter(|(_, process)| process.parent == monitor).map(|(pid, _)| pid).collect();
+    let mut monitors = monitors(data_dir).into_iter();
+    let monitor = monitors.find(|(_, monitor)| monitor.command.contains(pod_uid));
+    let (pid, monitor) = monitor.context("the pod has no monitor")?;
+    let children = all().into_iter().filter(|(_, process)| process.parent == pid).map(|(pid, _)| pid);
+    let children: Vec<u32> = children.filter(|pid| !monitor.waiting.contains(pid)).collect();
     match children.as_slice() {
         [only] => Ok(*only),
         many => bail!("the pod has {} processes", many.len()),
