@@ -1,15 +1,22 @@
 //! CustomResourceDefinitions are told at once whether their names are theirs, and served from then on.
 
 use model::tree::{items, text};
-use model::{Gvr, Key, Object, Tree, World, kinds};
+use model::{Gvr, Key, Object, Time, Tree, World, kinds};
 use serde_json::{Value, json};
-use store::{Change, Expect};
+use store::{Change, Expect, Path};
 
-use super::{Asked, Extra};
-use crate::refusal::Refusal;
-use crate::registry::Resource;
-use crate::verbs::{child, meta, stamp};
+use super::{Asked, Extra, Operation};
+use crate::encode;
+use crate::refusal::{Reason, Refusal};
+use crate::registry::{Meaning, Resource};
+use crate::verbs::delete::{self, DeleteOptions};
+use crate::verbs::{Verdict, child, finalizers, meta, metadata, stamp};
 use crate::view::path_of;
+
+/// The finalizer that holds a definition while objects of it are held.
+const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
+/// Why a definition is not gone yet.
+const DELETING: &str = "InstanceDeletionInProgress";
 
 /// Tells in the status whether the names are accepted.
 pub fn finish(asked: &Asked<'_>, object: &mut Tree, _extra: &mut Extra) -> Result<(), Refusal> {
@@ -63,8 +70,9 @@ fn set_condition(object: &mut Tree, kind: &str, status: &str, reason: &str, mess
     let conditions = child(object, "status").entry("conditions").or_insert_with(|| json!([]));
     let Value::Array(conditions) = conditions else { return };
     let known = conditions.iter().position(|condition| condition["type"] == kind);
-    let same =
-        known.is_some_and(|at| conditions[at]["status"] == status && conditions[at]["reason"] == reason);
+    let same = known
+        .map(|at| &conditions[at])
+        .is_some_and(|now| now["status"] == status && now["reason"] == reason && now["message"] == message);
     if same {
         return;
     }
@@ -102,8 +110,24 @@ fn conflict(world: &dyn World, object: &Tree) -> Option<String> {
     None
 }
 
+/// Refuses new objects of a definition that is going.
+pub fn admit(asked: &Asked<'_>, _object: &mut Tree, _extra: &mut Extra) -> Result<(), Refusal> {
+    match &asked.resource.meaning {
+        Meaning::Custom(custom) if custom.ending && asked.operation == Operation::Create => {
+            let why = "create not allowed while custom resource definition is terminating";
+            Err(Refusal::new(Reason::MethodNotAllowed, why))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Takes the objects of a definition along, in the transaction in which it goes.
 pub fn release(resource: &Resource, old: &Tree, world: &dyn World, extra: &mut Extra) {
+    if let Meaning::Custom(custom) = &resource.meaning
+        && custom.ending
+    {
+        let_go(resource, world, extra);
+    }
     if !resource.is(&kinds::CUSTOM_RESOURCE_DEFINITION) {
         return;
     }
@@ -114,23 +138,72 @@ pub fn release(resource: &Resource, old: &Tree, world: &dyn World, extra: &mut E
     }
 }
 
-/// Refuses the deletion of a definition while finalizers hold objects of it: they would never be heard.
-pub fn protect(resource: &Resource, old: &Tree, world: &dyn World) -> Result<(), Refusal> {
-    if !resource.is(&kinds::CUSTOM_RESOURCE_DEFINITION) {
-        return Ok(());
-    }
-    let held = objects(old, world).into_iter().find(|(_, object)| !object.meta().finalizers.is_empty());
-    match held {
-        None => Ok(()),
-        Some((gvr, object)) => {
-            let why = format!(
-                "{gvr} {}/{} is held by finalizers; delete it first",
-                object.namespace(),
-                object.name()
-            );
-            Err(Refusal::conflict(&resource.about(meta(old, "name")), why))
+/// A definition whose objects are held by finalizers stays until the last of them is gone; the others go at once.
+pub fn end(
+    resource: &Resource,
+    verdict: Verdict,
+    world: &dyn World,
+    now: Time,
+    extra: &mut Extra,
+) -> Verdict {
+    let Verdict::Remove(last) = verdict else { return verdict };
+    let all = objects(&last, world);
+    let held = all.iter().any(|(_, object)| !object.meta().finalizers.is_empty());
+    let own = crate::custom::resources(&last).into_iter().next();
+    let Some(own) = own.filter(|_| held && resource.is(&kinds::CUSTOM_RESOURCE_DEFINITION)) else {
+        return Verdict::Remove(last);
+    };
+    let plain = DeleteOptions::default();
+    for (_, object) in all {
+        let Ok(tree) = object.tree() else { continue };
+        let path: Path = own.path(object.namespace(), object.name()).into();
+        match delete::delete(&own, &tree, &plain, now) {
+            Ok(Verdict::Remove(_)) => extra.changes.push(Change::Remove { path: path.clone(), last: None }),
+            Ok(Verdict::Put(new)) => extra.changes.push(put(path.clone(), &new)),
+            // It is going already.
+            _ => continue,
         }
+        extra.expect.push((path, Expect::At(object.revision())));
     }
+    let mut definition = last;
+    metadata(&mut definition).insert("finalizers".into(), json!([CLEANUP]));
+    metadata(&mut definition).remove("deletionTimestamp");
+    let message = "CustomResource deletion is in progress";
+    set_condition(&mut definition, "Terminating", "True", DELETING, message, &stamp(now));
+    delete::delete(resource, &definition, &plain, now).unwrap_or(Verdict::Keep(definition))
+}
+
+/// One object of an ending definition goes: with the last one, the definition does too.
+fn let_go(resource: &Resource, world: &dyn World, extra: &mut Extra) {
+    let name = format!("{}.{}", resource.gvr.plural, resource.gvr.group);
+    let key = Key::new(&kinds::CUSTOM_RESOURCE_DEFINITION, "", &name);
+    let Some(held) = world.get(&key) else { return };
+    let Ok(mut definition) = held.tree() else { return };
+    let mut names: Vec<String> = finalizers(&definition).into_iter().map(str::to_owned).collect();
+    if !names.iter().any(|name| name == CLEANUP) {
+        return;
+    }
+    let path: Path = path_of(&key).into();
+    extra.expect.push((path.clone(), Expect::At(held.revision())));
+    let left = world.list(&resource.stored, "").len().saturating_sub(1);
+    if left > 0 {
+        // Telling how many are left also keeps two from both taking the other for the last.
+        let message = format!("CustomResource deletion is in progress: {left} left");
+        let since = definition["metadata"]["deletionTimestamp"].clone();
+        set_condition(&mut definition, "Terminating", "True", DELETING, &message, &since);
+        extra.changes.push(put(path, &definition));
+        return;
+    }
+    names.retain(|name| name != CLEANUP);
+    metadata(&mut definition).insert("finalizers".into(), json!(names));
+    extra.changes.push(match names.is_empty() {
+        true => Change::Remove { path, last: Some(encode::halves(&definition)) },
+        false => put(path, &definition),
+    });
+}
+
+fn put(path: Path, object: &Tree) -> Change {
+    Change::Put { path, body: encode::halves(object), tags: encode::tags(&[], object).into() }
 }
 
 fn objects(definition: &Tree, world: &dyn World) -> Vec<(Gvr, Object)> {

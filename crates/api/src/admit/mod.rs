@@ -21,14 +21,14 @@ mod testing;
 mod tolerations;
 mod usage;
 
-use model::{Gvr, Tree, World, kinds};
+use model::{Gvr, Time, Tree, World, kinds};
 use store::{Change, Expect, Path};
 
 use crate::auth::Identity;
 use crate::refusal::Refusal;
 use crate::registry::Resource;
 use crate::settings::Cidr;
-use crate::verbs::{Drawn, meta};
+use crate::verbs::{Drawn, Verdict, meta};
 
 /// What is done to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +95,7 @@ type Judge = fn(&Asked<'_>, &Tree, &mut Extra) -> Result<(), Refusal>;
 /// Those that may change the object as its author sent it, in order.
 const PLUGINS: &[Plugin] = &[
     lifecycle::admit,
+    definitions::admit,
     limits::fill,
     service_account::admit,
     nodes::admit,
@@ -128,12 +129,23 @@ pub fn judge(asked: &Asked<'_>, object: &Tree, extra: &mut Extra) -> Result<(), 
 }
 
 /// Refuses the deletion of what the cluster cannot do without.
-pub fn protect(resource: &Resource, old: &Tree, world: &dyn World) -> Result<(), Refusal> {
+pub fn protect(resource: &Resource, old: &Tree) -> Result<(), Refusal> {
     let name = meta(old, "name");
     if resource.is(&kinds::NAMESPACE) && matches!(name, "default" | "kube-system" | "kube-public") {
         return Err(Refusal::forbidden(&resource.about(name), "this namespace may not be deleted"));
     }
-    definitions::protect(resource, old, world)
+    Ok(())
+}
+
+/// What becomes of an object that others hold on to, when it is deleted.
+pub fn end(
+    resource: &Resource,
+    verdict: Verdict,
+    world: &dyn World,
+    now: Time,
+    extra: &mut Extra,
+) -> Verdict {
+    definitions::end(resource, verdict, world, now, extra)
 }
 
 /// Gives back what an object held, in the transaction in which it goes.

@@ -34,6 +34,8 @@ pub struct Custom {
     pub defaults: bool,
     /// Whether versions other than the stored one need a webhook, which is not called yet.
     pub needs_webhook: bool,
+    /// Whether the definition is going, and waits only for its objects to go.
+    pub ending: bool,
     /// Fields that selectors may ask for: the label and its path.
     pub fields: Vec<(String, String)>,
     /// Columns of `kubectl get` after the name.
@@ -91,6 +93,7 @@ fn resource(definition: &Tree, version: &Tree, stored: &Gvr) -> Resource {
         defaults: keep::has_defaults(&root),
         needs_webhook: text(definition, "spec.conversion.strategy") == "Webhook"
             && (others || stored.version != name),
+        ending: !text(definition, "metadata.deletionTimestamp").is_empty(),
         root,
         fields: selectable.collect(),
         columns: items(version, "additionalPrinterColumns").iter().map(columns::column).collect(),

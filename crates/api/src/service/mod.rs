@@ -5,6 +5,8 @@
 
 mod connect;
 #[cfg(test)]
+mod customs;
+#[cfg(test)]
 mod flows;
 mod impersonate;
 mod list;

@@ -310,7 +310,9 @@ impl Call<'_> {
             if dry_run {
                 return Ok(Tried::Done(Done::Stored(encode::canonical(&stored))));
             }
-            let tags = encode::tags(&encode::tagged(&self.resource), &stored);
+            let registry = self.inner.registry();
+            let kept = registry.get(&self.resource.stored).unwrap_or(&self.resource);
+            let tags = encode::tags(&encode::tagged(kept), &stored);
             let put = Change::Put { path, body: encode::halves(&stored), tags: tags.into() };
             extra.changes.insert(0, put);
         }
@@ -355,9 +357,10 @@ impl Call<'_> {
         for _ in 0..TRIES {
             let held = self.hold()?;
             let now = self.inner.host.now();
-            admit::protect(&self.resource, &held.object, &View(&self.inner.store))?;
+            admit::protect(&self.resource, &held.object)?;
             let verdict = delete::delete(&self.resource, &held.object, options, now)?;
             let mut extra = with();
+            let verdict = admit::end(&self.resource, verdict, &View(&self.inner.store), now, &mut extra);
             if matches!(verdict, Verdict::Remove(_)) {
                 admit::release(&self.resource, &held.object, &View(&self.inner.store), &mut extra);
             }

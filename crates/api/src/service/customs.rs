@@ -1,0 +1,136 @@
+//! Stories of custom resources through the service: what is served, refused, published and forgotten.
+
+use http::Method;
+use model::Tree;
+use serde_json::{Value, json};
+
+use super::tests::{Lab, lab};
+
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const V1: &str = "/apis/x.example.com/v1/namespaces/default/foos";
+const V2: &str = "/apis/x.example.com/v2/namespaces/default/foos";
+
+fn definition() -> Tree {
+    let spec = json!({"type": "object", "properties": {
+        "host": {"type": "string", "maxLength": 5}, "size": {"type": "integer"}}});
+    let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}});
+    let version = |name: &str, storage: bool| {
+        json!({"name": name, "served": true, "storage": storage, "schema": schema,
+            "selectableFields": [{"jsonPath": ".spec.host"}]})
+    };
+    json!({"metadata": {"name": "foos.x.example.com"}, "spec": {"group": "x.example.com", "scope": "Namespaced",
+        "names": {"plural": "foos", "kind": "Foo"}, "versions": [version("v1", true), version("v2", false)]}})
+}
+
+fn foo(name: &str, host: &str) -> Tree {
+    json!({"metadata": {"name": name}, "spec": {"host": host}})
+}
+
+async fn lab_with_foos() -> Lab {
+    let lab = lab().await;
+    let (code, made) = lab.post(DEFINITIONS, definition()).await;
+    assert_eq!((code, &made["status"]["storedVersions"]), (201, &json!(["v1"])), "{made}");
+    lab
+}
+
+async fn names(lab: &Lab, uri: &str) -> Vec<String> {
+    let (code, list) = lab.get(uri).await;
+    assert_eq!(code, 200, "{list}");
+    let items = list["items"].as_array().into_iter().flatten();
+    items.filter_map(|item| item["metadata"]["name"].as_str()).map(str::to_owned).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn objects_are_held_to_their_schema() {
+    let lab = lab_with_foos().await;
+    let (code, told) = lab.post(V1, foo("a", "too-long")).await;
+    assert_eq!((code, &told["details"]["causes"][0]["field"]), (422, &json!("spec.host")), "{told}");
+    let odd = json!({"metadata": {"name": "a"}, "spec": {"odd": 1}});
+    let (code, told) = lab.post(&format!("{V1}?fieldValidation=Strict"), odd.clone()).await;
+    assert_eq!(
+        (code, told["message"].as_str()),
+        (400, Some("strict decoding error: unknown field \"spec.odd\""))
+    );
+    let (code, made) = lab.post(V1, odd).await;
+    assert_eq!((code, &made["spec"]), (201, &json!({})));
+    let mut broken = definition();
+    broken["metadata"]["name"] = json!("bars.x.example.com");
+    broken["spec"]["names"] = json!({"plural": "bars", "kind": "Bar"});
+    broken["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["x"] = json!({});
+    assert_eq!(lab.post(DEFINITIONS, broken).await.0, 422);
+}
+
+#[tokio::test(start_paused = true)]
+async fn versions_show_the_same_objects_whichever_is_stored() {
+    let lab = lab_with_foos().await;
+    assert_eq!(lab.post(V1, foo("a", "h1")).await.0, 201);
+    assert_eq!(lab.post(V2, foo("b", "h2")).await.0, 201);
+    let flip = json!({"spec": {"versions": definition()["spec"]["versions"].as_array().map(|versions| {
+        let mut versions = versions.clone();
+        versions[0]["storage"] = json!(false);
+        versions[1]["storage"] = json!(true);
+        versions
+    })}});
+    let one = format!("{DEFINITIONS}/foos.x.example.com");
+    let (code, changed) = lab.ask(Method::PATCH, &one, flip).await;
+    assert_eq!((code, &changed["status"]["storedVersions"]), (200, &json!(["v1", "v2"])), "{changed}");
+    assert_eq!(lab.post(V2, foo("c", "h2")).await.0, 201);
+    for uri in [V1, V2] {
+        assert_eq!(names(&lab, uri).await, ["a", "b", "c"]);
+        assert_eq!(names(&lab, &format!("{uri}?fieldSelector=spec.host%3Dh2")).await, ["b", "c"]);
+        let (_, one) = lab.get(&format!("{uri}/a")).await;
+        assert_eq!(one["apiVersion"], uri.split('/').skip(2).take(2).collect::<Vec<_>>().join("/"));
+    }
+    assert_eq!(lab.get(&format!("{V1}?fieldSelector=spec.size%3D1")).await.0, 400);
+}
+
+#[tokio::test(start_paused = true)]
+async fn schemas_are_published_and_forgotten_with_their_definition() {
+    let lab = lab_with_foos().await;
+    let hash = async || lab.get("/openapi/v3").await.1["paths"]["apis/x.example.com/v1"].clone();
+    let published = async || {
+        let (_, document) = lab.get("/openapi/v2").await;
+        document["definitions"]["com.example.x.v1.Foo"]["properties"]["spec"]["properties"].clone()
+    };
+    assert_eq!(published().await["host"], json!({"type": "string", "maxLength": 5}));
+    let (before, one) = (hash().await, format!("{DEFINITIONS}/foos.x.example.com"));
+    let mut changed = definition();
+    changed["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["size"]
+        ["default"] = json!(3);
+    assert_eq!(lab.post(V1, foo("a", "h")).await.0, 201);
+    assert_eq!(lab.ask(Method::PATCH, &one, json!({"spec": changed["spec"]})).await.0, 200);
+    assert_ne!(hash().await, before);
+    assert_eq!(lab.get(&format!("{V1}/a")).await.1["spec"]["size"], 3);
+    assert_eq!(lab.delete(&one).await.0, 200);
+    assert_eq!((published().await, hash().await, lab.get(V1).await.0), (Value::Null, Value::Null, 404));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_definition_goes_with_the_last_object_that_was_held() {
+    let lab = lab_with_foos().await;
+    let mut held = foo("held", "h");
+    held["metadata"]["finalizers"] = json!(["x.example.com/hold"]);
+    assert_eq!((lab.post(V1, held).await.0, lab.post(V1, foo("free", "h")).await.0), (201, 201));
+    let one = format!("{DEFINITIONS}/foos.x.example.com");
+    let (code, going) = lab.delete(&one).await;
+    assert_eq!(
+        (code, &going["metadata"]["finalizers"][0]),
+        (200, &json!("customresourcecleanup.apiextensions.k8s.io")),
+        "{going}"
+    );
+    assert_eq!(names(&lab, V1).await, ["held"]);
+    assert_eq!(lab.post(V1, foo("late", "h")).await.0, 405);
+    let (code, told) =
+        lab.ask(Method::PATCH, &format!("{V1}/held"), json!({"metadata": {"finalizers": []}})).await;
+    assert_eq!((code, lab.get(&one).await.0, lab.get(V1).await.0), (200, 404, 404), "{told}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_a_webhook_could_show_is_refused() {
+    let lab = lab().await;
+    let mut definition = definition();
+    definition["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {
+        "conversionReviewVersions": ["v1"], "clientConfig": {"url": "https://example.com"}}});
+    assert_eq!(lab.post(DEFINITIONS, definition).await.0, 201);
+    assert_eq!((lab.get(V1).await.0, lab.get(V2).await.0), (200, 500));
+}
