@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
-use kintsugi::demo::web;
+use kintsugi::demo::{tool, web};
 use kintsugi::settings::Cli;
 
 fn main() -> ExitCode {
@@ -15,9 +15,12 @@ fn main() -> ExitCode {
     if runtime::monitor::is_meant(&args) {
         return runtime::monitor::main(&args);
     }
-    if args.first().is_some_and(|word| word == "web") {
-        let rest: Vec<String> = args[1..].iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
-        return web::main(&rest);
+    let words: Vec<String> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    // What the demo's image runs.
+    match words.split_first() {
+        Some((word, rest)) if word == "web" => return web::main(rest),
+        Some((word, rest)) if word == "tool" => return tool::main(rest),
+        _ => {}
     }
     match act::run(Cli::parse()) {
         Ok(code) => code,

@@ -112,7 +112,7 @@ fn boot_id() -> String {
 }
 
 /// The first process of a container ignores SIGTERM unless it handles it.
-fn end_on_sigterm() {
+pub(crate) fn end_on_sigterm() {
     extern "C" fn end(_: libc::c_int) {
         // SAFETY: _exit may be called from a signal handler.
         unsafe { libc::_exit(0) }
