@@ -117,7 +117,7 @@ impl Call<'_> {
             let records = self.budgets();
             let budgets = records.iter().map(|record| parse(&record.value)).collect::<Result<Vec<_>, _>>()?;
             let spent = evict::evict(&held.object, &budgets, now)?;
-            let verdict = delete::delete(&self.resource, &held.object, &options, now)?;
+            let verdict = delete::delete(&self.resource, &evict::marked(&held.object, now), &options, now)?;
             let mut extra = spend(&records, spent);
             if matches!(verdict, Verdict::Remove(_)) {
                 admit::release(&self.resource, &held.object, &View(&self.inner.store), &mut extra);

@@ -74,6 +74,23 @@ fn spend(pod: &Tree, budget: &Tree, now: Time) -> Result<Spent, Refusal> {
     Ok(Spent::Budget(budget))
 }
 
+/// The pod with the condition that says why it goes; as it is when it goes already.
+pub fn marked(pod: &Tree, now: Time) -> Tree {
+    const KIND: &str = "DisruptionTarget";
+    let mut pod = pod.clone();
+    if is_ending(&pod) {
+        return pod;
+    }
+    let known = pod["status"]["conditions"].as_array().into_iter().flatten();
+    let mut conditions: Vec<Tree> = known.filter(|one| one["type"] != KIND).cloned().collect();
+    conditions.push(json!({
+        "type": KIND, "status": "True", "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting",
+        "lastTransitionTime": stamp(now),
+    }));
+    child(&mut pod, "status").insert("conditions".into(), conditions.into());
+    pod
+}
+
 fn refused(why: &str) -> Refusal {
     let message = "Cannot evict pod as it would violate the pod's disruption budget.";
     Refusal::new(Reason::TooManyRequests, message).cause("DisruptionBudget", why, "")
@@ -107,6 +124,15 @@ mod tests {
             (refusal.reason, refusal.causes[0].reason.as_str()),
             (Reason::TooManyRequests, "DisruptionBudget")
         );
+    }
+
+    #[test]
+    fn a_pod_that_is_evicted_says_so_once() {
+        let now = drawn().now;
+        let once = marked(&pod("web", "Running"), now);
+        let conditions = once["status"]["conditions"].as_array().expect("it has conditions");
+        assert_eq!((conditions.len(), &conditions[1]["reason"]), (2, &json!("EvictionByEvictionAPI")));
+        assert_eq!(marked(&once, now), once);
     }
 
     #[test]
