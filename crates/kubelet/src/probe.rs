@@ -103,14 +103,16 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// A probe that is first asked `pace.initial_delay` after `from`.
+    /// A probe that is first asked `pace.initial_delay` after `from`. Without such a delay a bad answer counts only
+    /// after one period: whoever asks at once must not hold it against a program that has just begun.
     pub fn new(pace: &Pace, from: Time) -> Tally {
         let first = from + pace.initial_delay;
+        let grace = if pace.initial_delay.is_zero() { pace.period } else { Duration::ZERO };
         Tally {
             verdict: None,
             is_asking: false,
             next_at: first,
-            regular_at: first,
+            regular_at: first + grace,
             is_regular: true,
             streak: (true, 0),
             eager: 0,
@@ -206,18 +208,24 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_has_just_begun_is_not_ended_for_its_first_silence() {
+        check(ProbeKind::Liveness, pace(1, 1, 1), "-+-", "?@0 +@1000 -@2000");
+        check(ProbeKind::Liveness, pace(1, 1, 1), "--", "?@0 -@1000");
+    }
+
+    #[test]
     fn readiness_is_asked_again_soon_until_it_is_good_once() {
         check(ProbeKind::Readiness, pace(1, 1, 3), "----+-", "?@0 ?@20 ?@60 ?@140 +@300 +@1000");
     }
 
     #[test]
-    fn a_first_bad_answer_that_already_counts_is_followed_by_early_asks_too() {
-        check(ProbeKind::Readiness, pace(1, 1, 1), "--+--", "-@0 -@20 +@60 -@1000 -@2000");
+    fn early_asks_find_a_program_ready_before_its_first_period_is_over() {
+        check(ProbeKind::Readiness, pace(1, 1, 1), "--+--", "?@0 ?@20 +@60 -@1000 -@2000");
     }
 
     #[test]
     fn early_asks_do_not_count_as_startup_failures() {
-        check(ProbeKind::Startup, pace(1, 1, 2), "--------", "?@0 ?@20 ?@60 ?@140 ?@300 ?@620 -@1000 -@2000");
+        check(ProbeKind::Startup, pace(1, 1, 2), "--------", "?@0 ?@20 ?@60 ?@140 ?@300 ?@620 ?@1000 -@2000");
     }
 
     #[test]
