@@ -49,13 +49,16 @@ pub fn to_served(resource: &Resource, mut object: Tree) -> Tree {
     object
 }
 
-/// An object of the version in which a resource serves it, as it is stored.
-pub fn to_stored(resource: &Resource, mut object: Tree) -> Tree {
+/// An object of the version in which a resource serves it, as it is stored: as an object of `kept`, the stored version,
+/// whose schema says what of a custom object is kept.
+pub fn to_stored(resource: &Resource, kept: &Resource, mut object: Tree) -> Tree {
     if resource.gvr == resource.stored {
         return object;
     }
-    if let Meaning::BuiltIn(kind) = &resource.meaning {
-        (kind.to_stored)(&mut object);
+    match (&resource.meaning, &kept.meaning) {
+        (Meaning::BuiltIn(kind), _) => (kind.to_stored)(&mut object),
+        (_, Meaning::Custom(kept)) => drop(custom::prune(kept, &mut object)),
+        _ => {}
     }
     object["apiVersion"] = json!(resource.stored.api_version());
     object
@@ -94,7 +97,7 @@ mod tests {
     fn events_have_two_faces() {
         let events = resource(&kinds::EVENTS_EVENT);
         let served = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "note": "n", "regarding": {"name": "p"}});
-        let stored = to_stored(&events, served.clone());
+        let stored = to_stored(&events, &events, served.clone());
         assert_eq!((&stored["apiVersion"], &stored["message"]), (&json!("v1"), &json!("n")));
         assert_eq!(to_served(&events, stored)["note"], served["note"]);
         assert_eq!(stored_field(&events, "regarding.name"), "involvedObject.name");

@@ -134,3 +134,17 @@ async fn what_only_a_webhook_could_show_is_refused() {
     assert_eq!(lab.post(DEFINITIONS, definition).await.0, 201);
     assert_eq!((lab.get(V1).await.0, lab.get(V2).await.0), (200, 500));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_the_stored_version_does_not_know_is_not_kept() {
+    let lab = lab().await;
+    let mut definition = definition();
+    definition["spec"]["versions"][1]["schema"]["openAPIV3Schema"] =
+        json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    definition["spec"]["versions"][1].as_object_mut().map(|version| version.remove("selectableFields"));
+    assert_eq!(lab.post(DEFINITIONS, definition).await.0, 201);
+    let odd = json!({"metadata": {"name": "a"}, "spec": {"host": "h", "odd": 1}, "more": 1});
+    assert_eq!(lab.post(V2, odd).await.0, 201);
+    let (_, made) = lab.get(&format!("{V2}/a")).await;
+    assert_eq!((&made["spec"], made.get("more")), (&json!({"host": "h"}), None));
+}

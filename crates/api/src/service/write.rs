@@ -283,7 +283,7 @@ impl Call<'_> {
             Verdict::Keep(_) => Ok(Tried::Done(Done::Stored(held.record.value.clone()))),
             Verdict::Put(new) => self.commit(Some(new), path, extra, dry_run).await,
             Verdict::Remove(last) => {
-                let stored = convert::to_stored(&self.resource, last);
+                let stored = convert::to_stored(&self.resource, &self.resource, last);
                 if dry_run {
                     return Ok(Tried::Done(Done::Gone(encode::canonical(&stored))));
                 }
@@ -306,12 +306,12 @@ impl Call<'_> {
         dry_run: bool,
     ) -> Result<Tried, Refusal> {
         if let Some(object) = object {
-            let stored = convert::to_stored(&self.resource, object);
+            let registry = self.inner.registry();
+            let kept = registry.get(&self.resource.stored).unwrap_or(&self.resource);
+            let stored = convert::to_stored(&self.resource, kept, object);
             if dry_run {
                 return Ok(Tried::Done(Done::Stored(encode::canonical(&stored))));
             }
-            let registry = self.inner.registry();
-            let kept = registry.get(&self.resource.stored).unwrap_or(&self.resource);
             let tags = encode::tags(&encode::tagged(kept), &stored);
             let put = Change::Put { path, body: encode::halves(&stored), tags: tags.into() };
             extra.changes.insert(0, put);
