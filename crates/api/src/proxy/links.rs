@@ -4,9 +4,30 @@
 
 /// The attributes that hold links, as HTML 4 and 5 name them.
 const LINKS: &[&str] = &[
-    "action", "archive", "background", "cite", "classid", "codebase", "data", "formaction", "href", "icon",
-    "longdesc", "manifest", "poster", "profile", "src", "usemap",
+    "action",
+    "archive",
+    "background",
+    "cite",
+    "classid",
+    "codebase",
+    "data",
+    "formaction",
+    "href",
+    "icon",
+    "longdesc",
+    "manifest",
+    "poster",
+    "profile",
+    "src",
+    "usemap",
 ];
+
+/// `link` with `prefix` before it if it is an absolute path that does not begin with it already.
+pub fn led(link: &[u8], prefix: &str) -> Option<Vec<u8>> {
+    // `//host/path` leads elsewhere.
+    let is_path = link.starts_with(b"/") && !link.starts_with(b"//");
+    (is_path && !link.starts_with(prefix.as_bytes())).then(|| [prefix.as_bytes(), link].concat())
+}
 
 /// The page with `prefix` before each link to an absolute path.
 pub fn rewrite(page: &[u8], prefix: &str) -> Vec<u8> {
@@ -38,7 +59,8 @@ fn copy_until<'a>(from: &'a [u8], end: &[u8], out: &mut Vec<u8>) -> &'a [u8] {
 /// Copies a tag, with its links led through the proxy.
 fn copy_tag<'a>(from: &'a [u8], prefix: &str, out: &mut Vec<u8>) -> &'a [u8] {
     let is_name = |b: &u8| !b.is_ascii_whitespace() && !b"/>=\"'".contains(b);
-    let mut rest = copy_while(&from[1..], is_name, { out.push(b'<'); out });
+    out.push(b'<');
+    let mut rest = copy_while(&from[1..], is_name, out);
     loop {
         rest = copy_while(rest, |b| !is_name(b) && *b != b'>', out);
         if rest.is_empty() || rest[0] == b'>' {
@@ -65,21 +87,15 @@ fn copy_value<'a>(from: &'a [u8], prefix: Option<&str>, out: &mut Vec<u8>) -> &'
         }
         None => from,
     };
-    // `//host/path` leads elsewhere.
-    if let (Some(prefix), [b'/', next @ ..]) = (prefix, from)
-        && next.first() != Some(&b'/')
-        && !from.starts_with(prefix.as_bytes())
-    {
-        out.extend_from_slice(prefix.as_bytes());
+    let end = |b: &u8| match quote {
+        Some(quote) => *b == quote,
+        None => b.is_ascii_whitespace() || *b == b'>',
+    };
+    let (value, rest) = from.split_at(from.iter().position(end).unwrap_or(from.len()));
+    match prefix.and_then(|prefix| led(value, prefix)) {
+        Some(led) => out.extend_from_slice(&led),
+        None => out.extend_from_slice(value),
     }
-    let rest = copy_while(
-        from,
-        |b| match quote {
-            Some(quote) => *b != quote,
-            None => !b.is_ascii_whitespace() && *b != b'>',
-        },
-        out,
-    );
     match (quote, rest.split_first()) {
         (Some(quote), Some((_, rest))) => {
             out.push(quote);
@@ -110,13 +126,19 @@ mod tests {
         check(r#"<a href="/x">t</a>"#, r#"<a href="/p/x">t</a>"#);
         check("<img alt='/a' SRC = '/x'/>", "<img alt='/a' SRC = '/p/x'/>");
         check("<form action=/x method=get>", "<form action=/p/x method=get>");
-        check(r#"<a href="x"><a href="//h/x"><a href="http://h/">"#, r#"<a href="x"><a href="//h/x"><a href="http://h/">"#);
+        check(
+            r#"<a href="x"><a href="//h/x"><a href="http://h/">"#,
+            r#"<a href="x"><a href="//h/x"><a href="http://h/">"#,
+        );
         check(r#"<a href="/p/x">"#, r#"<a href="/p/x">"#);
     }
 
     #[test]
     fn text_and_comments_stay_as_they_are() {
-        check(r#"a < b href="/x" <!-- <a href="/x"> --> </a>"#, r#"a < b href="/x" <!-- <a href="/x"> --> </a>"#);
+        check(
+            r#"a < b href="/x" <!-- <a href="/x"> --> </a>"#,
+            r#"a < b href="/x" <!-- <a href="/x"> --> </a>"#,
+        );
         check(r#"<a href="/x"#, r#"<a href="/p/x"#);
     }
 

@@ -1,5 +1,7 @@
 //! Where logs, exec, attach, port-forward and proxies lead. Pure over a view.
 
+pub mod links;
+
 use model::{Key, Tree, World, kinds};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;

@@ -1,7 +1,10 @@
 //! Logs, exec, attach, port-forward and proxies: the API is a pipe for bytes between a client and a kubelet or a pod.
 
 use futures_util::{StreamExt, stream};
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, LOCATION, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION,
+    TRANSFER_ENCODING, UPGRADE,
+};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
@@ -17,6 +20,9 @@ use crate::proxy;
 use crate::refusal::{Reason, Refusal};
 use crate::verbs::meta;
 use crate::view::View;
+
+/// The longest page whose links are led back through a proxy, in bytes; longer ones pass as they are.
+const PAGE_LEN_MAX: usize = 4 * 1024 * 1024;
 
 /// Headers that end at each hop (RFC 9110, 7.6.1), and those that say who asks: none of them is passed on.
 const HOP: [&str; 10] = [
@@ -41,7 +47,8 @@ impl Call<'_> {
             let Some(rest) = &self.target.rest else { return self.to_slash() };
             let to = proxy::proxied(&view, &self.target, &self.resource)?;
             let path = with_query(&format!("{}{rest}", to.prefix), &query);
-            return self.forward(&to.backend, &path).await;
+            let answer = self.forward(&to.backend, &path).await?;
+            return Ok(led_back(answer, &self.proxy_path()).await);
         }
         let pod = parse(&self.record()?.value)?;
         let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
@@ -65,18 +72,22 @@ impl Call<'_> {
             return Err(Refusal::method_not_allowed());
         }
         let query = with_query("", self.query.pairs());
-        let root = self.resource.gvr.root_path();
-        let (plural, name) = (&self.resource.gvr.plural, &self.target.name);
-        let namespace = match self.target.namespace.as_str() {
-            "" => String::new(),
-            namespace => format!("/namespaces/{namespace}"),
-        };
         let mut answer = Answer::text(StatusCode::MOVED_PERMANENTLY, "");
-        let location = format!("{root}{namespace}/{plural}/{name}/proxy/{query}");
+        let location = format!("{}/{query}", self.proxy_path());
         let location = HeaderValue::from_str(&location)
             .map_err(|_| Refusal::bad_request("the path cannot be told in a header"))?;
         answer.headers.insert(LOCATION, location);
         Ok(answer)
+    }
+
+    /// The path of the proxy that is asked.
+    fn proxy_path(&self) -> String {
+        let root = self.resource.gvr.root_path();
+        let (plural, name) = (&self.resource.gvr.plural, &self.target.name);
+        match self.target.namespace.as_str() {
+            "" => format!("{root}/{plural}/{name}/proxy"),
+            namespace => format!("{root}/namespaces/{namespace}/{plural}/{name}/proxy"),
+        }
     }
 
     /// Sends the request on, and what comes back, back.
@@ -129,7 +140,9 @@ impl Call<'_> {
         let headers = request.headers_mut();
         for (name, value) in self.headers {
             let impersonation = name.as_str().starts_with("impersonate-");
-            if !HOP.contains(&name.as_str()) && name != CONTENT_LENGTH && !impersonation {
+            // What goes through a proxy may have to be read.
+            let coding = name == ACCEPT_ENCODING && self.target.part == "proxy";
+            if !HOP.contains(&name.as_str()) && name != CONTENT_LENGTH && !impersonation && !coding {
                 headers.append(name, value.clone());
             }
         }
@@ -139,6 +152,38 @@ impl Call<'_> {
         headers.remove(TRANSFER_ENCODING);
         Ok(request)
     }
+}
+
+/// An answer whose links and redirections to absolute paths lead back through the proxy at `path`.
+async fn led_back(mut answer: Answer, path: &str) -> Answer {
+    let location = answer.headers.get(LOCATION).and_then(|at| proxy::links::led(at.as_bytes(), path));
+    if let Some(Ok(location)) = location.map(|location| HeaderValue::from_bytes(&location)) {
+        answer.headers.insert(LOCATION, location);
+    }
+    let is_page =
+        answer.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    if !is_page || answer.headers.contains_key(CONTENT_ENCODING) {
+        return answer;
+    }
+    let Body::Stream(mut pieces) = answer.body else { return answer };
+    let mut page = Vec::new();
+    while page.len() <= PAGE_LEN_MAX {
+        match pieces.next().await {
+            Some(Ok(piece)) => page.extend_from_slice(&piece),
+            None => {
+                answer.headers.remove(CONTENT_LENGTH);
+                answer.body = Body::Whole(proxy::links::rewrite(&page, path).into());
+                return answer;
+            }
+            // What came arrives, and the reader learns that there is no more.
+            Some(Err(why)) => {
+                answer.body = Body::Stream(stream::iter([Ok(page.into()), Err(why)]).boxed());
+                return answer;
+            }
+        }
+    }
+    answer.body = Body::Stream(stream::iter([Ok(page.into())]).chain(pieces).boxed());
+    answer
 }
 
 /// An upgrade is asked for anew: it goes through us byte for byte.
