@@ -7,6 +7,7 @@ use client::{Caches, Follow};
 use k8s_openapi::api::core::v1::{PodStatus, Service};
 use model::kinds as gvr;
 use model::{Key, World};
+use tokio::sync::watch;
 
 use crate::ask::Asker;
 use crate::environment::NodeFacts;
@@ -31,6 +32,8 @@ pub struct Agent {
     pub wanted: Wanted,
     /// What pods may be told of the node.
     pub node: NodeFacts,
+    /// Whether the lease was renewed when it was last tried.
+    pub is_leased: watch::Sender<bool>,
 }
 
 impl Agent {

@@ -23,7 +23,9 @@ pub async fn keep(agent: Arc<Agent>) {
     let mut is_there = false;
     loop {
         let renewal = async { if is_there { renew(&agent, &key).await } else { make(&agent, &key).await } };
-        match agent.means.host.within(RENEWAL_MAX, renewal).await {
+        let renewed = agent.means.host.within(RENEWAL_MAX, renewal).await;
+        agent.is_leased.send_replace(matches!(renewed, Some(Ok(()))));
+        match renewed {
             Some(Ok(())) => is_there = true,
             Some(Err(ClientError::NotFound { .. })) => is_there = false,
             Some(Err(error)) => tracing::debug!(%error, "the node's lease could not be renewed"),

@@ -42,6 +42,9 @@ pub async fn keep(agent: Arc<Agent>, port: u16, mut news: watch::Receiver<()>) {
         let is_well = is_written
             && seen.as_ref().is_some_and(|node| node.view().is_ok_and(|tree| is_told_ready(&tree)));
         if !is_well {
+            // Whoever doubts this node goes by its lease: taken back before that is renewed, the doubt would come again.
+            // The sender is in the agent: it cannot be gone.
+            let _ = agent.is_leased.subscribe().wait_for(|is_leased| *is_leased).await;
             match write(&agent, port).await {
                 Ok(()) => {
                     is_written = true;
@@ -183,8 +186,8 @@ fn conditions(known: &Value, now: Time) -> Vec<Value> {
         ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
     ];
     let before = |kind: &str| {
-        let all = known["status"]["conditions"].as_array().into_iter().flatten();
-        all.filter(|condition| condition["type"] == kind).next_back().cloned()
+        let mut all = known["status"]["conditions"].as_array().into_iter().flatten();
+        all.rfind(|condition| condition["type"] == kind).cloned()
     };
     let written = model::time::seconds(now);
     let all = told.into_iter().map(|(kind, value, reason, message)| {

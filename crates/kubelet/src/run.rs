@@ -46,6 +46,7 @@ pub async fn run(
         registry: Default::default(),
         wanted: Default::default(),
         node: facts,
+        is_leased: watch::Sender::new(true),
     });
     let mut tasks = Tasks::new();
     if let Some(listening) = listening {

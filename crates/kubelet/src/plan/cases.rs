@@ -229,7 +229,7 @@ fn init_containers_go_first_and_one_by_one() {
     check(spec.clone(), &format!("{images}x ended@0-1=0"), 1, "start y");
     check(spec.clone(), &format!("{images}x ended@0-1=0\ny ended@1-2=0"), 2, "start a; start b");
     let never = json!({"restartPolicy": "Never", "initContainers": [{"name": "x", "image": "i:1"}]});
-    check(never, &format!("laid\nx ended@0-1=1"), 1, "Release");
+    check(never, "laid\nx ended@0-1=1", 1, "Release");
 }
 
 #[test]
