@@ -238,6 +238,8 @@ impl Cluster {
     /// Starts the server and waits until it is ready.
     pub fn up(&mut self) {
         let ready = self.dir.path().join("ready");
+        // Of the server before this one; that there is none is as good.
+        let _ = std::fs::remove_file(&ready);
         let log = File::create(self.dir.path().join("server.log")).expect("the folder is ours");
         let mut command = self.binary("up");
         command.args(["--listen", "127.0.0.1:0", "--nodes", &self.nodes.to_string()]);

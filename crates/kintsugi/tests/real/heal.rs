@@ -93,9 +93,11 @@ fn a_container_that_crashes_again_and_again_is_held_back_and_mended_by_its_owner
 #[test]
 fn a_container_that_fails_its_liveness_is_restarted() {
     let (space, pod, address) = three("sick");
-    let before = space.cluster().http_get(&address, "/").expect("a Ready pod answers");
+    let before = space.cluster().until_http(&address, "/", |_| true);
+    let restarts = "{.status.containerStatuses[0].restartCount}";
+    let counted = space.value(&format!("pod/{pod}"), restarts);
     space.cluster().http("POST", &address, "/sick").expect("the pod takes the order");
     space.cluster().until_http(&address, "/", |body| body != before);
-    space.until_value(&format!("pod/{pod}"), "{.status.containerStatuses[0].restartCount}", |n| n == "1");
+    space.until_value(&format!("pod/{pod}"), restarts, |now| now != counted);
     space.until(&["get", "events"], |out| out.contains("Liveness probe failed"));
 }

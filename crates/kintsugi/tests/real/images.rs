@@ -48,7 +48,7 @@ fn an_image_is_pulled_from_a_registry_and_a_missing_one_is_said_to_be_missing() 
     space.until_value("pod/gone", reason, |reason| reason == "ErrImagePull" || reason == "ImagePullBackOff");
     space.until_value("pod/gone", reason, |reason| reason == "ImagePullBackOff");
     let said = space.value("pod/gone", "{.status.containerStatuses[0].state.waiting.message}");
-    assert!(said.contains("test/exit:2") && said.contains("not found"), "{said}");
+    assert!(said.contains("test/exit:2") && said.contains("not there"), "{said}");
     space.until(&["get", "events"], |out| {
         out.contains("Failed to pull image") && out.contains("ErrImagePull")
     });
@@ -104,6 +104,9 @@ fn image_that_exits(code: u8) -> BTreeMap<String, (String, Vec<u8>)> {
     let mut header = tar::Header::new_gnu();
     header.set_size(program.len() as u64);
     header.set_mode(0o755);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
     header.set_cksum();
     archive.append_data(&mut header, "exit", program.as_slice()).expect("memory takes it");
     let layer = archive.into_inner().expect("memory takes it");

@@ -70,7 +70,7 @@ fn an_object_is_edited_patched_in_every_way_and_labelled() {
 fn server_side_apply_names_who_holds_a_field() {
     let space = Space::new("ssa");
     let with = |value: &str| {
-        format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: x}}, data: {{a: '{value}'}}}}")
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: x}}\ndata: {{a: '{value}'}}\n")
     };
     let apply = ["apply", "--server-side", "-f", "-", "--field-manager"];
     space.kubectl_with(&[&apply[..], &["one"]].concat(), &with("1"));
@@ -81,10 +81,10 @@ fn server_side_apply_names_who_holds_a_field() {
     assert_eq!(space.value("configmap/x", "{.data.a}"), "2");
     let dry = space.kubectl_with(
         &["apply", "--server-side", "--dry-run=server", "-f", "-"],
-        &with("2").replace("name: x", "name: y"),
+        &with("2").replace("name: x", "name: other"),
     );
     assert!(dry.contains("dry run"), "{dry}");
-    space.kubectl_refused(&["get", "configmap", "y"], "");
+    space.kubectl_refused(&["get", "configmap", "other"], "");
 }
 
 #[test]

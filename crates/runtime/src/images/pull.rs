@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::errors::{OciDistributionError, OciErrorCode};
 use oci_client::manifest::{OciDescriptor, OciImageManifest};
 use oci_client::{Client, secrets};
 use sha2::{Digest, Sha256};
@@ -87,6 +88,9 @@ async fn pull_with_any(
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 fn explain(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
+    if error.downcast_ref().is_some_and(is_missing) {
+        return format!("the image is not there: {error}");
+    }
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -97,6 +101,18 @@ fn explain(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
         cause = error.source();
     }
     text
+}
+
+/// Whether the registry knows no such image.
+fn is_missing(error: &OciDistributionError) -> bool {
+    match error {
+        OciDistributionError::ImageManifestNotFoundError(_) => true,
+        OciDistributionError::RegistryError { envelope, .. } => envelope
+            .errors
+            .iter()
+            .any(|error| matches!(error.code, OciErrorCode::ManifestUnknown | OciErrorCode::NameUnknown)),
+        _ => false,
+    }
 }
 
 fn fitting(reference: &Reference, auth: &[RegistryAuth]) -> Vec<secrets::RegistryAuth> {
