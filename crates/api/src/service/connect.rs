@@ -44,7 +44,12 @@ impl Call<'_> {
         let query: Vec<(String, String)> = self.query.pairs().to_vec();
         let part = self.target.part.as_str();
         if part == "proxy" {
-            let Some(rest) = &self.target.rest else { return self.to_slash() };
+            let rest = match &self.target.rest {
+                Some(rest) => rest.as_str(),
+                None if matches!(self.method, Method::GET | Method::HEAD) => return self.to_slash(),
+                // Clients do not send these again elsewhere.
+                None => "/",
+            };
             let to = proxy::proxied(&view, &self.target, &self.resource)?;
             let path = with_query(&format!("{}{rest}", to.prefix), &query);
             let answer = self.forward(&to.backend, &path).await?;
@@ -68,9 +73,6 @@ impl Call<'_> {
 
     /// A proxy without a trailing slash would break the relative links of what is behind it.
     fn to_slash(&self) -> Result<Answer, Refusal> {
-        if !matches!(self.method, Method::GET | Method::HEAD) {
-            return Err(Refusal::method_not_allowed());
-        }
         let query = with_query("", self.query.pairs());
         let mut answer = Answer::text(StatusCode::MOVED_PERMANENTLY, "");
         let location = format!("{}/{query}", self.proxy_path());
