@@ -22,6 +22,7 @@ pub enum Unit {
 impl Unit {
     fn shown(self, value: f64) -> String {
         match self {
+            Unit::Milliseconds if value < 1.0 => format!("{value:.2} ms"),
             Unit::Milliseconds if value < 10.0 => format!("{value:.1} ms"),
             Unit::Milliseconds => format!("{value:.0} ms"),
             Unit::Mebibytes if value < 10.0 => format!("{value:.2} MiB"),
@@ -159,6 +160,11 @@ impl Table {
     /// Writes the page of figures.
     pub fn write(&self, file: &Path) -> Result<()> {
         let mut text = PAGE.to_owned();
+        let _ = writeln!(
+            text,
+            "The machine's load, the bench's own included, when this was written: {}.\n",
+            machine_load()
+        );
         let _ = writeln!(text, "{}", line(&HEAD.map(str::to_owned)));
         let _ = writeln!(text, "{}", line(&HEAD.map(|_| "---".to_owned())));
         for figure in &self.figures {
@@ -166,6 +172,12 @@ impl Table {
         }
         std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
     }
+}
+
+/// Processes that ran or waited to run over the last 1, 5 and 15 minutes.
+fn machine_load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').take(3).collect::<Vec<_>>().join(", ")
 }
 
 fn line(cells: &[String; 6]) -> String {

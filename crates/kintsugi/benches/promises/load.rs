@@ -23,6 +23,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::cluster::Cluster;
 use crate::figures::{Figure, Unit, quantile};
+use crate::processes;
 
 /// How often each load is measured.
 const RUNS: usize = 5;
@@ -36,33 +37,48 @@ const REMOVE_MAX: usize = 500;
 /// The rows of a cluster of its own.
 pub async fn alone(binary: &Path) -> Result<Vec<Figure>> {
     let (cluster, _) = Cluster::started(binary).await?;
-    rows(&cluster.access()?).await.with_context(|| cluster.log())
+    let server = cluster.server_pid()?;
+    loads_of(&cluster.access()?, Some(server)).await.with_context(|| cluster.log())
 }
 
 /// The rows of any cluster.
 pub async fn rows(access: &Access) -> Result<Vec<Figure>> {
+    loads_of(access, None).await
+}
+
+/// `server`: the process whose time is counted, where it is known.
+async fn loads_of(access: &Access, server: Option<u32>) -> Result<Vec<Figure>> {
     let client = Client::new(Arc::new(Https::new(access)?), "bench");
     let namespace = format!("bench-{}", std::process::id());
     let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
     client.create(&kinds::NAMESPACE, "", &object).await?;
-    let measured = loads(access, &client, &namespace).await;
+    let measured = loads(access, &client, &namespace, server).await;
     let request =
         client.request(Method::DELETE, format!("/api/v1/namespaces/{namespace}"), None, Bytes::new())?;
     client.call(request).await?;
     measured
 }
 
-async fn loads(access: &Access, client: &Client, namespace: &str) -> Result<Vec<Figure>> {
+async fn loads(
+    access: &Access,
+    client: &Client,
+    namespace: &str,
+    server: Option<u32>,
+) -> Result<Vec<Figure>> {
+    let used = || server.map(processes::time_used).unwrap_or_default();
     let mut figures = Vec::new();
     for (at_once, count) in LOADS {
-        let (mut rates, mut tails) = (Vec::new(), Vec::new());
+        let (mut rates, mut tails, mut costs) = (Vec::new(), Vec::new(), Vec::new());
         // One more than is counted: the first warms up.
         for run in 0..=RUNS {
+            let before = used();
             let (rate, tail) = load(access, namespace, at_once, count).await?;
+            let cost = (used() - before).as_secs_f64() / count as f64;
             clear(client, namespace).await?;
             if run > 0 {
                 rates.push(rate);
                 tails.push(tail);
+                costs.push(cost * 1000.0);
             }
         }
         let what = format!("durable creates of 1 KiB ConfigMaps over https, {at_once} at once");
@@ -73,6 +89,9 @@ async fn loads(access: &Access, client: &Client, namespace: &str) -> Result<Vec<
         let most = at_once == 64;
         figures.push(if most { rates.aim(5000.0).stock(2078.0) } else { rates });
         figures.push(if most { tails.aim(30.0) } else { tails });
+        if server.is_some() {
+            figures.push(Figure::new("… processor time of the server for each", Unit::Milliseconds, costs));
+        }
     }
     Ok(figures)
 }
