@@ -31,11 +31,18 @@ impl Changed {
 /// The objects of one resource that one watch selects.
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
-    objects: BTreeMap<Place, Object>,
+    objects: BTreeMap<Place, Held>,
     by_owner: BTreeMap<String, BTreeSet<Place>>,
     revision: u64,
     is_synced: bool,
     steady_since: Option<Time>,
+}
+
+/// An object, and since when it has been held as it is.
+#[derive(Debug)]
+struct Held {
+    object: Object,
+    since: Time,
 }
 
 impl Cache {
@@ -69,30 +76,35 @@ impl Cache {
     }
 
     pub fn get(&self, namespace: &str, name: &str) -> Option<&Object> {
-        self.objects.get(&(namespace.to_owned(), name.to_owned()))
+        self.objects.get(&(namespace.to_owned(), name.to_owned())).map(|held| &held.object)
+    }
+
+    /// Since when an object has been held as it is.
+    pub fn held_since(&self, namespace: &str, name: &str) -> Option<Time> {
+        self.objects.get(&(namespace.to_owned(), name.to_owned())).map(|held| held.since)
     }
 
     /// The objects of a namespace (`""`: of all), in order.
     pub fn list<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Object> {
         let from: Place = (namespace.to_owned(), String::new());
         let inside = move |place: &Place| namespace.is_empty() || place.0 == namespace;
-        self.objects.range(from..).take_while(move |(place, _)| inside(place)).map(|(_, object)| object)
+        self.objects.range(from..).take_while(move |(place, _)| inside(place)).map(|(_, held)| &held.object)
     }
 
     /// The objects that name `uid` among their owners, in order.
     pub fn owned_by<'a>(&'a self, uid: &str) -> impl Iterator<Item = &'a Object> {
-        self.by_owner.get(uid).into_iter().flatten().filter_map(|place| self.objects.get(place))
+        self.by_owner.get(uid).into_iter().flatten().filter_map(|place| self.objects.get(place)).map(|held| &held.object)
     }
 
-    /// Takes an object as it is now. `None` when it is no news.
-    pub fn put(&mut self, gvr: &Gvr, object: Object) -> Option<Changed> {
+    /// Takes an object as it is `now`. `None` when it is no news.
+    pub fn put(&mut self, gvr: &Gvr, object: Object, now: Time) -> Option<Changed> {
         self.revision = self.revision.max(object.revision());
         let place = place_of(&object);
-        let old = self.objects.get(&place);
+        let old = self.objects.get(&place).map(|held| &held.object);
         if old.is_some_and(|old| old.uid() == object.uid() && old.revision() >= object.revision()) {
             return None;
         }
-        let old = self.insert(place, object.clone());
+        let old = self.insert(place, object.clone(), now);
         Some(changed(gvr, old, Some(object)))
     }
 
@@ -109,7 +121,7 @@ impl Cache {
     }
 
     /// Takes a whole new picture as of `revision`, and tells the differences.
-    pub fn replace(&mut self, gvr: &Gvr, objects: Vec<Object>, revision: u64) -> Vec<Changed> {
+    pub fn replace(&mut self, gvr: &Gvr, objects: Vec<Object>, revision: u64, now: Time) -> Vec<Changed> {
         let mut fresh: BTreeMap<Place, Object> =
             objects.into_iter().map(|object| (place_of(&object), object)).collect();
         let gone: Vec<Place> =
@@ -119,9 +131,11 @@ impl Cache {
             changes.extend(self.take(&place).map(|old| changed(gvr, Some(old), None)));
         }
         while let Some((place, object)) = fresh.pop_first() {
-            let same = |old: &Object| old.uid() == object.uid() && old.revision() == object.revision();
+            let same = |Held { object: old, .. }: &Held| {
+                old.uid() == object.uid() && old.revision() == object.revision()
+            };
             if !self.objects.get(&place).is_some_and(same) {
-                let old = self.insert(place, object.clone());
+                let old = self.insert(place, object.clone(), now);
                 changes.push(changed(gvr, old, Some(object)));
             }
         }
@@ -130,17 +144,17 @@ impl Cache {
         changes
     }
 
-    fn insert(&mut self, place: Place, object: Object) -> Option<Object> {
+    fn insert(&mut self, place: Place, object: Object, since: Time) -> Option<Object> {
         let old = self.take(&place);
         for owner in &object.meta().owner_references {
             self.by_owner.entry(owner.uid.clone()).or_default().insert(place.clone());
         }
-        self.objects.insert(place, object);
+        self.objects.insert(place, Held { object, since });
         old
     }
 
     fn take(&mut self, place: &Place) -> Option<Object> {
-        let old = self.objects.remove(place)?;
+        let Held { object: old, .. } = self.objects.remove(place)?;
         for owner in &old.meta().owner_references {
             if let Some(places) = self.by_owner.get_mut(&owner.uid) {
                 places.remove(place);
@@ -176,6 +190,8 @@ mod tests {
         Object::read(text.into()).expect("an object")
     }
 
+    const NOW: Time = Time::UNIX_EPOCH;
+
     fn pods() -> Gvr {
         Gvr::new("", "v1", "pods")
     }
@@ -191,7 +207,7 @@ mod tests {
     fn objects_are_found_by_namespace_and_by_owner_in_order() {
         let mut cache = Cache::default();
         for (at, name) in ["b/x", "a/y", "b/a", "a/b", "ab/c"].iter().enumerate() {
-            cache.put(&pods(), object(name, at as u64 + 1, if at % 2 == 0 { "even" } else { "odd" }));
+            cache.put(&pods(), object(name, at as u64 + 1, if at % 2 == 0 { "even" } else { "odd" }), NOW);
         }
         assert_eq!(names(cache.list("")), "a/b a/y ab/c b/a b/x");
         assert_eq!(names(cache.list("a")), "a/b a/y");
@@ -202,9 +218,9 @@ mod tests {
     #[test]
     fn a_repeated_or_older_event_is_no_news() {
         let mut cache = Cache::default();
-        assert!(cache.put(&pods(), object("a/x", 5, "o")).is_some());
-        assert!(cache.put(&pods(), object("a/x", 5, "o")).is_none());
-        assert!(cache.put(&pods(), object("a/x", 4, "o")).is_none());
+        assert!(cache.put(&pods(), object("a/x", 5, "o"), NOW).is_some());
+        assert!(cache.put(&pods(), object("a/x", 5, "o"), NOW).is_none());
+        assert!(cache.put(&pods(), object("a/x", 4, "o"), NOW).is_none());
         assert!(cache.remove(&pods(), &object("a/x", 7, "o")).is_some());
         assert!(cache.remove(&pods(), &object("a/x", 7, "o")).is_none());
         assert_eq!((cache.revision(), cache.len()), (7, 0));
@@ -213,8 +229,8 @@ mod tests {
     #[test]
     fn a_new_owner_replaces_the_old_one_in_the_index() {
         let mut cache = Cache::default();
-        cache.put(&pods(), object("a/x", 1, "before"));
-        cache.put(&pods(), object("a/x", 2, "after"));
+        cache.put(&pods(), object("a/x", 1, "before"), NOW);
+        cache.put(&pods(), object("a/x", 2, "after"), NOW);
         assert_eq!(names(cache.owned_by("before")), "");
         assert_eq!(names(cache.owned_by("after")), "a/x");
     }
@@ -226,12 +242,26 @@ mod tests {
             &pods(),
             vec![object("a/gone", 1, "o"), object("a/same", 2, "o"), object("a/moved", 3, "o")],
             3,
+            NOW,
         );
         let picture = vec![object("a/same", 2, "o"), object("a/moved", 8, "o"), object("a/new", 9, "o")];
-        let told = cache.replace(&pods(), picture, 9);
+        let told = cache.replace(&pods(), picture, 9, NOW);
         let told: Vec<_> =
             told.iter().map(|c| (c.key.name.as_str(), c.old.is_some(), c.new.is_some())).collect();
         assert_eq!(told, [("gone", true, false), ("moved", true, true), ("new", false, true)]);
         assert_eq!((cache.revision(), cache.is_synced()), (9, true));
+    }
+
+    #[test]
+    fn an_object_is_held_since_it_changed_whatever_is_repeated() {
+        let later = |seconds: u64| NOW + std::time::Duration::from_secs(seconds);
+        let mut cache = Cache::default();
+        cache.put(&pods(), object("a/x", 1, "o"), later(1));
+        cache.put(&pods(), object("a/x", 1, "o"), later(2));
+        cache.replace(&pods(), vec![object("a/x", 1, "o")], 5, later(3));
+        assert_eq!(cache.held_since("a", "x"), Some(later(1)));
+        cache.put(&pods(), object("a/x", 6, "o"), later(4));
+        assert_eq!(cache.held_since("a", "x"), Some(later(4)));
+        assert_eq!(cache.held_since("a", "y"), None);
     }
 }

@@ -195,6 +195,10 @@ impl World for Picture<'_> {
         merged(of(&self.0, gvr).map(|cache| cache.owned_by(uid).cloned().collect()))
     }
 
+    fn held_since(&self, key: &Key) -> Option<Time> {
+        of(&self.0, &key.gvr).find_map(|cache| cache.held_since(&key.namespace, &key.name))
+    }
+
     fn began(&self) -> Option<Time> {
         let each = self.0.values().map(Cache::steady_since);
         each.reduce(|a, b| Some(a?.max(b?))).flatten()
@@ -213,6 +217,10 @@ impl World for Caches {
 
     fn owned_by(&self, gvr: &Gvr, uid: &str) -> Vec<Object> {
         self.read(|world| world.owned_by(gvr, uid))
+    }
+
+    fn held_since(&self, key: &Key) -> Option<Time> {
+        self.read(|world| world.held_since(key))
     }
 
     fn began(&self) -> Option<Time> {

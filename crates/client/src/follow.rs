@@ -144,7 +144,8 @@ impl Follower {
 
     fn show(&mut self, objects: Vec<Object>, revision: String) {
         let number = revision.parse().unwrap_or(0);
-        self.board.update(&self.what, |cache| cache.replace(&self.what.gvr, objects, number));
+        let now = self.host.now();
+        self.board.update(&self.what, |cache| cache.replace(&self.what.gvr, objects, number, now));
         self.from = Some(revision);
         self.served = true;
     }
@@ -154,8 +155,9 @@ impl Follower {
         while let Some(event) = self.next(&mut stream).await? {
             let object = read(&event)?;
             let revision = object.meta().resource_version.clone();
+            let now = self.host.now();
             self.board.update(&self.what, |cache| match event.kind {
-                WatchKind::Added | WatchKind::Modified => cache.put(&self.what.gvr, object),
+                WatchKind::Added | WatchKind::Modified => cache.put(&self.what.gvr, object, now),
                 WatchKind::Deleted => cache.remove(&self.what.gvr, &object),
                 WatchKind::Bookmark | WatchKind::Error => {
                     cache.reach(object.revision());

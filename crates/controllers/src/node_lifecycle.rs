@@ -1,7 +1,7 @@
 //! Nodes: whether they are heard of, and what that means for who may run there.
 //!
 //! A node whose lease is overdue gets Ready=Unknown; its conditions become taints; the pods of a silent node count as
-//! not ready. All of that can be undone, so suspicion is enough. It deletes nothing: see [`crate::taint_eviction`].
+//! not ready. Silence is counted by our own clock, from when we saw the lease change: a node's clock may be off. All of that can be undone, so suspicion is enough. It deletes nothing: see [`crate::taint_eviction`].
 
 use model::kinds::{LEASE, NODE, POD, of};
 use model::{Controller, EventNote, Key, Object, Plan, Precondition, Time, Tree, Watch, World, time};
@@ -125,14 +125,15 @@ pub fn reconcile(key: &Key, world: &dyn World, now: Time) -> Plan {
 
 /// When the node will have been silent for too long. Silence before this world began proves nothing.
 fn overdue_at(node: &Object, body: &Body, world: &dyn World) -> Option<Time> {
-    let lease = world.get(&Key::new(&LEASE, LEASES, node.name()));
+    let key = Key::new(&LEASE, LEASES, node.name());
+    let lease = world.get(&key);
     let lease = lease.and_then(|lease| lease.seen::<Lease>());
     let leased = lease.as_ref().and_then(|lease| {
         Some((lease.spec.renew_time?, lease.spec.lease_duration_seconds.unwrap_or(LEASE_SECONDS)))
     });
     let heard = body.condition("Ready").and_then(|ready| ready.last_heartbeat_time);
     let (heard, seconds) = match leased {
-        Some((renewed, seconds)) => (renewed, seconds),
+        Some((renewed, seconds)) => (world.held_since(&key).unwrap_or(renewed), seconds),
         None => (heard.or(node.meta().creation_timestamp)?, SILENCE_MAX_SECONDS),
     };
     let heard = world.began().map_or(heard, |began| heard.max(began));

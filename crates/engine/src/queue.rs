@@ -21,6 +21,12 @@ pub const REST_FIRST: Duration = Duration::from_millis(50);
 /// where it is not, half a minute is the most that an owner waits.
 pub const REST_MAX: Duration = Duration::from_secs(30);
 
+/// How long a key that failed rests at most when it is woken meanwhile.
+///
+/// Whoever fails often writes why, and is woken by that: without a rest it would write in a circle. Half a second more
+/// or less is not felt where a change lifts a refusal.
+pub const REST_WOKEN_MAX: Duration = Duration::from_secs(1);
+
 /// How often in a row a key may lose against another writer before it rests as after a failure.
 pub const CONFLICTS_MAX: u32 = 5;
 
@@ -83,6 +89,8 @@ struct Entry {
     again: bool,
     /// When to look again in any case.
     wake_at: Option<Moment>,
+    /// Until when it rests in any case, after a failure.
+    rests_until: Option<Moment>,
     /// When to look again although the caches lag.
     barred_until: Option<Moment>,
     /// The timer that is set: the earlier of the two.
@@ -110,10 +118,16 @@ impl Queue {
     pub fn wake(&mut self, item: Item) {
         let entry = self.entries.entry(item.clone()).or_insert_with(Entry::new);
         match entry.phase {
-            Phase::Idle => {
-                entry.phase = Phase::Ready;
-                self.ready.push_back(item);
-            }
+            Phase::Idle => match entry.rests_until {
+                Some(until) => {
+                    entry.wake_at = Some(entry.wake_at.map_or(until, |at| at.min(until)));
+                    self.arm(&item);
+                }
+                None => {
+                    entry.phase = Phase::Ready;
+                    self.ready.push_back(item);
+                }
+            },
             Phase::Ready => {}
             Phase::Running | Phase::Barred => entry.again = true,
         }
@@ -145,6 +159,9 @@ impl Queue {
         };
         self.running -= 1;
         let rest = entry.count(&report.ended, chance);
+        entry.rests_until = rest
+            .filter(|_| matches!(report.ended, Ended::Failed | Ended::Stale))
+            .map(|rest| now.plus(rest.min(REST_WOKEN_MAX)));
         entry.again |= report.ended == Ended::Stale && rest.is_none();
         let wake_in = report.wake_in.map(|wait| wait.max(WAKE_MIN));
         entry.wake_at = [wake_in, rest].into_iter().flatten().min().map(|wait| now.plus(wait));
@@ -185,8 +202,12 @@ impl Queue {
                 continue;
             };
             entry.armed = None;
+            if entry.rests_until.is_some_and(|until| until <= now) {
+                entry.rests_until = None;
+            }
             if entry.wake_at.is_some_and(|at| at <= now) {
                 entry.wake_at = None;
+                entry.rests_until = None;
                 self.wake(item.clone());
             }
             let late = |entry: &&mut Entry| entry.barred_until.is_some_and(|until| until <= now);
@@ -256,6 +277,7 @@ impl Entry {
             phase: Phase::Idle,
             again: false,
             wake_at: None,
+            rests_until: None,
             barred_until: None,
             armed: None,
             marks: Vec::new(),

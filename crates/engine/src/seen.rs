@@ -118,6 +118,10 @@ impl World for Seen<'_> {
         self.caches.owned_by(gvr, uid)
     }
 
+    fn held_since(&self, key: &Key) -> Option<Time> {
+        self.caches.held_since(key)
+    }
+
     fn resources(&self) -> Vec<Resource> {
         self.known.all.clone()
     }

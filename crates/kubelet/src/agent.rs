@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use client::{Caches, Follow};
 use k8s_openapi::api::core::v1::{PodStatus, Service};
@@ -15,6 +16,10 @@ use crate::events::{About, Events};
 use crate::pod::PodView;
 use crate::settings::{Means, Settings};
 use crate::tokens::Tokens;
+
+/// How long the state of a pod waits for its node to be believed: the node is told again within milliseconds where
+/// that is possible, and where it is not, a state that is doubted is better than none.
+const BELIEVED_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// What all parts of one agent share.
 pub struct Agent {
@@ -58,6 +63,25 @@ impl Agent {
         objects.iter().filter_map(|object| object.view().ok()).collect()
     }
 
+    /// Waits until this node is believed: its lease is renewed, and nobody tells it unknown. But not for long.
+    ///
+    /// Told while the node is doubted, the state of its pods would be doubted again at once.
+    pub async fn believed(&self) {
+        let settled = async {
+            // The sender is in this very agent: it cannot be gone.
+            let _ = self.is_leased.subscribe().wait_for(|is_leased| *is_leased).await;
+            let mut progress = self.means.caches.progress();
+            while self.is_doubted() && progress.changed().await.is_ok() {}
+        };
+        self.means.host.within(BELIEVED_WAIT_MAX, settled).await;
+    }
+
+    fn is_doubted(&self) -> bool {
+        let node = self.means.caches.get(&crate::run::node_key(self));
+        let told = node.and_then(|node| node.seen::<ToldNode>());
+        told.is_some_and(|told| told.status.conditions.iter().any(|one| one.kind == "Ready" && one.status == "Unknown"))
+    }
+
     /// Whom an event about a pod, or one of its containers, is about.
     pub fn about(pod: &PodView, container: Option<&str>) -> About {
         let field = container.map(|name| {
@@ -75,6 +99,27 @@ impl Agent {
             field: field.unwrap_or_default(),
         }
     }
+}
+
+/// What is read of this agent's own Node.
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
+struct ToldNode {
+    status: ToldStatus,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
+struct ToldStatus {
+    conditions: Vec<ToldCondition>,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
+struct ToldCondition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
 }
 
 /// The ConfigMaps and Secrets that pods here use, each followed as long as one does.

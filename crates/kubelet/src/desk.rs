@@ -53,6 +53,7 @@ pub async fn run(
     while wanted.changed().await.is_ok() {
         let mut wait = RETRY_FIRST;
         loop {
+            agent.believed().await;
             let now = wanted.borrow_and_update().clone();
             let Some(status) = &now.status else { break };
             let base = if now.seen.0 >= acked.0 { &now.seen.1 } else { &acked.1 };

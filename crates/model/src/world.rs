@@ -46,6 +46,13 @@ pub trait World {
             .find(|known| known.kind == kind && known.gvr.api_version() == api_version)
     }
 
+    /// Since when this world has held an object as it is now, by the clock of whoever holds it; `None` where it does not say.
+    ///
+    /// What others write into an object by their own clocks may be off by hours; this is not.
+    fn held_since(&self, _key: &Key) -> Option<Time> {
+        None
+    }
+
     /// Since when this world has been up to date without a gap: silence before that proves nothing.
     fn began(&self) -> Option<Time> {
         None
