@@ -7,6 +7,7 @@ use clap::Parser;
 
 mod bench;
 mod checks;
+mod sim;
 mod table;
 mod tidy;
 
@@ -19,6 +20,9 @@ enum Command {
     Tidy,
     /// Measure speed and size of the release binary (as root) and write docs/bench.md.
     Bench(bench::Args),
+    /// Run simulated clusters: all scenarios, or what `--seed N`, `--seeds N`, `--endless`, `--scenario FILE` say;
+    /// `--timeline` shows what happened, `--accept` makes it the timeline of the scenarios.
+    Sim(sim::Args),
     /// Make the schema table of built-in types from the published facts of Kubernetes.
     Table(table::Args),
 }
@@ -30,6 +34,7 @@ fn main() -> Result<()> {
         Command::Test => checks::test(root),
         Command::Tidy => tidy::run(root),
         Command::Bench(args) => bench::run(root, &args),
+        Command::Sim(args) => sim::run(root, &args),
         Command::Table(args) => table::run(&args),
     }
 }

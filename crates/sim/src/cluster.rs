@@ -68,7 +68,14 @@ impl Cluster {
         };
         let admin = Identity::user("admin", &[MASTERS]);
         let line = Line::new(host.clone(), Pace::Steady);
-        let wire = Wire::new(server.clone(), admin, line, Gate::default(), book.clone(), host.another(SimDisk::new()));
+        let wire = Wire::new(
+            server.clone(),
+            admin,
+            line,
+            Gate::default(),
+            book.clone(),
+            host.another(SimDisk::new()),
+        );
         let numbered = nodes.iter().zip(1..);
         let nodes = numbered.map(|((name, settings), number)| {
             (name.clone(), SimNode::new(name, number, settings.clone(), &around))
@@ -157,7 +164,13 @@ impl Cluster {
     }
 
     /// Ends a container of a pod (all of them when no name is given) as if its process had ended; says how many.
-    pub fn end_container(&self, alias: &str, name: Option<&str>, code: i32, signal: Option<i32>) -> Result<usize> {
+    pub fn end_container(
+        &self,
+        alias: &str,
+        name: Option<&str>,
+        code: i32,
+        signal: Option<i32>,
+    ) -> Result<usize> {
         let (uid, _, node) = self.pod(alias)?;
         let runtime = &self.nodes.get(&node).with_context(|| format!("{alias} runs nowhere"))?.runtime;
         let inventory = runtime.inventory();

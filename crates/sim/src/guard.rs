@@ -23,7 +23,8 @@ impl Guard for SimGuard {
     }
 
     fn issue(&self, asked: &TokenAsked, now: Time) -> Result<TokenIssued, Refusal> {
-        let lasts = u64::try_from(asked.seconds).map_or(TOKEN_TIME_MIN, Duration::from_secs).max(TOKEN_TIME_MIN);
+        let lasts =
+            u64::try_from(asked.seconds).map_or(TOKEN_TIME_MIN, Duration::from_secs).max(TOKEN_TIME_MIN);
         Ok(TokenIssued {
             token: format!("token-of-{}-{}", asked.namespace, asked.account.0),
             audiences: asked.audiences.clone(),
@@ -31,7 +32,12 @@ impl Guard for SimGuard {
         })
     }
 
-    fn review(&self, token: &str, audiences: &[String], now: Time) -> Result<(Identity, Vec<String>), String> {
+    fn review(
+        &self,
+        token: &str,
+        audiences: &[String],
+        now: Time,
+    ) -> Result<(Identity, Vec<String>), String> {
         AllowAll.review(token, audiences, now)
     }
 }

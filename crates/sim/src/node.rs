@@ -158,7 +158,8 @@ impl SimNode {
             network: Arc::new(self.network.clone()),
             files: Arc::new(self.files.clone()),
         };
-        let (settings, host, book, name) = (self.told(), self.host.clone(), around.book.clone(), self.name.clone());
+        let (settings, host, book, name) =
+            (self.told(), self.host.clone(), around.book.clone(), self.name.clone());
         let task = self.host.spawn(async move {
             loop {
                 let ended = kubelet::run(settings.clone(), means.clone(), std::future::pending()).await;

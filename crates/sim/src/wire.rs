@@ -66,7 +66,8 @@ impl Server {
     async fn gone(&self) {
         let mut seen = self.0.subscribe();
         let now = seen.borrow_and_update().as_ref().map(|(generation, _)| *generation);
-        let is_other = |next: &Option<(u64, Service)>| next.as_ref().map(|(generation, _)| *generation) != now;
+        let is_other =
+            |next: &Option<(u64, Service)>| next.as_ref().map(|(generation, _)| *generation) != now;
         // The sender is in this very value: it cannot be gone.
         let _ = seen.wait_for(is_other).await;
     }
@@ -204,7 +205,14 @@ pub struct Wire {
 
 impl Wire {
     /// Requests of `identity` over `line`; they wait while the gate is shut.
-    pub fn new(server: Server, identity: Identity, line: Line, gate: Gate, book: Book, host: Host) -> Arc<Self> {
+    pub fn new(
+        server: Server,
+        identity: Identity,
+        line: Line,
+        gate: Gate,
+        book: Book,
+        host: Host,
+    ) -> Arc<Self> {
         let chance = Mutex::new(host.chance().clone());
         Arc::new(Self { server, identity, line, gate, book, host, chance })
     }

@@ -6,7 +6,8 @@ use anyhow::{Context, Result, bail};
 
 /// Reads a length of time: `250ms`, `3s`, `1.5s`, `2m`, `1h`.
 pub fn duration(text: &str) -> Result<Duration> {
-    let split = text.find(|c: char| c.is_ascii_alphabetic()).with_context(|| format!("{text:?} has no unit"))?;
+    let split =
+        text.find(|c: char| c.is_ascii_alphabetic()).with_context(|| format!("{text:?} has no unit"))?;
     let (number, unit) = text.split_at(split);
     let number: f64 = number.parse().with_context(|| format!("{text:?} is no length of time"))?;
     let seconds = match unit {

@@ -65,7 +65,10 @@ impl Aliases {
 
     /// All pods of a workload, by uid.
     pub fn of_root<'a>(&'a self, root: &'a str) -> impl Iterator<Item = (&'a str, &'a Named)> {
-        self.by_uid.iter().filter(move |(_, named)| named.root == root).map(|(uid, named)| (uid.as_str(), named))
+        self.by_uid
+            .iter()
+            .filter(move |(_, named)| named.root == root)
+            .map(|(uid, named)| (uid.as_str(), named))
     }
 }
 

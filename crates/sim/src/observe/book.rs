@@ -69,7 +69,13 @@ impl Book {
     /// An empty book that begins now.
     pub fn new(host: Host) -> Self {
         let began = host.moment();
-        Self { page: Arc::default(), host, began, turned: watch::Sender::new(0), runaway: watch::Sender::new(false) }
+        Self {
+            page: Arc::default(),
+            host,
+            began,
+            turned: watch::Sender::new(0),
+            runaway: watch::Sender::new(false),
+        }
     }
 
     /// The time since the beginning.
@@ -120,7 +126,11 @@ impl Book {
     /// Conditions that were to hold always and never came true.
     pub fn never_true(&self) -> Vec<String> {
         let page = self.page();
-        page.always.iter().filter(|always| !always.is_armed).map(|always| always.condition.to_string()).collect()
+        page.always
+            .iter()
+            .filter(|always| !always.is_armed)
+            .map(|always| always.condition.to_string())
+            .collect()
     }
 
     /// A number that moves with each entry.
@@ -177,7 +187,9 @@ impl Book {
         };
         if store.revision() < told.max(seen) {
             let now = store.revision();
-            self.fault(format!("no acknowledged write is lost: {told} was told, {seen} seen, the store is at {now}"));
+            self.fault(format!(
+                "no acknowledged write is lost: {told} was told, {seen} seen, the store is at {now}"
+            ));
         }
         self.check_against(store, Some(seen));
     }
@@ -190,12 +202,14 @@ impl Book {
         };
         let listed: Vec<(String, u64)> =
             page.records.iter().map(|record| (record.path.to_string(), record.revision)).collect();
-        let seen: Vec<(String, u64)> = self.look(|sight| {
-            sight.objects.iter().map(|(path, seen)| (path.clone(), seen.revision)).collect()
-        });
-        let odd = listed.iter().find(|one| !seen.contains(one)).or(seen.iter().find(|one| !listed.contains(one)));
+        let seen: Vec<(String, u64)> = self
+            .look(|sight| sight.objects.iter().map(|(path, seen)| (path.clone(), seen.revision)).collect());
+        let odd =
+            listed.iter().find(|one| !seen.contains(one)).or(seen.iter().find(|one| !listed.contains(one)));
         if let Some((path, revision)) = odd {
-            self.fault(format!("what a watcher saw is what the store lists: {path} at {revision} is on one side only"));
+            self.fault(format!(
+                "what a watcher saw is what the store lists: {path} at {revision} is on one side only"
+            ));
         }
     }
 

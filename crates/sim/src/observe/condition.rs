@@ -88,7 +88,9 @@ impl Condition {
             }
             joins = is_sign;
         }
-        let (Some(what), Some(name)) = (words.first(), words.get(1)) else { bail!("{line:?} names nothing to see") };
+        let (Some(what), Some(name)) = (words.first(), words.get(1)) else {
+            bail!("{line:?} names nothing to see")
+        };
         let subject = match what.as_str() {
             "pod" => Subject::Pod(name.clone()),
             "pods" => Subject::Pods(name.clone()),

@@ -15,9 +15,12 @@ pub fn of_event(sight: &Sight, event: &Event, new: &Tree) -> Vec<String> {
     if record.revision <= sight.revision {
         broken.push(format!("revisions only grow: {} came after {}", record.revision, sight.revision));
     }
-    let (before, seen) = (event.before.as_ref().map(|before| before.revision), known.map(|seen| seen.revision));
+    let (before, seen) =
+        (event.before.as_ref().map(|before| before.revision), known.map(|seen| seen.revision));
     if before != seen {
-        broken.push(format!("a watcher sees each history without gap or repeat: {path} was at {before:?}, seen {seen:?}"));
+        broken.push(format!(
+            "a watcher sees each history without gap or repeat: {path} was at {before:?}, seen {seen:?}"
+        ));
     }
     let none = Tree::Null;
     let old = known.map_or(&none, |seen| &seen.tree);
@@ -52,7 +55,10 @@ fn of_removal(sight: &Sight, path: &str, old: &Tree, last: &Tree) -> Vec<String>
     let holds = |field: &str| items(old, field).next().is_some() && items(last, field).next().is_some();
     let of_namespace = path.starts_with("/namespaces/") && holds("spec.finalizers");
     if holds("metadata.finalizers") || of_namespace {
-        broken.push(format!("a finalizer is never skipped: {path} is gone with {}", at(last, "metadata.finalizers")));
+        broken.push(format!(
+            "a finalizer is never skipped: {path} is gone with {}",
+            at(last, "metadata.finalizers")
+        ));
     }
     if path.starts_with("/pods/") {
         let uid = text(old, "metadata.uid");
@@ -88,7 +94,9 @@ pub fn of_start(sight: &Sight, node: &str, pod: &SandboxSpec, container: &str) -
     }
     match sight.bound.get(&pod.pod_uid) {
         Some(bound) if bound == node => {}
-        Some(bound) => broken.push(format!("a pod runs only where it is bound: {place} on {node}, not {bound}")),
+        Some(bound) => {
+            broken.push(format!("a pod runs only where it is bound: {place} on {node}, not {bound}"))
+        }
         None => broken.push(format!("a pod runs only where it is bound: {place} on {node}, bound nowhere")),
     }
     broken
@@ -101,7 +109,12 @@ mod tests {
     use super::*;
 
     fn sandbox(uid: &str) -> SandboxSpec {
-        SandboxSpec { pod_uid: uid.into(), name: "x".into(), namespace: "default".into(), ..SandboxSpec::default() }
+        SandboxSpec {
+            pod_uid: uid.into(),
+            name: "x".into(),
+            namespace: "default".into(),
+            ..SandboxSpec::default()
+        }
     }
 
     #[test]

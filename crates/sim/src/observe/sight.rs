@@ -91,7 +91,8 @@ impl Sight {
     pub fn all<'a>(&'a self, gvr: &Gvr) -> impl Iterator<Item = (&'a str, &'a Tree)> + use<'a> {
         let prefix = format!("/{gvr}/");
         let from = self.objects.range(prefix.clone()..);
-        from.take_while(move |(path, _)| path.starts_with(&prefix)).map(|(path, seen)| (path.as_str(), &seen.tree))
+        from.take_while(move |(path, _)| path.starts_with(&prefix))
+            .map(|(path, seen)| (path.as_str(), &seen.tree))
     }
 
     /// The pod of an alias, its tree if it is (still) there.
@@ -128,7 +129,8 @@ impl Sight {
         if kind == "StatefulSet" {
             return None;
         }
-        let set = (kind == "ReplicaSet").then(|| self.get(&kinds::REPLICA_SET, text(pod, "metadata.namespace"), name));
+        let set = (kind == "ReplicaSet")
+            .then(|| self.get(&kinds::REPLICA_SET, text(pod, "metadata.namespace"), name));
         let upper = set.flatten().and_then(controller);
         Some(upper.map_or(name, |upper| text(upper, "name")).to_owned())
     }

@@ -78,7 +78,12 @@ fn of_container(old: &Tree, new: &Tree) -> Vec<String> {
     }
     if count(new) > count(old) {
         let last = at(new, "lastState.terminated");
-        said.push(format!("{name} restarted ({}), last {} ({})", count(new), last["exitCode"], text(last, "reason")));
+        said.push(format!(
+            "{name} restarted ({}), last {} ({})",
+            count(new),
+            last["exitCode"],
+            text(last, "reason")
+        ));
     }
     said
 }
@@ -94,7 +99,9 @@ fn node(old: Option<&Tree>, new: Option<&Tree>) -> Vec<String> {
 }
 
 fn taints(node: &Tree) -> BTreeSet<String> {
-    items(node, "spec.taints").map(|taint| format!("{}:{}", text(taint, "key"), text(taint, "effect"))).collect()
+    items(node, "spec.taints")
+        .map(|taint| format!("{}:{}", text(taint, "key"), text(taint, "effect")))
+        .collect()
 }
 
 fn conditions(old: Option<&Tree>, new: Option<&Tree>, kinds: &[&str]) -> Vec<String> {
@@ -117,7 +124,8 @@ fn whole(old: Option<&Tree>, new: Option<&Tree>, fields: &[&str]) -> Vec<String>
         (_, None) => vec!["gone".to_owned()],
         (None, Some(_)) => Vec::new(),
         (Some(old), Some(new)) => {
-            let status = |tree: &Tree, field: &str| tree["status"][field].as_str().unwrap_or_default().to_owned();
+            let status =
+                |tree: &Tree, field: &str| tree["status"][field].as_str().unwrap_or_default().to_owned();
             let changed = fields.iter().filter(|field| status(old, field) != status(new, field));
             changed.map(|field| status(new, field)).collect()
         }
@@ -148,19 +156,25 @@ mod tests {
 
     fn check(old: Option<Tree>, new: Option<Tree>, wanted: &[&str]) {
         let said = lines(&Sight::default(), "/pods/default/x", old.as_ref(), new.as_ref());
-        let said: Vec<String> = said.iter().map(|line| line.split_whitespace().skip(2).collect::<Vec<_>>().join(" ")).collect();
+        let said: Vec<String> =
+            said.iter().map(|line| line.split_whitespace().skip(2).collect::<Vec<_>>().join(" ")).collect();
         assert_eq!(said, wanted);
     }
 
     #[test]
     fn a_pod_is_told_from_creation_to_removal() {
-        let (ready, unready) = (json!([{"type": "Ready", "status": "True"}]), json!([{"type": "Ready", "status": "False"}]));
+        let (ready, unready) =
+            (json!([{"type": "Ready", "status": "True"}]), json!([{"type": "Ready", "status": "False"}]));
         let pending = pod_with(json!({"phase": "Pending"}));
         let running = pod_with(json!({"phase": "Running", "conditions": ready}));
         check(None, Some(pending.clone()), &["created"]);
         check(Some(pending), Some(running.clone()), &["Running", "Ready"]);
         check(Some(running.clone()), Some(running.clone()), &[]);
-        check(Some(running.clone()), Some(pod_with(json!({"phase": "Running", "conditions": unready}))), &["not Ready"]);
+        check(
+            Some(running.clone()),
+            Some(pod_with(json!({"phase": "Running", "conditions": unready}))),
+            &["not Ready"],
+        );
         check(Some(running), None, &["gone"]);
     }
 
@@ -168,12 +182,22 @@ mod tests {
     fn restarts_and_unusual_waits_are_told() {
         let state = |state: Tree, count: i64| {
             let last = json!({"terminated": {"exitCode": 1, "reason": "Error"}});
-            pod_with(json!({"containerStatuses": [{"name": "c", "restartCount": count, "state": state, "lastState": last}]}))
+            pod_with(
+                json!({"containerStatuses": [{"name": "c", "restartCount": count, "state": state, "lastState": last}]}),
+            )
         };
         let waits = |reason: &str| json!({"waiting": {"reason": reason}});
         let runs = json!({"running": {}});
         check(Some(state(waits("ContainerCreating"), 0)), Some(state(runs.clone(), 0)), &[]);
-        check(Some(state(waits("CrashLoopBackOff"), 0)), Some(state(runs.clone(), 1)), &["c restarted (1), last 1 (Error)"]);
-        check(Some(state(runs, 1)), Some(state(waits("CrashLoopBackOff"), 1)), &["c waits: CrashLoopBackOff"]);
+        check(
+            Some(state(waits("CrashLoopBackOff"), 0)),
+            Some(state(runs.clone(), 1)),
+            &["c restarted (1), last 1 (Error)"],
+        );
+        check(
+            Some(state(runs, 1)),
+            Some(state(waits("CrashLoopBackOff"), 1)),
+            &["c waits: CrashLoopBackOff"],
+        );
     }
 }

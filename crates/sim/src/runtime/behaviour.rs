@@ -22,10 +22,10 @@ const STOPS_IN: Duration = Duration::from_millis(30);
 pub struct Behaviour {
     /// Whether its program can be started.
     pub starts: bool,
-    /// When it ends by itself, and with which code.
+    /// How many of its first runs crash, and after how long.
+    pub crashes: (u32, Duration),
+    /// When the other runs end by themselves, and with which code.
     pub exit: Option<(Duration, i32)>,
-    /// Which runs end so: all, or only the first few.
-    pub exits_at_most: Option<u32>,
     /// When it begins to serve; `None`: never.
     pub serves_after: Option<Duration>,
     /// When it stops answering though it runs on.
@@ -38,8 +38,8 @@ impl Default for Behaviour {
     fn default() -> Self {
         Self {
             starts: true,
+            crashes: (0, CRASH_AFTER),
             exit: None,
-            exits_at_most: None,
             serves_after: Some(SERVES_AFTER),
             hangs_after: None,
             stops_in: Some(STOPS_IN),
@@ -64,7 +64,9 @@ impl Behaviour {
             ["exit", code] => self.exit = code.parse().ok().map(|code| (CRASH_AFTER, code)),
             ["exit", code, "after", after] => self.exit = time(after).zip(code.parse().ok()),
             ["crash", count, "times"] => self.crash(CRASH_AFTER, count),
-            ["crash", count, "times", "after", after] => self.crash(time(after).unwrap_or(CRASH_AFTER), count),
+            ["crash", count, "times", "after", after] => {
+                self.crash(time(after).unwrap_or(CRASH_AFTER), count)
+            }
             ["ready", "after", after] => self.serves_after = time(after),
             ["never", "ready"] => self.serves_after = None,
             ["hang", "after", after] => self.hangs_after = time(after),
@@ -76,13 +78,13 @@ impl Behaviour {
     }
 
     fn crash(&mut self, after: Duration, count: &str) {
-        self.exit = Some((after, 1));
-        self.exits_at_most = count.parse().ok();
+        self.crashes = (count.parse().unwrap_or(0), after);
     }
 
     /// When and how the run with this number (from 0) ends by itself.
     pub fn exit_of(&self, run: u32) -> Option<(Duration, i32)> {
-        self.exit.filter(|_| self.exits_at_most.is_none_or(|most| run < most))
+        let (count, after) = self.crashes;
+        if run < count { Some((after, 1)) } else { self.exit }
     }
 
     /// Whether it serves after it has run for so long.
@@ -101,7 +103,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Behaviour {
-        Behaviour::read(&text.split(' ').map(str::to_owned).collect::<Vec<_>>().join(" ").split('|').map(str::to_owned).collect::<Vec<_>>())
+        Behaviour::read(&text.split('|').map(str::to_owned).collect::<Vec<_>>())
     }
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -117,6 +119,7 @@ mod tests {
         let behaviour = read("crash 2 times after 1s");
         assert_eq!([0, 1, 2].map(|run| behaviour.exit_of(run)), [Some((SECOND, 1)), Some((SECOND, 1)), None]);
         assert_eq!(read("exit 0 after 1s").exit_of(99), Some((SECOND, 0)));
+        assert_eq!(read("crash 2 times; exit 0 after 1s").exit_of(2), Some((SECOND, 0)));
     }
 
     #[test]

@@ -17,7 +17,11 @@ const CONNECTION_MAX: Duration = Duration::from_secs(120);
 
 impl SimRuntime {
     /// Runs a command: `ready`, `healthy`, `true`, `false`, `exit N`, `sleep TIME`; any other one does well.
-    pub(super) async fn command(&self, at: &ContainerRef, command: &[String]) -> Result<ExecOutput, RuntimeError> {
+    pub(super) async fn command(
+        &self,
+        at: &ContainerRef,
+        command: &[String],
+    ) -> Result<ExecOutput, RuntimeError> {
         self.take(COMMAND).await;
         let words: Vec<&str> = command.iter().flat_map(|word| word.split_whitespace()).collect();
         if let ["sleep", time] = words[..] {

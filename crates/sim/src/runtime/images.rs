@@ -32,6 +32,16 @@ pub enum Offer {
     Hangs,
 }
 
+impl std::fmt::Display for Offer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Offer::Sends(within) => write!(f, "{within:?}"),
+            Offer::Missing => f.write_str("missing"),
+            Offer::Hangs => f.write_str("hangs"),
+        }
+    }
+}
+
 impl Registry {
     /// Says what happens when `reference` is pulled from now on.
     pub fn set(&self, reference: &str, offer: Offer) {

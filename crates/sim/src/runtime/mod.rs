@@ -16,8 +16,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use host::{Host, Task};
 use runtime::{
-    AttachSpec, ContainerRef, ContainerSpec, ContainerStatus, Duplex, ExecOutput, ExecSpec, Exit, Image, LogRequest,
-    RegistryAuth, Resources, Runtime, RuntimeError, RuntimeEvent, Sandbox, SandboxSpec, Streams, Usage,
+    AttachSpec, ContainerRef, ContainerSpec, ContainerStatus, Duplex, ExecOutput, ExecSpec, Exit, Image,
+    LogRequest, RegistryAuth, Resources, Runtime, RuntimeError, RuntimeEvent, Sandbox, SandboxSpec, Streams,
+    Usage,
 };
 use tokio::sync::mpsc;
 
@@ -105,7 +106,8 @@ impl SimRuntime {
         let mut state = self.state();
         let Some(sandbox) = state.sandboxes.get_mut(uid) else { return false };
         let mut any = false;
-        let of_name = |one: &&mut SimContainer| one.is_running() && name.is_none_or(|name| one.status.name == name);
+        let of_name =
+            |one: &&mut SimContainer| one.is_running() && name.is_none_or(|name| one.status.name == name);
         for one in sandbox.containers.iter_mut().filter(of_name) {
             one.ailment = ailment;
             any = true;
@@ -196,6 +198,17 @@ pub enum Ailment {
     Unhealthy,
     /// It does not answer at all.
     Deaf,
+}
+
+impl std::fmt::Display for Ailment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Ailment::None => "well",
+            Ailment::Unready => "unready",
+            Ailment::Unhealthy => "unhealthy",
+            Ailment::Deaf => "deaf",
+        })
+    }
 }
 
 fn failed(doing: &str, why: &str) -> RuntimeError {
@@ -379,7 +392,8 @@ impl Runtime for SimRuntime {
         self.take(ASK).await;
         let state = self.state();
         let sandbox = state.sandboxes.get(pod_uid).ok_or_else(|| missing(pod_uid))?;
-        let each = sandbox.running().map(|one| Usage { name: one.status.name.clone(), cpu_nanos: 0, memory: 0 });
+        let each =
+            sandbox.running().map(|one| Usage { name: one.status.name.clone(), cpu_nanos: 0, memory: 0 });
         Ok(each.collect())
     }
 }

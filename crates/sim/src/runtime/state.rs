@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use host::{Moment, Task, Tasks, Time};
 use runtime::{
-    ContainerRef, ContainerSpec, ContainerState, ContainerStatus, Exit, Image, RuntimeEvent, Sandbox, SandboxSpec,
+    ContainerRef, ContainerSpec, ContainerState, ContainerStatus, Exit, Image, RuntimeEvent, Sandbox,
+    SandboxSpec,
 };
 use tokio::sync::mpsc;
 

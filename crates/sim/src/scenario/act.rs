@@ -87,7 +87,9 @@ impl Act {
             ["fill", "disk"] => Act::Room(0),
             ["free", "disk"] => Act::Room(u64::MAX),
             ["kill", "container", at] => end(at, 137, Some(9)),
-            ["exit", at, code] => end(at, code.parse().with_context(|| format!("{code:?} is no exit code"))?, None),
+            ["exit", at, code] => {
+                end(at, code.parse().with_context(|| format!("{code:?} is no exit code"))?, None)
+            }
             ["lose", "monitor", pod] => Act::LoseMonitor(pod.into()),
             ["make", pod, how] => Act::Afflict { pod: pod.into(), ailment: ailment(how)? },
             ["offer", reference, how] => Act::Image { reference: reference.into(), offer: offer(how)? },
@@ -96,7 +98,9 @@ impl Act {
                 let count: u32 = count.parse().with_context(|| format!("{count:?} is no count"))?;
                 Act::patch(&format!("{kind} {name}"), json!({"spec": {"replicas": count}}))?
             }
-            ["delete", kind, name] => Act::Delete { kind: kind.into(), name: name.into(), deletion: Deletion::default() },
+            ["delete", kind, name] => {
+                Act::Delete { kind: kind.into(), name: name.into(), deletion: Deletion::default() }
+            }
             ["delete", kind, name, "by", "force"] => {
                 let deletion = Deletion { grace_seconds: Some(0), ..Deletion::default() };
                 Act::Delete { kind: kind.into(), name: name.into(), deletion }
@@ -181,7 +185,10 @@ impl std::fmt::Display for Act {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Act::Apply { head, .. } => write!(f, "apply {head}"),
-            Act::Patch { head, patch, .. } => write!(f, "patch {head} {patch}"),
+            Act::Patch { head, patch, .. } => match &patch["spec"]["replicas"] {
+                Tree::Number(count) => write!(f, "scale {head} {count}"),
+                _ => write!(f, "patch {head} {patch}"),
+            },
             Act::Cut { node, out: true, into: true } => write!(f, "cut {node}"),
             Act::Cut { node, out: true, .. } => write!(f, "cut {node} out"),
             Act::Cut { node, .. } => write!(f, "cut {node} in"),
@@ -200,15 +207,15 @@ impl std::fmt::Display for Act {
             Act::End { pod, signal: Some(_), .. } => write!(f, "kill container {pod}"),
             Act::End { pod, code, .. } => write!(f, "exit {pod} {code}"),
             Act::LoseMonitor(pod) => write!(f, "lose monitor {pod}"),
-            Act::Afflict { pod, ailment } => write!(f, "make {pod} {}", format!("{ailment:?}").to_lowercase()),
-            Act::Image { reference, offer } => write!(f, "offer {reference}: {offer:?}"),
+            Act::Afflict { pod, ailment } => write!(f, "make {pod} {ailment}"),
+            Act::Image { reference, offer } => write!(f, "offer {reference} {offer}"),
             Act::Clock { whose, by } => write!(f, "step clock {whose} {}s", by.as_secs()),
             Act::Delete { kind, name, deletion } if deletion.grace_seconds == Some(0) => {
                 write!(f, "delete {kind} {name} by force")
             }
             Act::Delete { kind, name, .. } => write!(f, "delete {kind} {name}"),
             Act::Evict { pod, is_refused: false } => write!(f, "evict {pod}"),
-            Act::Evict { pod, .. } => write!(f, "evict {pod}, which is refused"),
+            Act::Evict { pod, .. } => write!(f, "evict {pod} is refused"),
         }
     }
 }
@@ -306,9 +313,28 @@ mod tests {
     #[test]
     fn an_act_is_told_as_it_is_written() {
         for text in [
-            "cut a", "cut a out", "heal a", "kill agent a", "pause agent a", "reboot b", "power off b", "crash server",
-            "start server", "kill container web-1", "exit web-1 3", "make web-1 unready", "delete pod web-1",
-            "delete pod web-1 by force", "evict web-1", "fill disk", "free disk", "step clock a -3600s",
+            "cut a",
+            "cut a out",
+            "heal a",
+            "kill agent a",
+            "pause agent a",
+            "reboot b",
+            "power off b",
+            "crash server",
+            "start server",
+            "kill container web-1",
+            "exit web-1 3",
+            "make web-1 unready",
+            "delete pod web-1",
+            "delete pod web-1 by force",
+            "make web-1 well",
+            "offer web:1 missing",
+            "offer web:1 5s",
+            "evict web-1",
+            "fill disk",
+            "free disk",
+            "step clock a -3600s",
+            "scale deployment web 3",
         ] {
             assert_eq!(Act::read(text).expect(text).to_string(), text);
         }

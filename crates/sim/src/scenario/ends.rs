@@ -78,14 +78,19 @@ fn orphans(sight: &Sight) -> Vec<String> {
 
 /// What machines hold that no pod accounts for.
 fn leftovers(cluster: &Cluster, sight: &Sight) -> Vec<String> {
-    let pods: BTreeMap<&str, &str> =
-        sight.all(&kinds::POD).map(|(_, pod)| (text(pod, "metadata.uid"), text(pod, "spec.nodeName"))).collect();
+    let pods: BTreeMap<&str, &str> = sight
+        .all(&kinds::POD)
+        .map(|(_, pod)| (text(pod, "metadata.uid"), text(pod, "spec.nodeName")))
+        .collect();
     let mut faults = Vec::new();
     for node in cluster.nodes.values().filter(|node| node.has_agent() && !node.line.is_cut()) {
         let is_ours = |uid: &str| pods.get(uid) == Some(&node.name.as_str());
         for (uid, running) in node.runtime.inventory() {
             if !is_ours(&uid) {
-                faults.push(format!("nothing is left behind: {} holds the sandbox of {uid} ({running:?})", node.name));
+                faults.push(format!(
+                    "nothing is left behind: {} holds the sandbox of {uid} ({running:?})",
+                    node.name
+                ));
             }
         }
         for uid in node.network.pods().iter().filter(|uid| !is_ours(uid)) {
@@ -102,7 +107,8 @@ fn stale_caches(cluster: &Cluster, sight: &Sight) -> Vec<String> {
     let all = agents.filter_map(|node| Some((node.name.as_str(), node.caches()?)));
     for (whose, caches) in all.chain(cluster.caches().map(|caches| ("server", caches))) {
         for follow in caches.followed().into_iter().filter(|follow| follow.fields.is_empty()) {
-            let stored = KINDS.iter().find(|kind| kind.gvr == follow.gvr).map_or(&follow.gvr, |kind| kind.storage());
+            let stored =
+                KINDS.iter().find(|kind| kind.gvr == follow.gvr).map_or(&follow.gvr, |kind| kind.storage());
             let held: BTreeSet<(String, String)> = caches
                 .list(&follow.gvr, &follow.namespace)
                 .iter()
@@ -110,12 +116,19 @@ fn stale_caches(cluster: &Cluster, sight: &Sight) -> Vec<String> {
                 .collect();
             let there: BTreeSet<(String, String)> = sight
                 .all(stored)
-                .filter(|(_, tree)| follow.namespace.is_empty() || text(tree, "metadata.namespace") == follow.namespace)
-                .map(|(_, tree)| (text(tree, "metadata.uid").to_owned(), text(tree, "metadata.resourceVersion").to_owned()))
+                .filter(|(_, tree)| {
+                    follow.namespace.is_empty() || text(tree, "metadata.namespace") == follow.namespace
+                })
+                .map(|(_, tree)| {
+                    (text(tree, "metadata.uid").to_owned(), text(tree, "metadata.resourceVersion").to_owned())
+                })
                 .collect();
             if held != there {
                 let odd = held.symmetric_difference(&there).next();
-                faults.push(format!("a watcher sees each history: {} of {whose} differ in {odd:?}", follow.gvr));
+                faults.push(format!(
+                    "a watcher sees each history: {} of {whose} differ in {odd:?}",
+                    follow.gvr
+                ));
             }
         }
     }

@@ -54,6 +54,8 @@ pub struct LoadSettings {
     pub from: String,
     /// How often.
     pub every: Duration,
+    /// From when on.
+    pub begins: Duration,
 }
 
 /// One step.
@@ -176,14 +178,17 @@ fn nodes(said: &Tree, settings: &Tree) -> Result<BTreeMap<String, NodeSettings>>
 
 fn node(said: &Tree, settings: &Tree) -> Result<NodeSettings> {
     let cpu = said.as_str().or(said["cpu"].as_str()).unwrap_or("4cpu");
-    let cores: u64 = cpu.trim_end_matches("cpu").parse().with_context(|| format!("{cpu:?} is no number of cpus"))?;
+    let cores: u64 =
+        cpu.trim_end_matches("cpu").parse().with_context(|| format!("{cpu:?} is no number of cpus"))?;
     let curve = match settings["curve"].as_str() {
         Some("kubernetes") => Curve::KUBERNETES,
         _ => Curve::HEALING,
     };
     Ok(NodeSettings {
         cpu_millis: cores * 1000,
-        labels: serde_json::from_value(said.get("labels").cloned().unwrap_or(Tree::Object(Default::default())))?,
+        labels: serde_json::from_value(
+            said.get("labels").cloned().unwrap_or(Tree::Object(Default::default())),
+        )?,
         curve,
         ..NodeSettings::default()
     })
@@ -191,7 +196,9 @@ fn node(said: &Tree, settings: &Tree) -> Result<NodeSettings> {
 
 fn images(said: &Tree) -> Result<Vec<(String, Offer)>> {
     let all = said.as_object().context("images are a map of references")?;
-    all.iter().map(|(reference, said)| Ok((reference.clone(), offer(said.as_str().unwrap_or_default())?))).collect()
+    all.iter()
+        .map(|(reference, said)| Ok((reference.clone(), offer(said.as_str().unwrap_or_default())?)))
+        .collect()
 }
 
 /// What a registry does: `missing`, `hangs`, or the time that a pull takes.
@@ -211,6 +218,7 @@ fn load(name: &str, said: &Tree) -> Result<LoadSettings> {
         service,
         from: said["from"].as_str().context("a load names the node it comes from")?.to_owned(),
         every: duration(said["every"].as_str().unwrap_or("100ms"))?,
+        begins: duration(said["begins"].as_str().unwrap_or("0s"))?,
     })
 }
 
@@ -283,12 +291,20 @@ timeline: |2
     #[test]
     fn an_accepted_timeline_is_the_one_that_is_read() {
         let text = with_timeline(TEXT, "  0:00.1  node a Ready=True\n 10:00.0  x\n");
-        assert_eq!(Scenario::read(&text).expect("still good").timeline, "  0:00.1  node a Ready=True\n 10:00.0  x\n");
+        assert_eq!(
+            Scenario::read(&text).expect("still good").timeline,
+            "  0:00.1  node a Ready=True\n 10:00.0  x\n"
+        );
     }
 
     #[test]
     fn a_step_without_a_time_or_without_an_act_is_refused() {
-        for bad in ["steps: [{do: cut a}]", "steps: [{at: 1s}]", "steps: [{by: 1s, do: cut a}]", "steps: [{at: 1s, dance: x}]"] {
+        for bad in [
+            "steps: [{do: cut a}]",
+            "steps: [{at: 1s}]",
+            "steps: [{by: 1s, do: cut a}]",
+            "steps: [{at: 1s, dance: x}]",
+        ] {
             assert!(Scenario::read(bad).is_err(), "{bad}");
         }
     }

@@ -10,10 +10,10 @@ use crate::cluster::Cluster;
 pub struct Loads(BTreeMap<Duration, Vec<LoadSettings>>);
 
 impl Loads {
-    /// Loads that begin now.
+    /// Loads that begin when they are to, and not before `now`.
     pub fn new(all: &[LoadSettings], now: Duration) -> Self {
         let mut loads = Self(BTreeMap::new());
-        all.iter().for_each(|load| loads.plan(now + load.every, load.clone()));
+        all.iter().for_each(|load| loads.plan(now.max(load.begins) + load.every, load.clone()));
         loads
     }
 

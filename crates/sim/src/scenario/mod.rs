@@ -44,7 +44,9 @@ pub fn run_file(path: &Path, accept: bool) -> Result<Outcome> {
     if accept {
         std::fs::write(path, file::with_timeline(&text, &outcome.timeline)).with_context(doing)?;
     } else if scenario.timeline != outcome.timeline {
-        outcome.faults.push(format!("the timeline differs:\n{}", difference(&scenario.timeline, &outcome.timeline)));
+        outcome
+            .faults
+            .push(format!("the timeline differs:\n{}", difference(&scenario.timeline, &outcome.timeline)));
     }
     Ok(outcome)
 }

@@ -83,7 +83,8 @@ impl Short<'_> {
     }
 
     fn workload(&self) -> Result<Tree> {
-        let mut spec = json!({"selector": {"matchLabels": {"app": self.app()}}, "template": self.template()?});
+        let mut spec =
+            json!({"selector": {"matchLabels": {"app": self.app()}}, "template": self.template()?});
         if self.kind.singular != "daemonset" {
             spec["replicas"] = self.said.get("replicas").cloned().unwrap_or(json!(1));
         }
@@ -98,7 +99,9 @@ impl Short<'_> {
         if spec["template"]["spec"]["restartPolicy"].is_null() {
             spec["template"]["spec"]["restartPolicy"] = json!("Never");
         }
-        for (from, to) in [("completions", "completions"), ("parallelism", "parallelism"), ("retries", "backoffLimit")] {
+        for (from, to) in
+            [("completions", "completions"), ("parallelism", "parallelism"), ("retries", "backoffLimit")]
+        {
             if let Some(value) = self.said.get(from) {
                 spec[to] = value.clone();
             }
@@ -234,7 +237,10 @@ mod tests {
         let web = one("deployment web", json!({"replicas": 3, "readiness": "1s", "runs": "exit 1 after 3s"}));
         assert_eq!((&web["kind"], &web["spec"]["replicas"]), (&json!("Deployment"), &json!(3)));
         let container = &web["spec"]["template"]["spec"]["containers"][0];
-        assert_eq!((&container["args"], &container["readinessProbe"]["periodSeconds"]), (&json!(["exit 1 after 3s"]), &json!(1)));
+        assert_eq!(
+            (&container["args"], &container["readinessProbe"]["periodSeconds"]),
+            (&json!(["exit 1 after 3s"]), &json!(1))
+        );
         assert_eq!(web["spec"]["selector"]["matchLabels"], web["spec"]["template"]["metadata"]["labels"]);
     }
 
@@ -242,7 +248,10 @@ mod tests {
     fn a_service_comes_with_a_workload_that_asks_for_it() {
         let all = expand("deployment shop/web", &json!({"service": 8080})).expect("a good object");
         assert_eq!(all.len(), 2);
-        assert_eq!((all[1].namespace.as_str(), &all[1].object["spec"]["ports"][0]["port"]), ("shop", &json!(8080)));
+        assert_eq!(
+            (all[1].namespace.as_str(), &all[1].object["spec"]["ports"][0]["port"]),
+            ("shop", &json!(8080))
+        );
     }
 
     #[test]

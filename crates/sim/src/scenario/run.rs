@@ -21,6 +21,12 @@ const REST_MAX: Duration = Duration::from_secs(600);
 /// For how long a cluster at rest is watched.
 const REST_WATCHED: Duration = Duration::from_secs(120);
 
+/// How wide the time is at the beginning of a line of a timeline, with the blanks behind it.
+const STAMP_LEN: usize = 9;
+
+/// How wide the kind and the name of an object are in such a line.
+const OBJECT_LEN: usize = 21;
+
 /// Runs a scenario from its beginning to its end.
 pub fn run(scenario: &Scenario) -> Result<Outcome> {
     sandbox::run(play(scenario))?
@@ -42,13 +48,27 @@ async fn play_on(scenario: &Scenario, cluster: &mut Cluster) -> Result<Outcome> 
     for step in &scenario.steps {
         player.step(step).await;
     }
-    let timeline = cluster.book.timeline();
+    let timeline = ordered(&cluster.book.timeline());
     let rest = scenario.rests.then_some(Rest { within: REST_MAX, watched: REST_WATCHED });
     check_end(cluster, rest).await;
     for never in cluster.book.never_true() {
         cluster.book.fault(format!("always {never}: it never came true"));
     }
     Ok(Outcome { timeline, faults: cluster.book.faults() })
+}
+
+/// The lines of one tenth of a second by object, so that a change of some microseconds is no change of a timeline. What
+/// is done stays where it is.
+fn ordered(timeline: &str) -> String {
+    let is_deed = |line: &&str| line.get(STAMP_LEN..).is_some_and(|said| said.starts_with("do "));
+    let mut lines: Vec<&str> = timeline.lines().collect();
+    for moment in lines.chunk_by_mut(|a, b| a.get(..STAMP_LEN) == b.get(..STAMP_LEN)) {
+        for between in moment.split_mut(is_deed) {
+            // Stable: what happens to one object keeps its order.
+            between.sort_by_key(|line| line.get(STAMP_LEN..STAMP_LEN + OBJECT_LEN));
+        }
+    }
+    lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
 struct Player<'a> {
@@ -132,5 +152,26 @@ impl<'a> Player<'a> {
             self.cluster.pass_time(next.saturating_sub(now)).await;
             self.loads.send(self.cluster);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_one_moment_are_ordered_by_object_and_deeds_stay() {
+        let line =
+            |at: &str, kind: &str, name: &str, said: &str| format!("{at:>7}  {kind:<10} {name:<10} {said}\n");
+        let timeline = [
+            line("0:01.0", "pod", "b", "created"),
+            line("0:01.0", "pod", "a", "created"),
+            line("0:01.0", "do", "cut", "x"),
+            line("0:01.0", "pod", "b", "Ready"),
+            line("0:01.0", "pod", "a", "gone"),
+            line("0:01.1", "pod", "a", "back"),
+        ];
+        let order = [1, 0, 2, 4, 3, 5].map(|at| timeline[at].as_str());
+        assert_eq!(ordered(&timeline.concat()), order.concat());
     }
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 const FAULTS_FOR: Duration = Duration::from_secs(60);
 
 /// How many faults a run has at most.
-const FAULTS_MAX: u64 = 10;
+const FAULTS_MAX: u64 = 16;
 
 /// How many workloads a run has at most.
 const WORKLOADS_MAX: u64 = 3;
@@ -69,10 +69,11 @@ impl Plan {
     /// The plan of a seed.
     pub fn of(seed: u64) -> Self {
         let chance = Chance::from_seed(seed ^ 0x5eed_5eed);
-        let nodes: Vec<String> = ["a", "b", "c"][..1 + chance.below(3) as usize].iter().map(|&name| name.into()).collect();
+        let nodes: Vec<String> =
+            ["a", "b", "c"][..1 + chance.below(3) as usize].iter().map(|&name| name.into()).collect();
         let mut plan = Self {
-            lost_one_in: [0, 0, 40, 200][chance.below(4) as usize],
-            fails_one_in: [0, 0, 0, 30][chance.below(4) as usize],
+            lost_one_in: [0, 0, 25, 200][chance.below(4) as usize],
+            fails_one_in: [0, 0, 10, 40][chance.below(4) as usize],
             workload: BTreeMap::new(),
             faults: Vec::new(),
             nodes,
@@ -91,7 +92,8 @@ impl Plan {
 
     fn fault(&mut self, chance: &Chance, at: Duration) {
         let node = &self.nodes[chance.below(self.nodes.len() as u64) as usize].clone();
-        let lasts = Duration::from_millis([50, 1000, 6000, 20_000][chance.below(4) as usize] + chance.below(2000));
+        let lasts =
+            Duration::from_millis([50, 1000, 6000, 20_000][chance.below(4) as usize] + chance.below(2000));
         let place = chance.u64();
         let mut act = |at: Duration, text: String| self.faults.push((at, Fault::Act(text)));
         match chance.below(12) {
@@ -124,7 +126,8 @@ impl Plan {
             8 => self.faults.push((at, Fault::Pod { place, evict: chance.below(2) == 0 })),
             9 => self.change(chance, at),
             _ => {
-                let how = [Harm::Exit(1), Harm::Exit(137), Harm::MonitorLost, Harm::Unready][chance.below(4) as usize];
+                let how = [Harm::Exit(1), Harm::Exit(137), Harm::MonitorLost, Harm::Unready]
+                    [chance.below(4) as usize];
                 self.faults.push((at, Fault::Container { place, how }));
             }
         }
@@ -191,7 +194,9 @@ mod tests {
                 let is = |fault: &&(Duration, Fault)| matches!(&fault.1, Fault::Act(text) if text.starts_with(word));
                 plan.faults.iter().filter(is).count()
             };
-            for (begin, end) in [("cut", "heal"), ("power off", "power on"), ("pause", "resume"), ("fill", "free")] {
+            for (begin, end) in
+                [("cut", "heal"), ("power off", "power on"), ("pause", "resume"), ("fill", "free")]
+            {
                 assert_eq!(count(begin), count(end), "seed {seed}: {begin}");
             }
         }

@@ -43,7 +43,8 @@ pub fn run(seed: u64) -> Result<Outcome> {
 
 async fn play(seed: u64) -> Result<Outcome> {
     let plan = Plan::of(seed);
-    let settings = NodeSettings { lease_every: LEASE_EVERY, lease_seconds: LEASE_SECONDS, ..NodeSettings::default() };
+    let settings =
+        NodeSettings { lease_every: LEASE_EVERY, lease_seconds: LEASE_SECONDS, ..NodeSettings::default() };
     let nodes: BTreeMap<_, _> = plan.nodes.iter().map(|name| (name.clone(), settings.clone())).collect();
     let mut cluster = Cluster::start(seed, true, &nodes).await?;
     let book = cluster.book.clone();
@@ -124,7 +125,8 @@ async fn remove(cluster: &Cluster, place: u64, evict: bool) -> Result<()> {
     let pods: Vec<(String, Key)> = cluster.book.look(|sight| {
         let all = sight.all(&model::kinds::POD);
         let each = all.map(|(_, pod)| {
-            let key = Key::new(&model::kinds::POD, text(pod, "metadata.namespace"), text(pod, "metadata.name"));
+            let key =
+                Key::new(&model::kinds::POD, text(pod, "metadata.namespace"), text(pod, "metadata.name"));
             (sight.called(pod), key)
         });
         each.collect()

@@ -1,0 +1,51 @@
+//! Random workloads under random faults: the laws hold, the cluster gets there, and a seed replays byte for byte.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use sim::seeds;
+
+/// How many seeds each run of the tests tries.
+const SEEDS: u64 = 200;
+
+#[test]
+fn the_laws_hold_and_the_cluster_gets_there_whatever_the_seed() {
+    let next = AtomicU64::new(0);
+    let failed = Mutex::new(Vec::new());
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= SEEDS {
+                return;
+            }
+            let faults = match seeds::run(seed) {
+                Ok(outcome) => outcome.faults,
+                Err(error) => vec![format!("{error:#}")],
+            };
+            if !faults.is_empty() {
+                let replay = format!("replay with `cargo xtask sim --seed {seed} --timeline`");
+                failed
+                    .lock()
+                    .expect("no other seed panicked")
+                    .push(format!("seed {seed}: {replay}\n  {}", faults.join("\n  ")));
+            }
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        (0..threads).for_each(|_| drop(scope.spawn(work)));
+    });
+    let failed = failed.into_inner().expect("no seed panicked");
+    assert!(failed.is_empty(), "{} of {SEEDS} seeds failed\n{}", failed.len(), failed.join("\n"));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_timeline_byte_for_byte() {
+    for seed in [3, 14, 15] {
+        let run = || seeds::run(seed).expect("a run");
+        let (first, second) = (run(), run());
+        assert!(!first.timeline.is_empty());
+        assert_eq!(first.timeline, second.timeline, "seed {seed}");
+    }
+}
