@@ -121,7 +121,13 @@ pub async fn make_sandbox(agent: &Agent, pod: &PodView) -> Result<Vec<IpAddr>, S
         resources: resources::pod_limits(pod),
         annotations: BTreeMap::new(),
     };
-    let made = agent.means.runtime.create_sandbox(sandbox).await?;
+    let mut made = agent.means.runtime.create_sandbox(sandbox.clone()).await?;
+    if !made.alive {
+        // One whose monitor ended, and that could not be removed then: nothing can start in it.
+        agent.means.network.detach(&pod.uid).await?;
+        agent.means.runtime.remove_sandbox(&pod.uid).await?;
+        made = agent.means.runtime.create_sandbox(sandbox).await?;
+    }
     let Some(netns) = made.netns else { return Ok(agent.settings.node_addresses.clone()) };
     let wish = PodNetwork { pod_uid: pod.uid.clone(), netns, host_ports: host_ports(pod) };
     Ok(agent.means.network.attach(wish).await?)
