@@ -93,7 +93,12 @@ impl Cache {
 
     /// The objects that name `uid` among their owners, in order.
     pub fn owned_by<'a>(&'a self, uid: &str) -> impl Iterator<Item = &'a Object> {
-        self.by_owner.get(uid).into_iter().flatten().filter_map(|place| self.objects.get(place)).map(|held| &held.object)
+        self.by_owner
+            .get(uid)
+            .into_iter()
+            .flatten()
+            .filter_map(|place| self.objects.get(place))
+            .map(|held| &held.object)
     }
 
     /// Takes an object as it is `now`. `None` when it is no news.

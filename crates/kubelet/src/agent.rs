@@ -79,7 +79,9 @@ impl Agent {
     fn is_doubted(&self) -> bool {
         let node = self.means.caches.get(&crate::run::node_key(self));
         let told = node.and_then(|node| node.seen::<ToldNode>());
-        told.is_some_and(|told| told.status.conditions.iter().any(|one| one.kind == "Ready" && one.status == "Unknown"))
+        told.is_some_and(|told| {
+            told.status.conditions.iter().any(|one| one.kind == "Ready" && one.status == "Unknown")
+        })
     }
 
     /// Whom an event about a pod, or one of its containers, is about.
