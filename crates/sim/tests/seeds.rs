@@ -2,12 +2,12 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 
 use sim::seeds;
 
-/// How many seeds each run of the tests tries.
-const SEEDS: u64 = 200;
+/// How many seeds each run of the tests tries, one after the other: about two minutes of a debug build. `cargo xtask sim
+/// --seeds N` and `--endless` try more.
+const SEEDS: u64 = 40;
 
 #[test]
 fn the_laws_hold_and_the_cluster_gets_there_whatever_the_seed() {
@@ -32,10 +32,7 @@ fn the_laws_hold_and_the_cluster_gets_there_whatever_the_seed() {
             }
         }
     };
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    thread::scope(|scope| {
-        (0..threads).for_each(|_| drop(scope.spawn(work)));
-    });
+    work();
     let failed = failed.into_inner().expect("no seed panicked");
     assert!(failed.is_empty(), "{} of {SEEDS} seeds failed\n{}", failed.len(), failed.join("\n"));
 }
