@@ -1,7 +1,6 @@
 //! The binary. A process of it is a server, a node's agent, a pod's monitor, or a command of the user's.
 
 mod act;
-mod allocator;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -9,9 +8,6 @@ use std::process::ExitCode;
 use clap::Parser;
 use kintsugi::demo::{tool, web};
 use kintsugi::settings::Cli;
-
-#[global_allocator]
-static ALLOCATOR: allocator::ByRole = allocator::ByRole;
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
