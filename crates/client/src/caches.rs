@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use host::{Host, Task};
 use model::{Gvr, Key, Object, Time, World};
-use tokio::sync::watch;
+use host::watch;
 
 use crate::cache::Cache;
 use crate::changes::Inbox;

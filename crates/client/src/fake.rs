@@ -11,7 +11,7 @@ use futures_util::{StreamExt, stream};
 use http::{Method, Request, Response, StatusCode};
 use model::Tree;
 use serde_json::json;
-use tokio::sync::watch;
+use host::watch;
 
 use crate::{Transport, TransportError, WatchEvent, WatchKind, WatchStream};
 

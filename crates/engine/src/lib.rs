@@ -22,7 +22,7 @@ pub use run::{Clients, Member, NEWS_AT_ONCE, PASSES_AT_ONCE, Setup, run};
 
 use client::Caches;
 use host::Host;
-use tokio::sync::watch;
+use host::watch;
 
 /// The name by which the scheduler asks for its client; all others are controllers.
 pub const SCHEDULER: &str = scheduler::NAME;

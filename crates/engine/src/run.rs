@@ -16,7 +16,7 @@ use futures_util::{FutureExt, StreamExt};
 use host::{Host, Task};
 use model::controller::EVERY;
 use model::{Controller, Gvr, Key, Object, Plan, World};
-use tokio::sync::watch;
+use host::watch;
 
 use crate::apply::Hand;
 use crate::barrier::Decided;

@@ -10,7 +10,7 @@ use host::{Host, SimDisk, Task, Time};
 use model::controller::EVERY;
 use model::{Controller, EventNote, Gvr, Key, Plan, Precondition, Watch, World, Write};
 use serde_json::json;
-use tokio::sync::watch;
+use host::watch;
 
 use crate::{Member, Setup};
 

@@ -8,6 +8,7 @@ mod chance;
 mod clock;
 mod disk;
 mod tasks;
+pub mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;

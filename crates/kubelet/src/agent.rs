@@ -8,7 +8,7 @@ use client::{Caches, Follow};
 use k8s_openapi::api::core::v1::{PodStatus, Service};
 use model::kinds as gvr;
 use model::{Key, World};
-use tokio::sync::watch;
+use host::watch;
 
 use crate::ask::Asker;
 use crate::environment::NodeFacts;

@@ -9,7 +9,8 @@ use client::{ClientError, PatchKind};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use model::kinds as gvr;
 use model::{Key, Object, Precondition, Tree};
-use tokio::sync::{mpsc, watch};
+use host::watch;
+use tokio::sync::mpsc;
 
 use crate::agent::Agent;
 use crate::status;

@@ -9,7 +9,7 @@ use model::kinds as gvr;
 use model::{Precondition, Tree, World};
 use runtime::Image;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use host::watch;
 
 use crate::agent::Agent;
 use crate::resources::Allocatable;

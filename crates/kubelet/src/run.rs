@@ -10,7 +10,7 @@ use host::Tasks;
 use model::kinds as gvr;
 use model::{Key, Object, World};
 use runtime::{RuntimeEvent, Sandbox};
-use tokio::sync::watch;
+use host::watch;
 
 use crate::agent::Agent;
 use crate::environment::NodeFacts;

@@ -12,7 +12,7 @@ use model::kinds as gvr;
 use model::{Gvr, Key, World};
 use network::{NodeRoute, ServiceRules};
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use host::watch;
 
 use crate::agent::Agent;
 use crate::backoff;

@@ -11,7 +11,8 @@ use host::{Task, Tasks, Time};
 use k8s_openapi::api::core::v1::PodStatus;
 use model::{Key, Object};
 use runtime::{ContainerRef, ContainerStatus, Exit, Image, Resources, RuntimeEvent};
-use tokio::sync::{mpsc, watch};
+use host::watch;
+use tokio::sync::mpsc;
 
 use crate::agent::{Agent, Shown};
 use crate::ask::Answer;

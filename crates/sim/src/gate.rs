@@ -1,6 +1,6 @@
 //! A gate that holds up a paused component: whoever passes through it waits while it is shut.
 
-use tokio::sync::watch;
+use host::watch;
 
 /// Open or shut; clones share it.
 #[derive(Clone)]

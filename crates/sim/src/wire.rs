@@ -13,9 +13,9 @@ use bytes::Bytes;
 use client::{Transport, TransportError, WatchEvent, WatchStream};
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
+use host::watch;
 use host::{Chance, Host};
 use kintsugi::local::Local;
-use tokio::sync::watch;
 
 use crate::gate::Gate;
 use crate::observe::Book;

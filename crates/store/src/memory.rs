@@ -7,7 +7,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use host::Moment;
-use tokio::sync::watch;
+use host::watch;
 
 use crate::face::{Event, Page, Path, Range, Record, Revision, StoreError};
 use crate::history::{Chunk, History};

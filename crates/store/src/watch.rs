@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use host::watch;
 
 use crate::face::{Event, Path, Revision, StoreError};
 use crate::history::{Chunk, Gone};

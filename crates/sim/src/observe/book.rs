@@ -3,13 +3,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use host::watch;
 use host::{Host, Moment};
 use http::{Method, Response};
 use model::Tree;
 use runtime::SandboxSpec;
 use serde::Deserialize;
 use store::{Event, Range, Store, StoreError, Watch};
-use tokio::sync::watch;
 
 use super::sight::{Seen, Sight, text};
 use super::{Condition, laws, timeline};

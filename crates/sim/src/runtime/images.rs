@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use host::watch;
 use runtime::Image;
-use tokio::sync::watch;
 
 /// How long a pull usually takes.
 const PULL: Duration = Duration::from_millis(400);
