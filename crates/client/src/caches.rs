@@ -7,9 +7,9 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
+use host::watch;
 use host::{Host, Task};
 use model::{Gvr, Key, Object, Time, World};
-use host::watch;
 
 use crate::cache::Cache;
 use crate::changes::Inbox;

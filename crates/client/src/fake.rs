@@ -8,10 +8,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use host::watch;
 use http::{Method, Request, Response, StatusCode};
 use model::Tree;
 use serde_json::json;
-use host::watch;
 
 use crate::{Transport, TransportError, WatchEvent, WatchKind, WatchStream};
 

@@ -13,10 +13,10 @@ use client::{Caches, Changed, Changes, Client, Events, Follow, Picture};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
+use host::watch;
 use host::{Host, Task};
 use model::controller::EVERY;
 use model::{Controller, Gvr, Key, Object, Plan, World};
-use host::watch;
 
 use crate::apply::Hand;
 use crate::barrier::Decided;

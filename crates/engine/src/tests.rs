@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use client::fake::Fake;
 use client::{Caches, Client};
+use host::watch;
 use host::{Host, SimDisk, Task, Time};
 use model::controller::EVERY;
 use model::{Controller, EventNote, Gvr, Key, Plan, Precondition, Watch, World, Write};
 use serde_json::json;
-use host::watch;
 
 use crate::{Member, Setup};
 

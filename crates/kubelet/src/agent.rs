@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use client::{Caches, Follow};
+use host::watch;
 use k8s_openapi::api::core::v1::{PodStatus, Service};
 use model::kinds as gvr;
 use model::{Key, World};
-use host::watch;
 
 use crate::ask::Asker;
 use crate::environment::NodeFacts;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::{ClientError, PatchKind};
+use host::watch;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use model::kinds as gvr;
 use model::{Key, Object, Precondition, Tree};
-use host::watch;
 use tokio::sync::mpsc;
 
 use crate::agent::Agent;

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use client::{ClientError, PatchKind};
 use host::Time;
+use host::watch;
 use model::kinds as gvr;
 use model::{Precondition, Tree, World};
 use runtime::Image;
 use serde_json::{Value, json};
-use host::watch;
 
 use crate::agent::Agent;
 use crate::resources::Allocatable;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use client::{Changed, Follow};
 use host::Tasks;
+use host::watch;
 use model::kinds as gvr;
 use model::{Key, Object, World};
 use runtime::{RuntimeEvent, Sandbox};
-use host::watch;
 
 use crate::agent::Agent;
 use crate::environment::NodeFacts;

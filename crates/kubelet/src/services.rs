@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use host::watch;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use model::kinds as gvr;
 use model::{Gvr, Key, World};
 use network::{NodeRoute, ServiceRules};
 use serde::de::DeserializeOwned;
-use host::watch;
 
 use crate::agent::Agent;
 use crate::backoff;

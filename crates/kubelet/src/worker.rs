@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use host::watch;
 use host::{Task, Tasks, Time};
 use k8s_openapi::api::core::v1::PodStatus;
 use model::{Key, Object};
 use runtime::{ContainerRef, ContainerStatus, Exit, Image, Resources, RuntimeEvent};
-use host::watch;
 use tokio::sync::mpsc;
 
 use crate::agent::{Agent, Shown};

@@ -8,7 +8,7 @@ use model::Tree;
 use serde_json::json;
 
 /// For how long faults happen. Longer runs find little more than more seeds do.
-const FAULTS_FOR: Duration = Duration::from_secs(60);
+const FAULTS_FOR: Duration = Duration::from_secs(45);
 
 /// How many faults a run has at most.
 const FAULTS_MAX: u64 = 16;

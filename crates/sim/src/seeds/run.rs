@@ -22,7 +22,7 @@ use crate::scenario::{Act, Outcome, Rest, apply, check_end, expand, unmet};
 const REST_MAX: Duration = Duration::from_secs(1200);
 
 /// For how long the cluster at rest is watched.
-const REST_WATCHED: Duration = Duration::from_secs(45);
+const REST_WATCHED: Duration = Duration::from_secs(20);
 
 /// How long somebody tries to get a wish through to a server that may be away.
 const WISH_TRIES_MAX: usize = 120;
