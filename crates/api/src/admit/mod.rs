@@ -15,11 +15,14 @@ mod protection;
 mod quota;
 mod requester;
 mod runtime;
+mod security;
 mod service_account;
 #[cfg(test)]
 mod testing;
 mod tolerations;
 mod usage;
+
+use std::collections::BTreeMap;
 
 use model::{Gvr, Time, Tree, World, kinds};
 use store::{Change, Expect, Path};
@@ -87,6 +90,10 @@ pub struct Extra {
     pub expect: Vec<(Path, Expect)>,
     /// What is stored beside the object.
     pub changes: Vec<Change>,
+    /// What the author is to be warned of.
+    pub warnings: Vec<String>,
+    /// What the audit log is to tell of it.
+    pub notes: BTreeMap<String, String>,
 }
 
 type Plugin = fn(&Asked<'_>, &mut Tree, &mut Extra) -> Result<(), Refusal>;
@@ -111,7 +118,7 @@ const PLUGINS: &[Plugin] = &[
 const FINISHERS: &[Plugin] = &[pods::finish, addresses::finish, definitions::finish];
 
 /// Those that only let the whole object happen or not.
-const JUDGES: &[Judge] = &[definitions::judge, limits::judge, quota::judge];
+const JUDGES: &[Judge] = &[security::judge, definitions::judge, limits::judge, quota::judge];
 
 /// Lets the plugins change the object as its author sent it.
 pub fn mutate(asked: &Asked<'_>, object: &mut Tree, extra: &mut Extra) -> Result<(), Refusal> {

@@ -74,12 +74,17 @@ impl Call<'_> {
         let form = self.form()?;
         let options = WriteOptions::read(&self.query, self.headers)?;
         let read = codec::read(&self.resource, &self.media(), self.body, options.validation)?;
-        let done = self.create_object(&read.object, options.dry_run).await?;
-        Ok(self.show(form, StatusCode::CREATED, done.bytes())?.warned(&read.warnings))
+        let (done, warnings) = self.create_object(&read.object, options.dry_run).await?;
+        let answer = self.show(form, StatusCode::CREATED, done.bytes())?;
+        Ok(answer.warned(&read.warnings).warned(&warnings))
     }
 
-    /// Makes a new object, with a name of its own where it wants one.
-    pub(super) async fn create_object(&self, object: &Tree, dry_run: bool) -> Result<Done, Refusal> {
+    /// Makes a new object, with a name of its own where it wants one; says what its author is to be warned of.
+    pub(super) async fn create_object(
+        &self,
+        object: &Tree,
+        dry_run: bool,
+    ) -> Result<(Done, Vec<String>), Refusal> {
         let generated = meta(object, "name").is_empty();
         let mut taken = None;
         for _ in 0..CREATE_TRIES {
@@ -99,8 +104,9 @@ impl Call<'_> {
             }
             let (made, mut extra) = self.prepare_new(made, &drawn)?;
             extra.expect.push((path.clone(), Expect::Absent));
+            let warnings = std::mem::take(&mut extra.warnings);
             match self.commit(Some(made), path.clone(), extra, dry_run).await? {
-                Tried::Done(done) => return Ok(done),
+                Tried::Done(done) => return Ok((done, warnings)),
                 Tried::Beaten(at) if at == path && !generated => return Err(Refusal::already_exists(&about)),
                 Tried::Beaten(at) if at == path => taken = Some(Refusal::already_exists(&about)),
                 Tried::Beaten(at) => {
@@ -141,8 +147,8 @@ impl Call<'_> {
         let decide = |held: &Held| -> Result<(Tree, Vec<String>), Refusal> {
             Ok((update::update(&self.resource, &held.object, read.object.clone(), part)?, Vec::new()))
         };
-        let (done, _) = self.change(part, options.dry_run, decide).await?;
-        Ok(self.show(form, StatusCode::OK, done.bytes())?.warned(&read.warnings))
+        let (done, warnings) = self.change(part, options.dry_run, decide).await?;
+        Ok(self.show(form, StatusCode::OK, done.bytes())?.warned(&read.warnings).warned(&warnings))
     }
 
     pub(super) async fn patch(&self, part: &str) -> Result<Answer, Refusal> {
@@ -179,14 +185,14 @@ impl Call<'_> {
             let merged = patch::applied(&self.resource, &held.object, &intent, now)?;
             Ok((update::update(&self.resource, &held.object, merged, part)?, Vec::new()))
         };
-        let (code, done) = match self.change(part, options.dry_run, decide).await {
+        let (code, (done, warnings)) = match self.change(part, options.dry_run, decide).await {
             Err(refusal) if refusal.reason == Reason::NotFound && part.is_empty() => {
                 let made = patch::applied(&self.resource, &json!({}), &intent, now)?;
                 (StatusCode::CREATED, self.create_object(&made, options.dry_run).await?)
             }
-            other => (StatusCode::OK, other?.0),
+            other => (StatusCode::OK, other?),
         };
-        Ok(self.show(form, code, done.bytes())?.warned(&read.warnings))
+        Ok(self.show(form, code, done.bytes())?.warned(&read.warnings).warned(&warnings))
     }
 
     /// An applied configuration has to say what it is, and may not say who owns what.
@@ -231,8 +237,9 @@ impl Call<'_> {
     ) -> Result<(Done, Vec<String>), Refusal> {
         for _ in 0..TRIES {
             let held = self.hold()?;
-            let (new, warnings) = decide(&held)?;
-            let (verdict, extra) = self.prepare_change(&held, new, part)?;
+            let (new, mut warnings) = decide(&held)?;
+            let (verdict, mut extra) = self.prepare_change(&held, new, part)?;
+            warnings.append(&mut extra.warnings);
             match self.carry_out(&held, verdict, extra, dry_run).await? {
                 Tried::Done(done) => return Ok((done, warnings)),
                 Tried::Beaten(_) => {}
