@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
@@ -22,6 +23,32 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The body.
     pub body: Body,
+}
+
+/// How many warnings one answer carries: headers have to fit what clients read.
+const WARNINGS_MAX: usize = 64;
+/// The longest warning, in bytes: longer ones are cut, as upstream does.
+const WARNING_LEN_MAX: usize = 256;
+
+/// What a user is told beside the answer, gathered while the request is under way.
+#[derive(Debug, Default)]
+pub struct Told(Mutex<Vec<String>>);
+
+impl Told {
+    /// Adds a warning that is not there yet.
+    pub fn warn(&self, warning: &str) {
+        let end = (0..=WARNING_LEN_MAX.min(warning.len())).rev().find(|end| warning.is_char_boundary(*end));
+        let warning = &warning[..end.unwrap_or(0)];
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() < WARNINGS_MAX && !all.iter().any(|known| known == warning) {
+            all.push(warning.to_owned());
+        }
+    }
+
+    /// What was gathered.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// What an answer carries.
@@ -95,8 +122,7 @@ impl Answer {
 
 impl From<Refusal> for Answer {
     fn from(refusal: Refusal) -> Self {
-        let (code, _) = status::code(refusal.reason);
-        let mut answer = Self::tree(code, &status::failure(&refusal));
+        let mut answer = Self::tree(status::of(&refusal), &status::failure(&refusal));
         if let Some(seconds) = refusal.retry_after {
             answer.headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -64,6 +64,17 @@ pub fn to_stored(resource: &Resource, kept: &Resource, mut object: Tree) -> Tree
     object
 }
 
+/// An object of one version of a resource as one of another version of it, as far as we can say it.
+pub fn between(from: &Resource, to: &Resource, mut object: Tree) -> Tree {
+    match (&from.meaning, &to.meaning) {
+        (Meaning::BuiltIn(_), Meaning::BuiltIn(_)) => to_served(to, to_stored(from, from, object)),
+        _ => {
+            object["apiVersion"] = json!(to.api_version());
+            object
+        }
+    }
+}
+
 /// The stored name of a field that selectors ask for: `events.k8s.io` names some anew.
 pub fn stored_field<'a>(resource: &Resource, field: &'a str) -> Cow<'a, str> {
     if resource.gvr != kinds::EVENTS_EVENT {

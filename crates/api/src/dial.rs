@@ -1,6 +1,10 @@
-//! How bytes get to kubelets, and to the pods that are proxied.
+//! How bytes get to kubelets, to the pods that are proxied, and to the programs that extend the API.
+//!
+//! The one way out of this crate: `outbound` asks webhooks and extension servers over it, `service/connect` is a pipe.
 
+use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -11,7 +15,7 @@ pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 /// What is to be reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Backend {
     /// The host: an address or a name.
     pub host: String,
@@ -22,7 +26,7 @@ pub struct Backend {
 }
 
 /// How a connection is secured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Tls {
     /// Not at all: plain HTTP to a pod.
     None,
@@ -30,6 +34,27 @@ pub enum Tls {
     Kubelet,
     /// To a pod that asked for `https:` in a proxy path: whatever certificate it has.
     Any,
+    /// To a program that extends the API: as its registration says.
+    Extension(Arc<Trust>),
+}
+
+/// How a program that extends the API is known, and how it knows us.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Trust {
+    /// The name that its certificate must have; a host name or an address.
+    pub name: String,
+    /// The authorities that may have signed its certificate, as PEM; empty for those that the machine trusts.
+    pub authorities: Vec<u8>,
+    /// Whether any certificate will do.
+    pub unverified: bool,
+    /// Whether we show the front proxy's certificate, so that it believes us who the user is.
+    pub front_proxy: bool,
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "as {:?} ({} bytes of authorities)", self.name, self.authorities.len())
+    }
 }
 
 /// Reaches backends.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use model::Tree;
 use model::kinds::{Fault, FaultReason};
 
 /// A request that is not done, and why.
@@ -19,6 +20,8 @@ pub struct Refusal {
     pub retry_after: Option<u32>,
     /// For an expired list: where to go on.
     pub continue_token: Option<String>,
+    /// The `Status` of a program outside that refuses: its code and reason are told as they are.
+    pub status: Option<Box<Tree>>,
 }
 
 /// The sorts of refusal; one for each thing that a caller can do about it.
@@ -120,6 +123,7 @@ impl Refusal {
             causes: Vec::new(),
             retry_after: None,
             continue_token: None,
+            status: None,
         }
     }
 

@@ -64,6 +64,11 @@ impl Keys {
         Ok(pki::issue(&self.authority, user, group, &Purpose::Client, now)?)
     }
 
+    /// The certificate by which extension servers know that a request comes from the API.
+    pub fn front_proxy_client(&self, now: Timestamp) -> Result<PemPair> {
+        Ok(pki::issue(&self.front_proxy, "front-proxy-client", "", &Purpose::Client, now)?)
+    }
+
     /// A server certificate for these names and addresses.
     pub fn server(&self, user: &str, group: &str, names: Vec<String>, now: Timestamp) -> Result<PemPair> {
         Ok(pki::issue(&self.authority, user, group, &Purpose::Server(names), now)?)

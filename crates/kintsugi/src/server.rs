@@ -66,7 +66,7 @@ impl Server {
             client_ca: keys.authority.cert.clone(),
             front_proxy_ca: keys.front_proxy.cert.clone(),
             guard: Arc::new(Warden::new(store.clone(), authenticator.clone())),
-            dial: Arc::new(Dialer::new(&own, &keys.authority.cert)?),
+            dial: Arc::new(Dialer::new(&own, &keys.authority.cert, keys.front_proxy_client(host.now())?)?),
         };
         let control = control::start(host, store, settings).await?;
         let names = names(cluster, ranges, &[address.ip(), inner_address.ip()]);

@@ -1,11 +1,12 @@
-//! How the server and its nodes speak TLS: one authority signs both sides.
+//! How the server and its nodes speak TLS: one authority signs both sides; programs that extend the API bring theirs.
 
+use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use api::dial::{Backend, Dial, Duplex, Tls};
+use api::dial::{Backend, Dial, Duplex, Tls, Trust};
 use async_trait::async_trait;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
@@ -45,37 +46,93 @@ pub fn server(
     Ok(Arc::new(config))
 }
 
-/// Reaches kubelets, as the API's own client, and the pods that are proxied.
+/// How many ways of knowing an extension are kept ready: more registrations than that are made ready each time.
+const TRUSTS_MAX: usize = 256;
+
+/// Reaches kubelets, as the API's own client, the pods that are proxied, and the programs that extend the API.
 pub struct Dialer {
     kubelets: TlsConnector,
     anyone: TlsConnector,
+    front_proxy: PemPair,
+    /// Guards the connectors that were made, while one is looked up or added.
+    extensions: Mutex<HashMap<Arc<Trust>, TlsConnector>>,
 }
 
 impl Dialer {
-    /// Shows `own` to kubelets, whose certificates `authority` has signed.
-    pub fn new(own: &PemPair, authority: &str) -> Result<Self> {
+    /// Shows `own` to kubelets, whose certificates `authority` has signed, and `front_proxy` to extension servers.
+    pub fn new(own: &PemPair, authority: &str, front_proxy: PemPair) -> Result<Self> {
         let (chain, key) = own.to_der()?;
         let kubelets = ClientConfig::builder()
             .with_root_certificates(roots(authority)?)
             .with_client_auth_cert(chain, key)?;
-        let anyone = ClientConfig::builder()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(TakeAny))
-            .with_no_client_auth();
-        Ok(Self { kubelets: Arc::new(kubelets).into(), anyone: Arc::new(anyone).into() })
+        let anyone = unverified().with_no_client_auth();
+        Ok(Self {
+            kubelets: Arc::new(kubelets).into(),
+            anyone: Arc::new(anyone).into(),
+            front_proxy,
+            extensions: Mutex::default(),
+        })
     }
 
     async fn open(&self, backend: &Backend) -> io::Result<Box<dyn Duplex>> {
         let stream = TcpStream::connect((backend.host.as_str(), backend.port)).await?;
         stream.set_nodelay(true)?;
-        let connector = match backend.tls {
+        let (connector, name) = match &backend.tls {
             Tls::None => return Ok(Box::new(stream)),
-            Tls::Kubelet => &self.kubelets,
-            Tls::Any => &self.anyone,
+            Tls::Kubelet => (self.kubelets.clone(), &backend.host),
+            Tls::Any => (self.anyone.clone(), &backend.host),
+            Tls::Extension(trust) => (self.extension(trust)?, &trust.name),
         };
-        let name = ServerName::try_from(backend.host.clone()).map_err(io::Error::other)?;
+        let name = ServerName::try_from(name.clone()).map_err(io::Error::other)?;
         Ok(Box::new(connector.connect(name, stream).await?))
     }
+
+    fn extension(&self, trust: &Arc<Trust>) -> io::Result<TlsConnector> {
+        let mut known = self.extensions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(connector) = known.get(trust) {
+            return Ok(connector.clone());
+        }
+        let connector = self.new_extension(trust).map_err(io::Error::other)?;
+        if known.len() >= TRUSTS_MAX {
+            known.clear();
+        }
+        known.insert(trust.clone(), connector.clone());
+        Ok(connector)
+    }
+
+    fn new_extension(&self, trust: &Trust) -> Result<TlsConnector> {
+        let builder = match trust.unverified {
+            true => unverified(),
+            false => ClientConfig::builder().with_root_certificates(trusted(trust)?),
+        };
+        let config = match trust.front_proxy {
+            true => {
+                let (chain, key) = self.front_proxy.to_der()?;
+                builder.with_client_auth_cert(chain, key)?
+            }
+            false => builder.with_no_client_auth(),
+        };
+        Ok(Arc::new(config).into())
+    }
+}
+
+fn unverified() -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
+    ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(TakeAny))
+}
+
+/// The authorities that a registration names, or those that the machine trusts.
+fn trusted(trust: &Trust) -> Result<Arc<RootCertStore>> {
+    let mut roots = RootCertStore::empty();
+    if trust.authorities.is_empty() {
+        // What the machine cannot read of its own store it does not trust.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        return Ok(Arc::new(roots));
+    }
+    for certificate in CertificateDer::pem_slice_iter(&trust.authorities) {
+        roots.add(certificate.context("the caBundle")?)?;
+    }
+    anyhow::ensure!(!roots.is_empty(), "there is no certificate in the caBundle");
+    Ok(Arc::new(roots))
 }
 
 #[async_trait]

@@ -18,7 +18,7 @@ mod runtime;
 mod security;
 mod service_account;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod tolerations;
 mod usage;
 

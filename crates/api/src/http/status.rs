@@ -29,6 +29,15 @@ pub fn code(reason: Reason) -> (StatusCode, &'static str) {
     }
 }
 
+/// The HTTP code of a refusal: that of its sort, or what a program outside says, if that is an error's.
+pub fn of(refusal: &Refusal) -> StatusCode {
+    let Some(said) = &refusal.status else { return code(refusal.reason).0 };
+    let said = said["code"].as_u64().and_then(|code| u16::try_from(code).ok());
+    let error =
+        said.filter(|code| (400..600).contains(code)).and_then(|code| StatusCode::from_u16(code).ok());
+    error.unwrap_or(StatusCode::BAD_REQUEST)
+}
+
 /// What the store's refusals mean to a client.
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
@@ -61,7 +70,11 @@ impl From<StoreError> for Refusal {
 
 /// The `Status` object of a refusal.
 pub fn failure(refusal: &Refusal) -> Value {
-    let (code, reason) = code(refusal.reason);
+    let code = of(refusal);
+    let reason = match &refusal.status {
+        Some(said) => said["reason"].as_str().unwrap_or_default(),
+        None => self::code(refusal.reason).1,
+    };
     let mut metadata = Map::new();
     if let Some(token) = &refusal.continue_token {
         metadata.insert("continue".into(), json!(token));
@@ -70,7 +83,13 @@ pub fn failure(refusal: &Refusal) -> Value {
         "kind": "Status", "apiVersion": "v1", "metadata": metadata, "status": "Failure",
         "message": refusal.message, "reason": reason, "code": code.as_u16(),
     });
-    let details = details(refusal);
+    if reason.is_empty() {
+        status.as_object_mut().map(|status| status.remove("reason"));
+    }
+    let details = match &refusal.status {
+        Some(said) => said["details"].as_object().cloned().unwrap_or_default(),
+        None => details(refusal),
+    };
     if !details.is_empty() {
         status["details"] = Value::Object(details);
     }

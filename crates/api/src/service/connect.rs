@@ -13,9 +13,11 @@ use std::io;
 use bytes::Bytes;
 
 use super::Call;
+use super::admission::connect_options;
 use super::read::parse;
 use crate::answer::{Answer, Body};
 use crate::dial::Backend;
+use crate::hooks::Operation;
 use crate::proxy;
 use crate::refusal::{Reason, Refusal};
 use crate::verbs::meta;
@@ -40,6 +42,7 @@ const HOP: [&str; 10] = [
 
 impl Call<'_> {
     pub(super) async fn connect(&self) -> Result<Answer, Refusal> {
+        self.admitted_connection().await?;
         let view = View(&self.inner.store);
         let query: Vec<(String, String)> = self.query.pairs().to_vec();
         let part = self.target.part.as_str();
@@ -69,6 +72,15 @@ impl Call<'_> {
         let path = proxy::kubelet_path(part, &pod, &query)?;
         let backend = proxy::kubelet(&view, node)?;
         self.forward(&backend, &path).await
+    }
+
+    /// Asks webhooks whether somebody may connect; reading a log is no connection.
+    async fn admitted_connection(&self) -> Result<(), Refusal> {
+        let part = self.target.part.as_str();
+        let other = self.resource.others.iter().find(|other| other.name == part && part != "log");
+        let Some(other) = other else { return Ok(()) };
+        let options = connect_options(other.kind, self.query.pairs(), self.target.rest.as_deref());
+        self.admitted_part(Operation::Connect, part, options, false).await.map(drop)
     }
 
     /// A proxy without a trailing slash would break the relative links of what is behind it.

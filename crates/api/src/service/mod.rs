@@ -3,11 +3,14 @@
 //!
 //! It never decides what an object becomes (that is `verbs` and `admit`), and knows no sockets (that is `http`).
 
+mod admission;
 mod connect;
 #[cfg(test)]
 mod customs;
 #[cfg(test)]
 mod flows;
+#[cfg(test)]
+mod hooked_tests;
 mod impersonate;
 mod list;
 mod read;
@@ -29,10 +32,12 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use store::Store;
 use tokio::sync::Semaphore;
 
-use crate::answer::Answer;
+use crate::answer::{Answer, Told};
 use crate::auth::{Attributes, Identity};
 use crate::codec;
 use crate::discovery;
+use crate::hooks::Hooks;
+use crate::outbound::Outbound;
 use crate::refusal::{About, Reason, Refusal};
 use crate::registry::{Meaning, Registry, Resource};
 use crate::request::{self, Query, Route, Target};
@@ -61,6 +66,10 @@ pub(crate) struct Inner {
     pipes: Mutex<Vec<Task<()>>>,
     /// Room for watches over HTTP.
     pub watches: Arc<Semaphore>,
+    /// The way to the programs that extend the API.
+    pub outbound: Outbound,
+    /// Who of them is asked about writes: nobody until a new cluster has what it needs.
+    pub hooks: OnceLock<Hooks>,
     /// What else `/metrics` tells.
     more_metrics: OnceLock<Metrics>,
 }
@@ -78,6 +87,8 @@ pub(crate) struct Call<'a> {
     pub method: Method,
     pub headers: &'a HeaderMap,
     pub body: &'a Bytes,
+    /// What the user is to be told beside the answer.
+    pub told: Arc<Told>,
 }
 
 impl Service {
@@ -89,9 +100,13 @@ impl Service {
         let served = Mutex::new(Served::new(&store)?);
         let watches = Arc::new(Semaphore::new(WATCHES_MAX));
         let (pipes, more_metrics) = (Mutex::default(), OnceLock::new());
-        let inner = Inner { host, store, settings, served, pipes, watches, more_metrics };
+        let outbound = Outbound::new(host.clone(), settings.dial.clone());
+        let hooks = OnceLock::new();
+        let inner = Inner { host, store, settings, served, pipes, watches, outbound, hooks, more_metrics };
         let service = Self(Arc::new(inner));
         crate::bootstrap::run(&service).await?;
+        let hooks = Hooks::new(service.store())?;
+        service.0.hooks.get_or_init(|| hooks);
         Ok(service)
     }
 
@@ -169,13 +184,14 @@ impl Inner {
     fn metrics(&self) -> String {
         let watches = WATCHES_MAX - self.watches.available_permits();
         let more = self.more_metrics.get().map(|more| more()).unwrap_or_default();
+        let hooks = self.hooks.get().map(Hooks::metrics).unwrap_or_default();
         format!(
             "# HELP apiserver_longrunning_requests Watches under way.\n\
              # TYPE apiserver_longrunning_requests gauge\n\
              apiserver_longrunning_requests{{verb=\"WATCH\"}} {watches}\n\
              # HELP kintsugi_store_revision The newest revision of the store.\n\
              # TYPE kintsugi_store_revision counter\n\
-             kintsugi_store_revision {}\n{more}",
+             kintsugi_store_revision {}\n{hooks}{more}",
             self.store.revision()
         )
     }
@@ -184,12 +200,15 @@ impl Inner {
         let identity = &*self.impersonated(identity, request.headers())?;
         let (uri, headers) = (request.uri(), request.headers());
         match self.take_apart(identity, request.method(), uri, headers, request.body())? {
-            Asked::Call(call) if call.is_long() => call.answer().await,
             Asked::Call(call) => {
-                let answer = self.host.within(REQUEST_TIMEOUT, call.answer()).await;
-                answer.unwrap_or_else(|| {
-                    Err(Refusal::new(Reason::Timeout, "request did not complete within the allowed duration"))
-                })
+                let answer = if call.is_long() {
+                    call.answer().await
+                } else {
+                    let answer = self.host.within(REQUEST_TIMEOUT, call.answer()).await;
+                    let late = "request did not complete within the allowed duration";
+                    answer.unwrap_or_else(|| Err(Refusal::new(Reason::Timeout, late)))
+                };
+                Ok(answer.unwrap_or_else(Answer::from).warned(&call.told.take()))
             }
             Asked::Path(path) => self.answer_path(request.method(), &path, request),
         }
@@ -227,6 +246,7 @@ impl Inner {
             method: method.clone(),
             headers,
             body,
+            told: Arc::default(),
         })))
     }
 

@@ -12,6 +12,7 @@ use super::subresource::binding_name;
 use crate::answer::Answer;
 use crate::auth::{Attributes, Identity};
 use crate::codec;
+use crate::hooks::{Operation, user_info};
 use crate::http::negotiate;
 use crate::refusal::Refusal;
 use crate::request::WriteOptions;
@@ -21,7 +22,9 @@ impl Call<'_> {
     pub(super) async fn review(&self) -> Result<Answer, Refusal> {
         let form = negotiate::form(self.headers, &self.query, &[negotiate::View::Object])?;
         if self.resource.is(&kinds::BINDING) {
+            let dry_run = WriteOptions::read(&self.query, self.headers)?.dry_run;
             let binding = self.read_part()?;
+            let binding = self.admitted_part(Operation::Create, "", binding, dry_run).await?;
             return Box::pin(self.redirected(&kinds::POD, binding_name(&binding)?)?.bind(&binding)).await;
         }
         let options = WriteOptions::read(&self.query, self.headers)?;
@@ -29,6 +32,7 @@ impl Call<'_> {
         let review = &mut read.object;
         check_namespace(&self.resource, &self.target.namespace, review)?;
         set_type(&self.resource, review);
+        *review = self.admitted_part(Operation::Create, "", review.take(), options.dry_run).await?;
         codec::check_alone(&self.resource, review)?;
         let status = self.answer_review(&review["spec"]);
         review["status"] = status?;
@@ -119,15 +123,4 @@ fn subject(spec: &Tree) -> Identity {
 
 fn texts(list: &Tree) -> Vec<String> {
     list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
-}
-
-fn user_info(who: &Identity) -> Tree {
-    let mut info = json!({"username": who.name, "groups": who.groups});
-    if !who.uid.is_empty() {
-        info["uid"] = json!(who.uid);
-    }
-    if !who.extra.is_empty() {
-        info["extra"] = json!(who.extra);
-    }
-    info
 }

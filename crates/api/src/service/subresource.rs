@@ -12,6 +12,8 @@ use crate::admit::{self, Extra};
 use crate::answer::Answer;
 use crate::codec;
 use crate::encode;
+use crate::hooks::Operation;
+use crate::hooks::matching::kind_of;
 use crate::http::negotiate::{self, View as Shown};
 use crate::http::status;
 use crate::refusal::{About, Refusal};
@@ -40,9 +42,18 @@ impl Call<'_> {
         match (part, verb) {
             ("log" | "exec" | "attach" | "portforward" | "proxy", _) => self.connect().await,
             ("scale", _) => self.scale(verb).await,
-            ("binding", "create") => self.bind(&self.read_part()?).await,
+            ("binding", "create") => {
+                let dry_run = WriteOptions::read(&self.query, self.headers)?.dry_run;
+                let binding = self.typed_part()?;
+                let binding = self.admitted_part(Operation::Create, part, binding, dry_run).await?;
+                self.bind(&binding).await
+            }
             ("eviction", "create") => self.evict().await,
-            ("token", "create") => self.token(),
+            ("token", "create") => {
+                let dry_run = WriteOptions::read(&self.query, self.headers)?.dry_run;
+                let request = self.typed_part()?;
+                self.token(self.admitted_part(Operation::Create, part, request, dry_run).await?)
+            }
             ("binding" | "eviction" | "token", _) => Err(Refusal::method_not_allowed()),
             (_, "get") => self.get(),
             (part, "update") => self.update(part).await,
@@ -55,6 +66,17 @@ impl Call<'_> {
     pub(super) fn read_part(&self) -> Result<Tree, Refusal> {
         let body = codec::read_plain(&self.media(), self.body)?;
         if body.is_object() { Ok(body) } else { Err(Refusal::bad_request("the body is not an object")) }
+    }
+
+    /// The same, with the kind that the subresource takes where the body says none.
+    fn typed_part(&self) -> Result<Tree, Refusal> {
+        let mut body = self.read_part()?;
+        if let Some((group, version, kind)) = kind_of(&self.resource, &self.target.part) {
+            let version = if group.is_empty() { version } else { format!("{group}/{version}") };
+            model::tree::fill(&mut body, "apiVersion", version);
+            model::tree::fill(&mut body, "kind", kind);
+        }
+        Ok(body)
     }
 
     async fn scale(&self, verb: &str) -> Result<Answer, Refusal> {
@@ -87,7 +109,7 @@ impl Call<'_> {
             let wanted = decide(&scale::show(paths, &held.object))?;
             Ok((scale::apply(&self.resource, paths, &held.object, &wanted)?, Vec::new()))
         };
-        let (done, _) = self.change("", options.dry_run, decide).await?;
+        let (done, _) = self.change("scale", options.dry_run, decide).await?;
         Ok(scale::show(paths, &crate::convert::to_served(&self.resource, parse(done.bytes())?)))
     }
 
@@ -108,9 +130,12 @@ impl Call<'_> {
     }
 
     async fn evict(&self) -> Result<Answer, Refusal> {
-        let eviction = self.read_part()?;
+        let eviction = self.typed_part()?;
+        let dry_run = WriteOptions::read(&self.query, self.headers)?.dry_run
+            || DeleteOptions::read(&eviction["deleteOptions"], &self.query)?.dry_run;
+        let eviction = self.admitted_part(Operation::Create, "eviction", eviction, dry_run).await?;
         let mut options = DeleteOptions::read(&eviction["deleteOptions"], &self.query)?;
-        options.dry_run |= WriteOptions::read(&self.query, self.headers)?.dry_run;
+        options.dry_run |= dry_run;
         for _ in 0..TRIES {
             let held = self.hold()?;
             let now = self.inner.host.now();
@@ -149,6 +174,7 @@ impl Call<'_> {
             method: self.method.clone(),
             headers: self.headers,
             body: self.body,
+            told: self.told.clone(),
         })
     }
 }

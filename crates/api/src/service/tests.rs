@@ -21,11 +21,15 @@ pub(crate) struct Lab {
 }
 
 pub(crate) async fn lab() -> Lab {
+    lab_with(Settings::default()).await
+}
+
+pub(crate) async fn lab_with(settings: Settings) -> Lab {
     let start = "2026-01-01T00:00:00Z".parse().expect("a fixed time");
     let host = Host::simulated(7, start, SimDisk::new());
     let store = Store::open(&host, PathBuf::from("/data"), crate::tagger(), Limits::default()).await;
     let store = store.expect("an empty disk");
-    let service = Service::open(host, store, Settings::default()).await.expect("an empty store");
+    let service = Service::open(host, store, settings).await.expect("an empty store");
     Lab { service, admin: Identity::user("admin", &[MASTERS]) }
 }
 

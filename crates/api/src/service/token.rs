@@ -20,8 +20,7 @@ const SECONDS_MIN: i64 = 600;
 const SECONDS_MAX: i64 = 1 << 32;
 
 impl Call<'_> {
-    pub(super) fn token(&self) -> Result<Answer, Refusal> {
-        let mut request = self.read_part()?;
+    pub(super) fn token(&self, mut request: Tree) -> Result<Answer, Refusal> {
         let account = parse(&self.record()?.value)?;
         let spec = &request["spec"];
         let seconds = spec["expirationSeconds"].as_i64().unwrap_or(SECONDS_DEFAULT);

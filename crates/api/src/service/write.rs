@@ -1,6 +1,8 @@
 //! POST, PUT, PATCH and DELETE: read, decide, admit, commit at the revision that was read; again when somebody was
 //! faster and the caller named no revision.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::{StreamExt, stream};
@@ -10,6 +12,7 @@ use serde_json::json;
 use store::{Change, Expect, Record, StoreError, Txn};
 
 use super::Call;
+use super::admission::Memo;
 use super::list::Found;
 use super::read::parse;
 use crate::admit::{self, Asked, Extra, Operation};
@@ -17,15 +20,17 @@ use crate::answer::Answer;
 use crate::codec::{self, Read};
 use crate::convert;
 use crate::encode;
+use crate::hooks::{Act, Operation as Hooked};
 use crate::http::negotiate::Form;
 use crate::http::status;
 use crate::patch;
 use crate::patch::managed::{self, Manager};
 use crate::patch::ssa::Intent;
 use crate::refusal::{Reason, Refusal};
+use crate::registry::Scale;
 use crate::request::{Query, WriteOptions};
 use crate::verbs::delete::DeleteOptions;
-use crate::verbs::{Drawn, Verdict, create, delete, meta, metadata, update};
+use crate::verbs::{Drawn, Verdict, create, delete, meta, metadata, scale, update};
 use crate::view::View;
 
 /// How often a write is decided anew when others keep being faster. Upstream tries five times; more would only hide a
@@ -87,8 +92,13 @@ impl Call<'_> {
     ) -> Result<(Done, Vec<String>), Refusal> {
         let generated = meta(object, "name").is_empty();
         let mut taken = None;
+        let mut memo = Memo::default();
+        // One object is made, under another name where one is taken.
+        let mut drawn = self.draw();
         for _ in 0..CREATE_TRIES {
-            let drawn = self.draw();
+            if taken.is_some() && generated {
+                drawn.suffix = self.draw().suffix;
+            }
             let made = create::create(&self.resource, &self.target.namespace, object.clone(), &drawn)?;
             let about = self.resource.about(meta(&made, "name"));
             let path: store::Path = self.resource.path(&self.target.namespace, &about.name).into();
@@ -102,7 +112,10 @@ impl Call<'_> {
                 self.admit_new(made, &drawn)?;
                 return Err(Refusal::already_exists(&about));
             }
-            let (made, mut extra) = self.prepare_new(made, &drawn)?;
+            let asked_name = if generated { "" } else { about.name.as_str() };
+            let mut act = self.act(Hooked::Create, "", None, dry_run);
+            act.name = asked_name;
+            let (made, mut extra) = self.prepare_new(made, &drawn, act, &mut memo).await?;
             extra.expect.push((path.clone(), Expect::Absent));
             let warnings = std::mem::take(&mut extra.warnings);
             match self.commit(Some(made), path.clone(), extra, dry_run).await? {
@@ -128,8 +141,39 @@ impl Call<'_> {
     }
 
     /// Fills in, admits and checks a new object.
-    fn prepare_new(&self, object: Tree, drawn: &Drawn) -> Result<(Tree, Extra), Refusal> {
-        let (mut object, mut extra) = self.admit_new(object, drawn)?;
+    async fn prepare_new(
+        &self,
+        object: Tree,
+        drawn: &Drawn,
+        mut act: Act<'_>,
+        memo: &mut Memo,
+    ) -> Result<(Tree, Extra), Refusal> {
+        let name = meta(&object, "name").to_owned();
+        let (object, extra) = self.admit_new(object, drawn)?;
+        let redo = |object: Tree| {
+            let again = create::create(&self.resource, &self.target.namespace, object, drawn)?;
+            if meta(&again, "name") != name {
+                return Err(Refusal::internal("admission webhooks cannot give an object another name"));
+            }
+            self.admit_new(again, drawn)
+        };
+        let (object, extra) = match self.mutated(&act, &object, memo, &redo).await? {
+            Some(changed) => changed,
+            None => (object, extra),
+        };
+        let (object, extra) = self.complete_new(object, extra, drawn)?;
+        act.name = &name;
+        self.validated(&act, Some(&object), memo).await?;
+        Ok((object, extra))
+    }
+
+    /// Gives a new object what only the whole of it tells, and judges it.
+    fn complete_new(
+        &self,
+        mut object: Tree,
+        mut extra: Extra,
+        drawn: &Drawn,
+    ) -> Result<(Tree, Extra), Refusal> {
         let view = View(&self.inner.store);
         let asked = self.asked(Operation::Create, "", None, drawn, &view);
         codec::settle(&self.resource, &mut object);
@@ -235,10 +279,11 @@ impl Call<'_> {
         dry_run: bool,
         decide: impl Fn(&Held) -> Result<(Tree, Vec<String>), Refusal>,
     ) -> Result<(Done, Vec<String>), Refusal> {
+        let mut memo = Memo::default();
         for _ in 0..TRIES {
             let held = self.hold()?;
             let (new, mut warnings) = decide(&held)?;
-            let (verdict, mut extra) = self.prepare_change(&held, new, part)?;
+            let (verdict, mut extra) = self.prepare_change(&held, new, part, dry_run, &mut memo).await?;
             warnings.append(&mut extra.warnings);
             match self.carry_out(&held, verdict, extra, dry_run).await? {
                 Tried::Done(done) => return Ok((done, warnings)),
@@ -256,24 +301,74 @@ impl Call<'_> {
     }
 
     /// Fills in, admits and checks a changed object, and says what is to be stored.
-    fn prepare_change(&self, held: &Held, mut new: Tree, part: &str) -> Result<(Verdict, Extra), Refusal> {
+    async fn prepare_change(
+        &self,
+        held: &Held,
+        new: Tree,
+        part: &str,
+        dry_run: bool,
+        memo: &mut Memo,
+    ) -> Result<(Verdict, Extra), Refusal> {
         let old = &held.object;
         let drawn = self.draw();
+        // Through `/scale` webhooks see a scale; the object itself is what it changes.
+        let scale = self.resource.scale.as_ref().filter(|_| part == "scale");
+        let own_part = if scale.is_some() { "" } else { part };
+        let (mut new, mut extra) = self.admit_change(old, new, own_part, &drawn)?;
+        let old_seen = seen(scale, old);
+        let act = self.act(Hooked::Update, part, Some(&old_seen), dry_run);
+        let redo = |object: Tree| {
+            let again = match scale {
+                Some(paths) => scale::apply(&self.resource, paths, old, &object)?,
+                None => update::update(&self.resource, old, object, own_part)?,
+            };
+            let (new, extra) = self.admit_change(old, again, own_part, &drawn)?;
+            Ok((seen(scale, &new).into_owned(), (new, extra)))
+        };
+        if let Some((_, changed)) = self.mutated(&act, &seen(scale, &new), memo, &redo).await? {
+            (new, extra) = changed;
+        }
+        let (new, mut extra) = self.complete_change(old, new, own_part, &drawn, extra)?;
+        self.validated(&act, Some(&seen(scale, &new)), memo).await?;
+        let verdict = update::conclude(&self.resource, old, new);
+        if matches!(verdict, Verdict::Remove(_)) {
+            admit::release(&self.resource, old, &View(&self.inner.store), &mut extra);
+        }
+        Ok((verdict, extra))
+    }
+
+    /// Fills in a changed object and lets the plugins have it as its author sent it.
+    fn admit_change(
+        &self,
+        old: &Tree,
+        mut new: Tree,
+        part: &str,
+        drawn: &Drawn,
+    ) -> Result<(Tree, Extra), Refusal> {
         codec::settle(&self.resource, &mut new);
         let mut extra = Extra::default();
         let view = View(&self.inner.store);
-        let asked = self.asked(Operation::Update, part, Some(old), &drawn, &view);
-        admit::mutate(&asked, &mut new, &mut extra)?;
+        admit::mutate(&self.asked(Operation::Update, part, Some(old), drawn, &view), &mut new, &mut extra)?;
+        Ok((new, extra))
+    }
+
+    /// Gives a changed object what only the whole of it tells, and judges it.
+    fn complete_change(
+        &self,
+        old: &Tree,
+        mut new: Tree,
+        part: &str,
+        drawn: &Drawn,
+        mut extra: Extra,
+    ) -> Result<(Tree, Extra), Refusal> {
+        let view = View(&self.inner.store);
+        let asked = self.asked(Operation::Update, part, Some(old), drawn, &view);
         update::prepare(&self.resource, old, &mut new, part);
         admit::finish(&asked, &mut new, &mut extra)?;
         codec::check(&self.resource, Some(old), &new)?;
         admit::judge(&asked, &new, &mut extra)?;
         self.note_owner(Some(old), &mut new, part, drawn.now)?;
-        let verdict = update::conclude(&self.resource, old, new);
-        if matches!(verdict, Verdict::Remove(_)) {
-            admit::release(&self.resource, old, &view, &mut extra);
-        }
-        Ok((verdict, extra))
+        Ok((new, extra))
     }
 
     /// Commits a verdict at the revision at which the object was read.
@@ -344,7 +439,7 @@ impl Call<'_> {
         let form = self.form()?;
         let body = codec::read_plain(&self.media(), self.body)?;
         let options = DeleteOptions::read(&body, &self.query)?;
-        let done = self.delete_object(&options, Extra::default).await?;
+        let done = self.delete_object(&options, false).await?;
         if let Done::Gone(last) = &done
             && !shows_deleted(&self.resource)
         {
@@ -355,18 +450,16 @@ impl Call<'_> {
         self.show(form, StatusCode::OK, done.bytes())
     }
 
-    /// Deletes the object that the request points at; `with` is done in the same transaction.
-    pub(super) async fn delete_object(
-        &self,
-        options: &DeleteOptions,
-        with: impl Fn() -> Extra,
-    ) -> Result<Done, Refusal> {
+    /// Deletes the object that the request points at, alone or with the others of a collection.
+    async fn delete_object(&self, options: &DeleteOptions, in_collection: bool) -> Result<Done, Refusal> {
+        let mut memo = Memo::default();
         for _ in 0..TRIES {
             let held = self.hold()?;
             let now = self.inner.host.now();
             admit::protect(&self.resource, &held.object)?;
             let verdict = delete::delete(&self.resource, &held.object, options, now)?;
-            let mut extra = with();
+            self.admitted_end(&held.object, options, in_collection, &mut memo).await?;
+            let mut extra = Extra::default();
             let verdict = admit::end(&self.resource, verdict, &View(&self.inner.store), now, &mut extra);
             if matches!(verdict, Verdict::Remove(_)) {
                 admit::release(&self.resource, &held.object, &View(&self.inner.store), &mut extra);
@@ -410,8 +503,9 @@ impl Call<'_> {
             method: self.method.clone(),
             headers: self.headers,
             body: self.body,
+            told: self.told.clone(),
         };
-        match one.delete_object(options, Extra::default).await {
+        match one.delete_object(options, true).await {
             Ok(_) => Ok(()),
             // Somebody else deleted it, or it is going already.
             Err(refusal) if matches!(refusal.reason, Reason::NotFound | Reason::Conflict) => Ok(()),
@@ -445,6 +539,14 @@ impl Call<'_> {
             service_cidr: self.inner.settings.service_cidr,
             world: view,
         }
+    }
+}
+
+/// An object as webhooks see it: through `/scale`, a scale.
+fn seen<'t>(scale: Option<&Scale>, object: &'t Tree) -> Cow<'t, Tree> {
+    match scale {
+        Some(paths) => Cow::Owned(scale::show(paths, object)),
+        None => Cow::Borrowed(object),
     }
 }
 

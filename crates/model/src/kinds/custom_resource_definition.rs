@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::table::{column, or};
-use super::{Column, Faults, Kind, Part, of};
+use super::{Column, Faults, Kind, Part, of, webhooks};
 use crate::tree::{at, flag, is_set, is_there, items, text};
 use crate::{Tree, syntax, tree};
 
@@ -84,6 +84,35 @@ fn check(object: &Tree, faults: &mut Faults) {
     }
     check_names(at(object, "spec.names"), faults);
     check_versions(items(object, "spec.versions"), faults);
+    check_conversion(at(object, "spec.conversion"), faults);
+}
+
+fn check_conversion(conversion: &Tree, faults: &mut Faults) {
+    let field = "spec.conversion";
+    match (text(conversion, "strategy"), conversion.get("webhook").filter(|webhook| !webhook.is_null())) {
+        ("Webhook", None) => {
+            let detail = "required when strategy is set to Webhook";
+            faults.required(format!("{field}.webhook.clientConfig"), detail);
+        }
+        ("Webhook", Some(webhook)) => {
+            webhooks::check_client(
+                &webhook["clientConfig"],
+                &format!("{field}.webhook.clientConfig"),
+                faults,
+            );
+            let versions = items(webhook, "conversionReviewVersions");
+            let field = format!("{field}.webhook.conversionReviewVersions");
+            webhooks::check_review_versions(versions, &field, faults);
+        }
+        ("None" | "", Some(_)) => {
+            faults.forbidden(
+                format!("{field}.webhook"),
+                "should not be set when strategy is not set to Webhook",
+            );
+        }
+        ("None" | "", None) => {}
+        (other, _) => faults.not_supported(format!("{field}.strategy"), other, &["None", "Webhook"]),
+    }
 }
 
 fn check_names(names: &Tree, faults: &mut Faults) {
