@@ -19,7 +19,8 @@ use runtime::{
 
 use crate::agent::Agent;
 use crate::environment::{self, Facts, Missing, Sources};
-use crate::memory::{HASH, IMAGE_ID, ImageHere, TARGET};
+use crate::events::About;
+use crate::memory::{HASH, IMAGE_ID, ImageHere, ShownImage, Step, TARGET};
 use crate::plan::PORTS_TAKEN;
 use crate::pod::{Member, PodView};
 use crate::texts;
@@ -76,6 +77,20 @@ pub struct Start {
     pub addresses: Vec<IpAddr>,
     /// What it stands on.
     pub ground: Arc<Ground>,
+    /// The images that the pod's volumes show.
+    pub shown_images: BTreeMap<String, ShownImage>,
+}
+
+/// An image that is wanted.
+pub struct Wish {
+    /// Its reference.
+    pub reference: String,
+    /// When it is to be pulled; `None` for what its tag suggests.
+    pub policy: Option<String>,
+    /// Whether it was used by this pod before: then it is taken as it is here.
+    pub has_run: bool,
+    /// Whom its events are about.
+    pub about: About,
 }
 
 /// Why a pod has no sandbox.
@@ -288,18 +303,17 @@ async fn claimed(agent: &Agent, pod: &PodView) -> Result<BTreeMap<String, Claime
     Ok(all)
 }
 
-/// Has a container's image, by its pull policy; `has_run` says that it ran here before, from the same image. The second part says what happened, for an event.
+/// Has an image, by its pull policy. The second part says what happened, for an event.
 pub async fn have_image(
     agent: &Agent,
-    member: &Member,
+    wish: &Wish,
     sources: &Sources,
     pod: &PodView,
-    has_run: bool,
 ) -> Result<(Image, Option<String>), PullFault> {
-    let reference = member.image();
-    let asked = member.container.image_pull_policy.as_deref().unwrap_or(default_policy(reference));
+    let reference = wish.reference.as_str();
+    let asked = wish.policy.as_deref().unwrap_or(default_policy(reference));
     // A restart in place goes on with the image it had: it must not wait for a registry, nor fail with it.
-    let policy = if has_run && asked == "Always" { "IfNotPresent" } else { asked };
+    let policy = if wish.has_run && asked == "Always" { "IfNotPresent" } else { asked };
     if policy != "Always" {
         let here = agent.means.runtime.image(reference).await.map_err(|error| pull_fault(&error))?;
         match here {
@@ -320,11 +334,7 @@ pub async fn have_image(
             None => {}
         }
     }
-    agent.events.normal(
-        Agent::about(pod, Some(member.name())),
-        "Pulling",
-        format!("Pulling image {reference:?}"),
-    );
+    agent.events.normal(wish.about.clone(), "Pulling", format!("Pulling image {reference:?}"));
     let began = agent.means.host.moment();
     let pulled = agent.means.runtime.pull(reference, &credentials(pod, sources)).await;
     let image = pulled.map_err(|error| pull_fault(&error))?;
@@ -397,6 +407,7 @@ fn credential(registry: &str, entry: &serde_json::Value) -> Option<RegistryAuth>
 
 /// Starts a container.
 pub async fn start(agent: &Agent, start: Start) -> Result<(ContainerStatus, Resources), StartFault> {
+    show_images(agent, &start).await?;
     let services = agent.services(&start.pod.namespace);
     let settings = agent.settings.clone();
     let (files, node) = (agent.means.files.clone(), agent.node.clone());
@@ -424,15 +435,31 @@ pub async fn start(agent: &Agent, start: Start) -> Result<(ContainerStatus, Reso
     };
     let spec = agent.means.host.blocking(work).await.map_err(|missing| StartFault::Config(missing.0))?;
     let wanted = Resources { oom_score_adj: None, ..spec.resources.clone() };
-    match agent.means.runtime.start(spec).await {
-        Ok(status) => Ok((status, wanted)),
-        Err(RuntimeError::Config(why)) => Err(StartFault::Config(why)),
-        Err(RuntimeError::Start(why)) => Err(StartFault::Program(why)),
-        Err(error @ RuntimeError::NotFound(_)) => {
+    let status = agent.means.runtime.start(spec).await.map_err(start_fault)?;
+    Ok((status, wanted))
+}
+
+/// Shows the images of the volumes that a container mounts.
+async fn show_images(agent: &Agent, start: &Start) -> Result<(), StartFault> {
+    let paths = Paths::new(&agent.settings.data_dir, &start.pod.uid);
+    for (volume, _) in start.pod.shown_images(&start.member) {
+        let image = start.shown_images.get(volume).map(|shown| &shown.image);
+        let Some(Step::Done(here)) = image else { return Err(StartFault::ImageGone) };
+        let shown = agent.means.runtime.show_image(&here.image.id, &paths.volume(volume)).await;
+        shown.map_err(start_fault)?;
+    }
+    Ok(())
+}
+
+fn start_fault(error: RuntimeError) -> StartFault {
+    match error {
+        RuntimeError::Config(why) => StartFault::Config(why),
+        RuntimeError::Start(why) => StartFault::Program(why),
+        error @ RuntimeError::NotFound(_) => {
             tracing::debug!(%error, "a container could not be started");
-            Err(StartFault::ImageGone)
+            StartFault::ImageGone
         }
-        Err(error) => Err(StartFault::Runtime(spelled(&error))),
+        error => StartFault::Runtime(spelled(&error)),
     }
 }
 

@@ -40,6 +40,8 @@ pub struct PodMemory {
     pub addresses: Vec<IpAddr>,
     /// The volumes.
     pub volumes: Step<()>,
+    /// The images that volumes show, by the volume's name.
+    pub shown_images: BTreeMap<String, ShownImage>,
     /// The containers, by name.
     pub containers: BTreeMap<String, ContainerMemory>,
     /// Why and how the pod is being ended, once it is.
@@ -166,6 +168,15 @@ pub struct ContainerMemory {
     pub killing: Option<Killing>,
     /// Whether its limits are being changed.
     pub is_resizing: bool,
+}
+
+/// The image that a volume shows.
+#[derive(Debug, Clone, Default)]
+pub struct ShownImage {
+    /// The image.
+    pub image: Step<ImageHere>,
+    /// How often in a row it could not be had.
+    pub failures: u32,
 }
 
 /// An image that a container can start from.

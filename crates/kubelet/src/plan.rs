@@ -9,7 +9,7 @@ use host::Time;
 
 use crate::backoff::{self, Curve};
 use crate::memory::{
-    Clearing, ContainerMemory, Ending, Failure, Hook, KillStage, Killing, PodMemory, Run, Step,
+    Clearing, ContainerMemory, Ending, Failure, Hook, ImageHere, KillStage, Killing, PodMemory, Run, Step,
 };
 use crate::pod::{Member, PodView, Role};
 use crate::probe::ProbeKind;
@@ -69,6 +69,11 @@ pub enum Act {
     Pull {
         /// The container.
         name: String,
+    },
+    /// Have the image that a volume shows.
+    PullShown {
+        /// The volume.
+        volume: String,
     },
     /// Start a container.
     Start {
@@ -390,23 +395,41 @@ fn launch(seen: &Seen<'_>, member: &Member, is_ground_laid: bool, plan: &mut Dec
         Fate::Start => {}
     }
     let name = member.name().to_owned();
-    let has_image = match &container.image {
-        Step::Done(here) if here.reference != member.image() => {
-            plan.act(Act::Pull { name: name.clone() });
-            false
-        }
-        Step::Failed { failures, retry_at, .. } => {
-            plan.is_due(pull_failed_at(*failures, *retry_at) + PULL_ERROR_SHOWN, seen.now);
-            step(&container.image, Act::Pull { name: name.clone() }, seen.now, plan)
-        }
-        other => step(other, Act::Pull { name: name.clone() }, seen.now, plan),
-    };
+    let pull = Act::Pull { name: name.clone() };
+    let mut has_images = is_image_here(&container.image, member.image(), pull, seen.now, plan);
+    for (volume, image) in seen.pod.shown_images(member) {
+        static NOTHING: Step<ImageHere> = Step::Absent;
+        let known = seen.memory.shown_images.get(volume).map_or(&NOTHING, |shown| &shown.image);
+        let pull = Act::PullShown { volume: volume.to_owned() };
+        has_images &= is_image_here(known, image, pull, seen.now, plan);
+    }
     let may_try = match &container.trouble {
         Some(trouble) => plan.is_due(trouble.retry_at, seen.now),
         None => true,
     };
-    if has_image && may_try && is_ground_laid {
+    if has_images && may_try && is_ground_laid {
         plan.act(Act::Start { name });
+    }
+}
+
+/// Whether an image that was had is the one of this reference; asks for it where it is not.
+fn is_image_here(
+    step_of: &Step<ImageHere>,
+    reference: &str,
+    pull: Act,
+    now: Time,
+    plan: &mut Decision,
+) -> bool {
+    match step_of {
+        Step::Done(here) if here.reference != reference => {
+            plan.act(pull);
+            false
+        }
+        Step::Failed { failures, retry_at, .. } => {
+            plan.is_due(pull_failed_at(*failures, *retry_at) + PULL_ERROR_SHOWN, now);
+            step(step_of, pull, now, plan)
+        }
+        other => step(other, pull, now, plan),
     }
 }
 

@@ -122,6 +122,17 @@ impl PodView {
         self.spec().host_network.unwrap_or(false)
     }
 
+    /// The volumes among a container's mounts that show an image, with its reference.
+    pub fn shown_images<'a>(&'a self, member: &'a Member) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let mounted = member.container.volume_mounts.iter().flatten();
+        let mut seen = std::collections::BTreeSet::new();
+        mounted.filter_map(move |mount| {
+            let volume = self.spec().volumes.iter().flatten().find(|volume| volume.name == mount.name)?;
+            let reference = volume.image.as_ref()?.reference.as_deref().unwrap_or("");
+            seen.insert(&volume.name).then_some((volume.name.as_str(), reference))
+        })
+    }
+
     /// The generation of the specification.
     pub fn generation(&self) -> Option<i64> {
         self.pod.metadata.generation

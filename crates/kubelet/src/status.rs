@@ -15,7 +15,7 @@ use model::Tree;
 use serde_json::json;
 
 use crate::backoff;
-use crate::memory::{Clearing, Run, Step};
+use crate::memory::{Clearing, ImageHere, Run, Step};
 use crate::plan::{self, Fate, Seen};
 use crate::pod::{Member, Role};
 
@@ -201,13 +201,14 @@ fn waiting(seen: &Seen<'_>, member: &Member) -> Option<ContainerState> {
     if let Some(trouble) = &container.trouble {
         return Some(waits(&trouble.reason, Some(trouble.message.clone())));
     }
-    if let Step::Failed { reason, message, failures, retry_at } = &container.image {
-        let is_fresh = plan::pull_failed_at(*failures, *retry_at) + plan::PULL_ERROR_SHOWN > seen.now;
-        if is_fresh || reason != "ErrImagePull" {
-            return Some(waits(reason, Some(message.clone())));
+    if let Some(waits) = waits_for_image(&container.image, member.image(), seen.now) {
+        return Some(waits);
+    }
+    for (volume, reference) in seen.pod.shown_images(member) {
+        let shown = seen.memory.shown_images.get(volume);
+        if let Some(waits) = shown.and_then(|shown| waits_for_image(&shown.image, reference, seen.now)) {
+            return Some(waits);
         }
-        let message = format!("Back-off pulling image {:?}: {reason}: {message}", member.image());
-        return Some(waits("ImagePullBackOff", Some(message)));
     }
     if last.is_some() {
         return None;
@@ -215,6 +216,16 @@ fn waiting(seen: &Seen<'_>, member: &Member) -> Option<ContainerState> {
     let has_init = seen.pod.with_role(&[Role::Init, Role::Sidecar]).next().is_some();
     let is_early = has_init && !plan::is_initialised(seen);
     Some(waits(if is_early { "PodInitializing" } else { "ContainerCreating" }, None))
+}
+
+fn waits_for_image(image: &Step<ImageHere>, reference: &str, now: Time) -> Option<ContainerState> {
+    let Step::Failed { reason, message, failures, retry_at } = image else { return None };
+    let is_fresh = plan::pull_failed_at(*failures, *retry_at) + plan::PULL_ERROR_SHOWN > now;
+    if is_fresh || reason != "ErrImagePull" {
+        return Some(waits(reason, Some(message.clone())));
+    }
+    let message = format!("Back-off pulling image {reference:?}: {reason}: {message}");
+    Some(waits("ImagePullBackOff", Some(message)))
 }
 
 /// The phase, by the rules of the API.

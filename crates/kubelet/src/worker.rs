@@ -77,6 +77,15 @@ pub enum Report {
         /// The image.
         result: Result<(Image, Option<String>), PullFault>,
     },
+    /// The image that a volume shows is here; perhaps with what to tell of it.
+    ShownImage {
+        /// Of which volume.
+        volume: String,
+        /// For which reference.
+        reference: String,
+        /// The image.
+        result: Result<(Image, Option<String>), PullFault>,
+    },
     /// A container was started.
     Started {
         /// Which.

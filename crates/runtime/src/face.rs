@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -22,6 +22,9 @@ pub trait Runtime: Send + Sync + 'static {
     async fn images(&self) -> Result<Vec<Image>, RuntimeError>;
     /// Removes an image that no container uses.
     async fn remove_image(&self, reference: &str) -> Result<(), RuntimeError>;
+    /// Shows the files of an image, its layers merged, at a folder of the node: read-only, and no program of them can
+    /// be started from there. Does nothing when something is shown there already. Unmounting ends it.
+    async fn show_image(&self, image_id: &str, target: &Path) -> Result<(), RuntimeError>;
 
     /// Makes a pod's sandbox: its monitor, namespaces and cgroup. Making one that exists gives the one that exists;
     /// one whose monitor died is made anew, without the containers it had.

@@ -23,6 +23,11 @@ impl Layout {
         Self { data_dir: data_dir.to_path_buf() }
     }
 
+    /// The data directory itself.
+    pub fn root(&self) -> &Path {
+        &self.data_dir
+    }
+
     /// Images.
     pub fn images(&self) -> PathBuf {
         self.data_dir.join("images")

@@ -7,7 +7,7 @@ use runtime::{ContainerRef, ContainerState, Exit, Image};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::memory::{ImageHere, SandboxHere};
+use crate::memory::{ImageHere, SandboxHere, ShownImage};
 use crate::pod::testing::pod_with;
 use crate::probe::{Pace, Tally};
 
@@ -26,6 +26,8 @@ fn number(text: &str) -> i64 {
 /// laid                      sandbox and volumes are there
 /// lost                      the sandbox's monitor ended
 /// image a                   its image is here
+/// shown v                   the image that volume v shows is here
+/// unshown v                 that image could not be had
 /// a runs@5                  it runs since second 5
 /// a ended@5-7=1             it ran from 5 to 7 and ended with 1
 /// a restarts=4              it was restarted four times since it was quiet
@@ -53,6 +55,18 @@ pub fn world(pod: &PodView, facts: &str) -> PodMemory {
             }
             ["removed"] => memory.clearing = Clearing::Removed,
             ["written"] => memory.is_status_written = true,
+            ["shown", volume] => {
+                let mut all = pod.spec().volumes.iter().flatten();
+                let source = all.find(|known| known.name == *volume).and_then(|known| known.image.clone());
+                let reference = source.and_then(|source| source.reference).expect("it shows an image");
+                let image = Step::Done(ImageHere { reference, image: Image::default() });
+                memory.shown_images.insert((*volume).to_owned(), ShownImage { image, failures: 0 });
+            }
+            ["unshown", volume] => {
+                let (reason, message) = ("ErrImagePull".to_owned(), "no such image".to_owned());
+                let image = Step::Failed { reason, message, failures: 1, retry_at: at(10) };
+                memory.shown_images.insert((*volume).to_owned(), ShownImage { image, failures: 1 });
+            }
             ["image", name] => {
                 let reference = pod.member(name).expect("it is in the pod").image().to_owned();
                 memory.container(name).image = Step::Done(ImageHere { reference, image: Image::default() });
@@ -141,6 +155,7 @@ fn told(plan: &Decision) -> String {
     let act = |act: &Act| match act {
         Act::End(ending) => format!("end in {:?}", ending.grace),
         Act::Pull { name } => format!("pull {name}"),
+        Act::PullShown { volume } => format!("pull for {volume}"),
         Act::Start { name } => format!("start {name}"),
         Act::PostStart { name } => format!("hook {name}"),
         Act::Kill { name, why, grace } => format!("kill {name} in {grace:?} # {why}"),
@@ -182,6 +197,19 @@ fn deleted(grace: i64) -> Value {
 fn ground_and_images_are_laid_together() {
     check(json!({}), "", 0, "PrepareVolumes; MakeSandbox; pull a; pull b");
     check(json!({}), "image a", 0, "PrepareVolumes; MakeSandbox; pull b");
+}
+
+#[test]
+fn a_container_waits_for_the_images_that_its_volumes_show() {
+    let mounts = json!([{"name": "v", "mountPath": "/v"}, {"name": "v", "mountPath": "/w"}]);
+    let spec = json!({
+        "containers": [{"name": "a", "image": "i:1", "volumeMounts": mounts}, {"name": "b", "image": "i:1"}],
+        "volumes": [{"name": "v", "image": {"reference": "data:1"}}],
+    });
+    let ground = "laid\nimage a\nimage b\n";
+    check(spec.clone(), ground, 0, "pull for v; start b");
+    check(spec.clone(), &format!("{ground}shown v"), 0, "start a; start b");
+    check(spec, &format!("{ground}unshown v\nb runs@0"), 2, "wake 10");
 }
 
 #[test]

@@ -68,6 +68,18 @@ fn a_pod_goes_from_pending_to_running() {
 }
 
 #[test]
+fn a_container_tells_that_an_image_it_mounts_cannot_be_had() {
+    let spec = json!({
+        "containers": [{"name": "a", "image": "i:1", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+        "volumes": [{"name": "v", "image": {"reference": "data:1"}}],
+    });
+    let facts = "laid\nimage a\nunshown v";
+    let told = |reason: &str| format!("Pending; init=True; ready=False(ContainersNotReady); a: {reason}");
+    check(spec.clone(), facts, 1, &told("ErrImagePull"));
+    check(spec, facts, 60, &told("ImagePullBackOff"));
+}
+
+#[test]
 fn ends_are_told_by_policy() {
     let never = json!({"restartPolicy": "Never"});
     check(

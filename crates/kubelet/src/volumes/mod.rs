@@ -191,6 +191,10 @@ fn make_one(making: &Making<'_>, volume: &Volume) -> Result<(), Missing> {
             _ => Ok(()),
         };
     }
+    if volume.image.is_some() {
+        // Shown when a container starts that mounts it: until then its image may still have to come.
+        return Ok(());
+    }
     if let Some(source) = &volume.host_path {
         return check_host_path(making.files, source);
     }
@@ -287,6 +291,7 @@ fn one_mount(
         }
     };
     let is_ours = volume.config_map.is_some()
+        || volume.image.is_some()
         || volume.secret.is_some()
         || volume.projected.is_some()
         || volume.downward_api.is_some();

@@ -21,6 +21,7 @@ impl Worker {
             Act::DropSandbox => self.drop_sandbox(),
             Act::PrepareVolumes => self.prepare_volumes(),
             Act::Pull { name } => self.pull(&name),
+            Act::PullShown { volume } => self.pull_shown(volume),
             Act::Start { name } => self.start(&name),
             Act::PostStart { name } => self.post_start(&name),
             Act::Kill { name, why, grace } => self.kill(&name, why, grace, now),
@@ -47,6 +48,7 @@ impl Worker {
                 container.image = Step::Absent;
             }
         }
+        self.memory.shown_images.retain(|_, shown| shown.image.is_done());
         self.memory.ending = Some(ending);
     }
 
@@ -80,21 +82,55 @@ impl Worker {
         let container = self.memory.container(name);
         container.image = Step::Working;
         let has_run = container.last().is_some_and(|run| run.hash == member.hash);
+        let wish = jobs::Wish {
+            reference: member.image().to_owned(),
+            policy: member.container.image_pull_policy.clone(),
+            has_run,
+            about: Agent::about(&self.pod, Some(name)),
+        };
+        let (reference, of) = (wish.reference.clone(), name.to_owned());
+        self.have(name.to_owned(), wish, move |result| Report::Image { name: of, reference, result });
+    }
+
+    fn pull_shown(&mut self, volume: String) {
+        let mut all = self.pod.spec().volumes.iter().flatten();
+        let Some(source) = all.find(|known| known.name == volume).and_then(|known| known.image.clone())
+        else {
+            return;
+        };
+        self.memory.shown_images.entry(volume.clone()).or_default().image = Step::Working;
+        let wish = jobs::Wish {
+            reference: source.reference.unwrap_or_default(),
+            policy: source.pull_policy,
+            has_run: self.memory.containers.values().any(|container| container.last().is_some()),
+            about: Agent::about(&self.pod, None),
+        };
+        let reference = wish.reference.clone();
+        // No container has a slash in its name.
+        let key = format!("volume/{volume}");
+        self.have(key, wish, move |result| Report::ShownImage { volume, reference, result });
+    }
+
+    /// Has an image; the job goes with the entry of `pulls`.
+    fn have(
+        &mut self,
+        key: String,
+        wish: jobs::Wish,
+        report: impl FnOnce(Result<(Image, Option<String>), PullFault>) -> Report + Send + 'static,
+    ) {
         let (agent, pod, ground) = (self.agent.clone(), self.pod.clone(), self.ground.clone());
-        let (outbox, name) = (self.outbox.clone(), name.to_owned());
+        let outbox = self.outbox.clone();
         let job = async move {
             // Credentials may come from secrets that are not read yet.
             let sources = match pod.spec().image_pull_secrets.as_ref().is_some_and(|all| !all.is_empty()) {
                 true if ground.sources.secrets.is_empty() => jobs::read_pull_secrets(&agent, &pod).await,
                 _ => ground.sources.clone(),
             };
-            let result = jobs::have_image(&agent, &member, &sources, &pod, has_run).await;
-            let reference = member.image().to_owned();
-            let report = Report::Image { name: member.name().to_owned(), reference, result };
+            let result = jobs::have_image(&agent, &wish, &sources, &pod).await;
             // The worker that asked is gone: nobody needs the answer.
-            let _ = outbox.send(Message::Done(report)).await;
+            let _ = outbox.send(Message::Done(report(result))).await;
         };
-        self.pulls.insert(name, self.agent.means.host.spawn(job));
+        self.pulls.insert(key, self.agent.means.host.spawn(job));
     }
 
     fn start(&mut self, name: &str) {
@@ -110,6 +146,7 @@ impl Worker {
             image,
             addresses: self.memory.addresses.clone(),
             ground: self.ground.clone(),
+            shown_images: self.memory.shown_images.clone(),
         };
         let (agent, name) = (self.agent.clone(), name.to_owned());
         self.job(async move { Report::Started { name, result: jobs::start(&agent, start).await } });

@@ -4,7 +4,8 @@ use model::World;
 
 use super::*;
 use crate::backoff;
-use crate::memory::{Failure, ImageHere, Trouble};
+use crate::events::About;
+use crate::memory::{Failure, ImageHere, ShownImage, Trouble};
 use crate::plan::Fate;
 use crate::probe::Pace;
 
@@ -185,6 +186,9 @@ impl Worker {
             }
             Report::Ground(result) => self.take_ground(result, now),
             Report::Image { name, reference, result } => self.take_image(&name, reference, result, now),
+            Report::ShownImage { volume, reference, result } => {
+                self.take_shown(volume, reference, result, now);
+            }
             Report::Started { name, result } => self.take_start(&name, result, now),
             Report::PostStart { container, name, answer } => {
                 if let Some(run) = self.memory.container(&name).running_mut()
@@ -306,29 +310,53 @@ impl Worker {
     ) {
         self.pulls.remove(name);
         let about = Agent::about(&self.pod, Some(name));
+        let failures = self.memory.container(name).pull_failures;
+        let (image, failures) = self.had(about, reference, result, failures, now);
         let container = self.memory.container(name);
-        match result {
+        (container.image, container.pull_failures) = (image, failures);
+    }
+
+    fn take_shown(
+        &mut self,
+        volume: String,
+        reference: String,
+        result: Result<(Image, Option<String>), PullFault>,
+        now: Time,
+    ) {
+        self.pulls.remove(&format!("volume/{volume}"));
+        let failures = self.memory.shown_images.get(&volume).map_or(0, |shown| shown.failures);
+        let (image, failures) = self.had(Agent::about(&self.pod, None), reference, result, failures, now);
+        self.memory.shown_images.insert(volume, ShownImage { image, failures });
+    }
+
+    /// What asking for an image led to, after so many failures; tells of it.
+    fn had(
+        &self,
+        about: About,
+        reference: String,
+        result: Result<(Image, Option<String>), PullFault>,
+        failures: u32,
+        now: Time,
+    ) -> (Step<ImageHere>, u32) {
+        let fault = match result {
             Ok((image, told)) => {
-                container.image = Step::Done(ImageHere { reference, image });
-                container.pull_failures = 0;
                 if let Some(told) = told {
                     self.agent.events.normal(about, "Pulled", told);
                 }
+                return (Step::Done(ImageHere { reference, image }), 0);
             }
-            Err(fault) => {
-                container.pull_failures += 1;
-                let failures = container.pull_failures;
-                let retry_at = now + backoff::image_wait(failures);
-                let (reason, message) = (fault.reason.to_owned(), fault.message);
-                let told = match fault.reason {
-                    "ErrImagePull" => format!("Failed to pull image {reference:?}: {message}"),
-                    _ => message.clone(),
-                };
-                container.image = Step::Failed { reason: reason.clone(), message, failures, retry_at };
-                self.agent.events.warning(about.clone(), "Failed", told);
-                self.agent.events.warning(about, "Failed", format!("Error: {reason}"));
-            }
-        }
+            Err(fault) => fault,
+        };
+        let failures = failures + 1;
+        let retry_at = now + backoff::image_wait(failures);
+        let (reason, message) = (fault.reason.to_owned(), fault.message);
+        let told = match fault.reason {
+            "ErrImagePull" => format!("Failed to pull image {reference:?}: {message}"),
+            _ => message.clone(),
+        };
+        self.agent.events.warning(about.clone(), "Failed", told);
+        self.agent.events.warning(about, "Failed", format!("Error: {reason}"));
+        (Step::Failed { reason, message, failures, retry_at }, failures)
     }
 
     fn take_start(
@@ -363,6 +391,7 @@ impl Worker {
                 let container = self.memory.container(name);
                 container.is_starting = false;
                 container.image = Step::Absent;
+                self.memory.shown_images.clear();
                 ("RunContainerError", "the image is no longer here".to_owned())
             }
             Err(StartFault::Config(message)) => ("CreateContainerConfigError", message),

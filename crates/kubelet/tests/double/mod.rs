@@ -130,6 +130,10 @@ impl Runtime for FakeRuntime {
     async fn remove_image(&self, _reference: &str) -> Result<(), RuntimeError> {
         Ok(())
     }
+    async fn show_image(&self, image_id: &str, target: &Path) -> Result<(), RuntimeError> {
+        self.state().log.push(format!("show {image_id} {}", target.display()));
+        Ok(())
+    }
     async fn create_sandbox(&self, spec: SandboxSpec) -> Result<Sandbox, RuntimeError> {
         self.host.sleep(Duration::from_millis(1)).await;
         let mut state = self.state();

@@ -10,6 +10,7 @@ mod elf;
 mod index;
 mod pull;
 mod reference;
+mod show;
 mod unpack;
 
 use std::fs;
@@ -76,6 +77,15 @@ impl Store {
         let (store, wanted) = (self.handle(), Wanted::parse(reference)?);
         let reference = reference.to_owned();
         self.host.blocking(move || store.remove(&reference, &wanted)).await
+    }
+
+    /// Shows the files of an image at a folder, read-only; does nothing when something is shown there already.
+    pub async fn show(&self, image_id: &str, target: &Path) -> Result<(), RuntimeError> {
+        let record = self.record(image_id).await?;
+        let record = record.ok_or_else(|| RuntimeError::NotFound(format!("image {image_id}")))?;
+        let (layers, target) = (self.layout.layers(), target.to_path_buf());
+        let shown = self.host.blocking(move || show::show(&layers, &record, &target)).await;
+        shown.map_err(|error| failed(format!("show image {image_id}"), error))
     }
 
     /// Pulls an image from its registry. Pulls of one reference at once are one.
@@ -238,8 +248,11 @@ impl Handle {
         }
     }
 
-    /// Whether a container that was not removed runs this image.
+    /// Whether a container that was not removed runs this image, or a folder shows it.
     fn in_use(&self, id: &str) -> bool {
+        if show::is_shown(self.layout.root(), id) {
+            return true;
+        }
         let folders = |dir: &Path| {
             fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).collect::<Vec<_>>()
         };

@@ -14,7 +14,7 @@ mod streams;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -260,6 +260,10 @@ impl Runtime for KernelRuntime {
 
     async fn remove_image(&self, reference: &str) -> Result<(), RuntimeError> {
         self.store.remove(reference).await
+    }
+
+    async fn show_image(&self, image_id: &str, target: &Path) -> Result<(), RuntimeError> {
+        self.store.show(image_id, target).await
     }
 
     async fn create_sandbox(&self, spec: SandboxSpec) -> Result<Sandbox, RuntimeError> {

@@ -41,6 +41,7 @@ cases! {
     sysctls_of_the_machine_are_refused
     a_termination_message_is_read
     an_image_in_use_is_not_removed
+    an_image_is_shown_as_a_folder_that_nobody_changes
     images_are_imported_from_layouts_and_archives
     images_are_pulled_once_and_checked
     removing_twice_and_the_unknown_is_no_harm
@@ -526,6 +527,28 @@ async fn an_image_in_use_is_not_removed(world: World) {
     assert!(matches!(world.runtime.remove_image(IMAGE).await, Err(RuntimeError::NotFound(_))));
     let layers = std::fs::read_dir(world.dir.join("images/layers")).expect("it is there").flatten();
     assert_eq!(layers.filter(|entry| entry.file_name() != "empty").count(), 0);
+}
+
+async fn an_image_is_shown_as_a_folder_that_nobody_changes(world: World) {
+    let layout =
+        crate::registry::layout(&world.dir.join("layout"), &std::env::current_exe().expect("we are a file"));
+    let image = world.runtime.store().import(&layout).await.expect("it is sound").remove(0);
+    let folder = world.dir.join("pods/pod/volumes/data");
+    for _ in 0..2 {
+        world.runtime.show_image(&image.id, &folder).await.expect("it is here");
+    }
+    assert_eq!(std::fs::read_to_string(folder.join("etc/note")).expect("an upper layer has it"), "upper\n");
+    assert!(!folder.join("gone/away").exists(), "an upper layer takes it away");
+    let denied = std::fs::write(folder.join("etc/note"), "x").expect_err("it is read-only");
+    assert_eq!(denied.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    let denied =
+        std::process::Command::new(folder.join("app")).spawn().expect_err("nothing is started there");
+    assert_eq!(denied.kind(), std::io::ErrorKind::PermissionDenied);
+    assert!(world.runtime.remove_image(&image.id).await.is_err(), "it is in use");
+    rustix::mount::unmount(&folder, rustix::mount::UnmountFlags::empty()).expect("it was mounted once");
+    world.runtime.remove_image(&image.id).await.expect("nothing uses it");
+    let missing = world.runtime.show_image(&image.id, &folder).await;
+    assert!(matches!(missing, Err(RuntimeError::NotFound(_))), "{missing:?}");
 }
 
 async fn images_are_imported_from_layouts_and_archives(world: World) {

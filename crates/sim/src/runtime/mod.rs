@@ -9,6 +9,7 @@ mod images;
 mod state;
 mod streams;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -257,6 +258,12 @@ impl Runtime for SimRuntime {
     async fn remove_image(&self, reference: &str) -> Result<(), RuntimeError> {
         self.take(ASK).await;
         self.state().images.remove(reference).map(drop).ok_or_else(|| missing(reference))
+    }
+
+    async fn show_image(&self, image_id: &str, _target: &Path) -> Result<(), RuntimeError> {
+        self.take(ASK).await;
+        let is_here = self.state().images.values().any(|image| image.id == image_id);
+        if is_here { Ok(()) } else { Err(missing(image_id)) }
     }
 
     async fn create_sandbox(&self, spec: SandboxSpec) -> Result<Sandbox, RuntimeError> {
