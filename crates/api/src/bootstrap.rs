@@ -147,6 +147,7 @@ fn authentication(settings: &Settings) -> First {
         "client-ca-file": settings.client_ca,
         "requestheader-client-ca-file": settings.front_proxy_ca,
         "requestheader-username-headers": "[\"X-Remote-User\"]",
+        "requestheader-uid-headers": "[\"X-Remote-Uid\"]",
         "requestheader-group-headers": "[\"X-Remote-Group\"]",
         "requestheader-extra-headers-prefix": "[\"X-Remote-Extra-\"]",
         "requestheader-allowed-names": "[\"front-proxy-client\"]",

@@ -8,6 +8,7 @@ use model::kinds::Verbs;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::aggregate::{Group, Seen, aggregated_entry};
 use crate::answer::{Answer, Body};
 use crate::http::negotiate;
 use crate::openapi::gnostic;
@@ -23,6 +24,7 @@ const ALL_VERBS: [&str; 8] =
 /// The answer of a discovery path.
 pub fn answer(
     registry: &Registry,
+    seen: &Seen,
     path: &str,
     headers: &HeaderMap,
     query: &Query,
@@ -30,15 +32,17 @@ pub fn answer(
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let aggregated = negotiate::wants_aggregated(headers);
     let document = match parts.as_slice() {
-        ["api"] if aggregated => return Ok(tagged(headers, AGGREGATED, &aggregate(registry, true))),
-        ["apis"] if aggregated => return Ok(tagged(headers, AGGREGATED, &aggregate(registry, false))),
+        ["api"] if aggregated => return Ok(tagged(headers, AGGREGATED, &aggregate(registry, seen, true))),
+        ["apis"] if aggregated => return Ok(tagged(headers, AGGREGATED, &aggregate(registry, seen, false))),
         ["api"] => json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
-        ["apis"] => groups(registry),
+        ["apis"] => groups(seen),
         ["api", version] => resources(registry, "", version)?,
-        ["apis", group] => group_of(registry, group)?,
+        ["apis", group] => group_of(seen, group)?,
         ["apis", group, version] => resources(registry, group, version)?,
-        [""] => paths(registry),
-        ["openapi", ..] => crate::openapi::document(registry, path).ok_or_else(Refusal::no_such_path)?,
+        [""] => paths(seen),
+        ["openapi", ..] => {
+            crate::openapi::document(registry, seen, path).ok_or_else(Refusal::no_such_path)?
+        }
         _ => return Err(Refusal::no_such_path()),
     };
     if path == "/openapi/v2" && accepts(headers, gnostic::ASKED) {
@@ -90,11 +94,11 @@ fn tagged_bytes(headers: &HeaderMap, media: &'static str, bytes: Bytes) -> Answe
     answer
 }
 
-fn paths(registry: &Registry) -> Tree {
+fn paths(seen: &Seen) -> Tree {
     let mut all = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
-    for (group, versions) in registry.groups.iter().filter(|(group, _)| !group.is_empty()) {
-        all.push(format!("/apis/{group}"));
-        all.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
+    for Group { name, versions } in seen.groups.iter().filter(|group| !group.name.is_empty()) {
+        all.push(format!("/apis/{name}"));
+        all.extend(versions.iter().map(|(version, _)| format!("/apis/{name}/{version}")));
     }
     all.extend(
         ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
@@ -103,28 +107,22 @@ fn paths(registry: &Registry) -> Tree {
     json!({"paths": all})
 }
 
-fn group_versions(group: &str, versions: &[String]) -> Vec<Tree> {
-    versions
-        .iter()
-        .map(|version| json!({"groupVersion": format!("{group}/{version}"), "version": version}))
-        .collect()
+fn group_document(group: &Group) -> Tree {
+    let version =
+        |version: &str| json!({"groupVersion": format!("{}/{version}", group.name), "version": version});
+    let versions: Vec<Tree> = group.versions.iter().map(|(name, _)| version(name)).collect();
+    json!({"name": group.name, "versions": versions, "preferredVersion": versions.first()})
 }
 
-fn group_document(group: &str, versions: &[String]) -> Tree {
-    let versions = group_versions(group, versions);
-    json!({"name": group, "versions": versions, "preferredVersion": versions.first()})
-}
-
-fn groups(registry: &Registry) -> Tree {
-    let named = registry.groups.iter().filter(|(group, _)| !group.is_empty());
-    let all: Vec<Tree> = named.map(|(group, versions)| group_document(group, versions)).collect();
+fn groups(seen: &Seen) -> Tree {
+    let all: Vec<Tree> =
+        seen.groups.iter().filter(|group| !group.name.is_empty()).map(group_document).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": all})
 }
 
-fn group_of(registry: &Registry, wanted: &str) -> Result<Tree, Refusal> {
-    let found = registry.groups.iter().find(|(group, _)| group == wanted && !group.is_empty());
-    let (group, versions) = found.ok_or_else(Refusal::no_such_path)?;
-    let mut document = group_document(group, versions);
+fn group_of(seen: &Seen, wanted: &str) -> Result<Tree, Refusal> {
+    let found = seen.groups.iter().find(|group| group.name == wanted && !wanted.is_empty());
+    let mut document = group_document(found.ok_or_else(Refusal::no_such_path)?);
     document["kind"] = json!("APIGroup");
     document["apiVersion"] = json!("v1");
     Ok(document)
@@ -206,11 +204,14 @@ fn plain(resource: &Resource) -> Tree {
     told
 }
 
-fn aggregate(registry: &Registry, core: bool) -> Tree {
+fn aggregate(registry: &Registry, seen: &Seen, core: bool) -> Tree {
     let mut items = Vec::new();
-    for (group, versions) in registry.groups.iter().filter(|(group, _)| group.is_empty() == core) {
-        let versions: Vec<Tree> =
-            versions.iter().map(|version| aggregate_version(registry, group, version)).collect();
+    for Group { name: group, versions } in seen.groups.iter().filter(|group| group.name.is_empty() == core) {
+        let entry = |(version, away): &(String, Option<String>)| match away {
+            Some(name) => aggregated_entry(version, seen.said.get(name)),
+            None => aggregate_version(registry, group, version),
+        };
+        let versions: Vec<Tree> = versions.iter().map(entry).collect();
         let metadata = if core { json!({}) } else { json!({"name": group}) };
         items.push(json!({"metadata": metadata, "versions": versions}));
     }

@@ -4,11 +4,13 @@
 //! [`refusal::Refusal`] that `http/status.rs` alone turns into a code. Only this crate opens the store.
 
 pub mod admit;
+mod aggregate;
 mod answer;
 pub mod auth;
 mod bootstrap;
 mod codec;
 mod convert;
+mod converter;
 mod custom;
 pub mod dial;
 mod discovery;
@@ -35,6 +37,7 @@ mod verbs;
 mod view;
 mod yaml;
 
+pub use aggregate::watch as watch_extensions;
 pub use answer::{Answer, Body};
 pub use encode::tagger;
 pub use guard::{AllowAll, Guard, TokenAsked, TokenIssued};

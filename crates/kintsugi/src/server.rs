@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use api::auth::tokens::Tokens;
-use api::auth::{Authenticator, Identity, Living, MASTERS, Warden};
+use api::auth::{Authenticator, FrontProxy, Identity, Living, MASTERS, Warden};
 use api::{Face, Service};
 use host::{Host, Tasks};
 use model::Object;
@@ -58,7 +58,9 @@ impl Server {
         let (address, inner_address) = (outer.local_addr()?, inner.local_addr()?);
         let tokens = Arc::new(Tokens::new(&keys.token_key, ISSUER)?);
         let audiences = vec![ISSUER.to_owned(), "kubernetes".to_owned()];
-        let authenticator = Authenticator::new(tokens, audiences, living(store.clone()));
+        let front_proxy = FrontProxy::new(&keys.front_proxy.cert, &["front-proxy-client"])?;
+        let authenticator =
+            Authenticator::new(tokens, audiences, living(store.clone())).believing(front_proxy);
         let own = keys.client("kube-apiserver-kubelet-client", MASTERS, host.now())?;
         let settings = api::Settings {
             service_cidr: ranges.services,
@@ -71,13 +73,17 @@ impl Server {
         let control = control::start(host, store, settings).await?;
         let names = names(cluster, ranges, &[address.ip(), inner_address.ip()]);
         let certificate = keys.server("kube-apiserver", "", names, host.now())?;
-        let tls = tls::server(&certificate, &keys.authority.cert, false, &[b"h2", b"http/1.1"])?;
+        // Which of the two signed a client's certificate tells a user from a front proxy.
+        let authorities = format!("{}\n{}", keys.authority.cert, keys.front_proxy.cert);
+        let tls = tls::server(&certificate, &authorities, false, &[b"h2", b"http/1.1"])?;
         let face = Face { service: control.service.clone(), authenticator, tls };
         let (stop, stopped) = watch::channel(false);
         let mut faces = Tasks::new();
         for listener in [outer, inner] {
             faces.spawn(api::serve(listener, face.clone(), stopped.clone()));
         }
+        // After them comes what looks after the API servers behind this one: it ends with them.
+        faces.spawn(until(stop.subscribe(), api::watch_extensions(control.service.clone())));
         let server = Self { control, address, inner_address, lan, keys, stop, faces };
         server.write_kubeconfig(host, place)?;
         Ok(server)
@@ -144,6 +150,14 @@ fn living(store: Store) -> Living {
         let record = store.get(&format!("/{resource}/{namespace}/{name}"))?;
         Object::read(record.value).ok().map(|object| object.uid().to_owned())
     })
+}
+
+/// Does something until told to stop.
+async fn until(mut stop: watch::Receiver<bool>, doing: impl Future<Output = ()>) {
+    tokio::select! {
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = doing => {}
+    }
 }
 
 /// The user as which a node's agent acts.

@@ -29,7 +29,7 @@ fn roots(authority: &str) -> Result<Arc<RootCertStore>> {
     Ok(Arc::new(roots))
 }
 
-/// A server that asks its clients for a certificate of `authority`, and takes those without one where it may.
+/// A server that asks its clients for a certificate of one of the authorities in `authority`, and takes those without one where it may.
 pub fn server(
     own: &PemPair,
     authority: &str,

@@ -6,6 +6,7 @@
 mod addresses;
 mod classes;
 mod definitions;
+mod extensions;
 mod lifecycle;
 mod limits;
 mod nodes;
@@ -115,7 +116,7 @@ const PLUGINS: &[Plugin] = &[
 ];
 
 /// Those that fill in what only the whole object tells.
-const FINISHERS: &[Plugin] = &[pods::finish, addresses::finish, definitions::finish];
+const FINISHERS: &[Plugin] = &[pods::finish, addresses::finish, definitions::finish, extensions::finish];
 
 /// Those that only let the whole object happen or not.
 const JUDGES: &[Judge] = &[security::judge, definitions::judge, limits::judge, quota::judge];

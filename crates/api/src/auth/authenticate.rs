@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use http::HeaderMap;
 use jiff::Timestamp;
+use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::tokens::{Claims, Ref, TokenError, Tokens};
-use super::{AUTHENTICATED, Identity};
+use super::{AUTHENTICATED, FrontProxy, Identity, Peer};
 
 /// How a request proves who it is from.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +29,7 @@ pub struct Authenticator {
     tokens: Arc<Tokens>,
     audiences: Arc<Vec<String>>,
     living: Living,
+    front_proxy: Option<FrontProxy>,
 }
 
 /// The request's proof is no good: 401.
@@ -37,7 +40,30 @@ pub struct Unauthorized;
 impl Authenticator {
     /// Accepts client certificates, and tokens meant for any of `audiences`.
     pub fn new(tokens: Arc<Tokens>, audiences: Vec<String>, living: Living) -> Self {
-        Self { tokens, audiences: Arc::new(audiences), living }
+        Self { tokens, audiences: Arc::new(audiences), living, front_proxy: None }
+    }
+
+    /// Believes a front proxy as well.
+    pub fn believing(self, front_proxy: FrontProxy) -> Self {
+        Self { front_proxy: Some(front_proxy), ..self }
+    }
+
+    /// Who is at the other end of a connection that showed these certificates; the handshake has verified them.
+    pub fn peer(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Peer {
+        match (&self.front_proxy, chain.first()) {
+            (Some(front_proxy), _) => front_proxy.peer(chain, now),
+            (None, Some(own)) => from_certificate(own).map_or(Peer::Nobody, Peer::User),
+            (None, None) => Peer::Nobody,
+        }
+    }
+
+    /// For whom a request with these headers speaks, by the certificate of its connection.
+    pub fn named(&self, peer: Peer, headers: &HeaderMap) -> Result<Option<Identity>, Unauthorized> {
+        match (peer, &self.front_proxy) {
+            (Peer::User(user), _) => Ok(Some(user)),
+            (Peer::FrontProxy(name), Some(front_proxy)) => front_proxy.spoken_for(&name, headers),
+            _ => Ok(None),
+        }
     }
 
     /// The keys that sign tokens.

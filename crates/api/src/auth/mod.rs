@@ -3,6 +3,7 @@
 //! Proving who asks (`pki`, `tokens`, `authenticate`) is apart from deciding what they may do (`rbac`, pure).
 
 mod authenticate;
+mod front_proxy;
 mod identity;
 pub mod pki;
 pub mod rbac;
@@ -11,5 +12,6 @@ pub mod tokens;
 mod warden;
 
 pub use authenticate::{Authenticator, Credentials, Living, Unauthorized, from_certificate};
+pub use front_proxy::{FrontProxy, Peer};
 pub use identity::{ANONYMOUS, AUTHENTICATED, Attributes, Decision, Identity, MASTERS, UNAUTHENTICATED};
 pub use warden::Warden;

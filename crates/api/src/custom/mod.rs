@@ -14,6 +14,7 @@ use model::schema::Schema;
 use model::tree::{flag, items, text};
 use model::{Gvr, Tree};
 
+use crate::outbound::Callee;
 use crate::registry::{Meaning, Resource, Scale};
 pub use columns::{CustomColumn, headings};
 pub use keep::{fill, prune};
@@ -32,14 +33,39 @@ pub struct Custom {
     pub patterns: Patterns,
     /// Whether the schema has defaults, which objects get that were stored before it had them.
     pub defaults: bool,
-    /// Whether versions other than the stored one need a webhook, which is not called yet.
-    pub needs_webhook: bool,
+    /// Who converts objects of other versions; `None` where only the version's name differs.
+    pub conversion: Option<Conversion>,
     /// Whether the definition is going, and waits only for its objects to go.
     pub ending: bool,
     /// Fields that selectors may ask for: the label and its path.
     pub fields: Vec<(String, String)>,
     /// Columns of `kubectl get` after the name.
     pub columns: Vec<CustomColumn>,
+}
+
+/// Who converts objects between the versions of a definition.
+#[derive(Debug)]
+pub struct Conversion {
+    /// Whom to ask; or why there is nobody.
+    pub callee: Result<Callee, String>,
+    /// The first version of reviews that we and it know.
+    pub review: Option<&'static str>,
+    /// The revision of the definition: what was converted under another may be converted otherwise now.
+    pub revision: String,
+}
+
+/// How a definition's objects are converted, where that takes a webhook.
+fn conversion(definition: &Tree) -> Option<Conversion> {
+    if text(definition, "spec.conversion.strategy") != "Webhook" {
+        return None;
+    }
+    let webhook = &definition["spec"]["conversion"]["webhook"];
+    let mut known = items(webhook, "conversionReviewVersions").iter().filter_map(Tree::as_str);
+    Some(Conversion {
+        callee: Callee::of_client_config(&webhook["clientConfig"]),
+        review: known.find_map(|version| ["v1", "v1beta1"].into_iter().find(|ours| *ours == version)),
+        revision: text(definition, "metadata.resourceVersion").to_owned(),
+    })
 }
 
 /// The resources that a definition serves; none until its names are accepted.
@@ -85,14 +111,11 @@ fn resource(definition: &Tree, version: &Tree, stored: &Gvr) -> Resource {
         (path.clone(), path)
     });
     let root = version["schema"]["openAPIV3Schema"].clone();
-    let name = text(version, "name");
-    let others = items(definition, "status.storedVersions").iter().any(|stored| stored != name);
     let custom = Custom {
         schema: table::table(&root).map(Arc::new),
         patterns: Patterns::of(&root),
         defaults: keep::has_defaults(&root),
-        needs_webhook: text(definition, "spec.conversion.strategy") == "Webhook"
-            && (others || stored.version != name),
+        conversion: conversion(definition),
         ending: !text(definition, "metadata.deletionTimestamp").is_empty(),
         root,
         fields: selectable.collect(),

@@ -23,7 +23,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::answer::{Answer, Body};
-use crate::auth::{Authenticator, Credentials, Identity, from_certificate};
+use crate::auth::{Authenticator, Credentials, Identity, Peer};
 use crate::codec::BODY_LEN_MAX;
 use crate::refusal::{Reason, Refusal};
 use crate::service::Service;
@@ -98,12 +98,12 @@ async fn connection(stream: TcpStream, face: Face, acceptor: TlsAcceptor, mut st
     let _ = stream.set_nodelay(true);
     let host = face.service.host().clone();
     let Some(Ok(stream)) = host.within(HEAD_TIMEOUT, acceptor.accept(stream)).await else { return };
-    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let certificate = certificate.and_then(|der| from_certificate(der));
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let peer = face.authenticator.peer(chain, host.now());
     let stop_streams = stop.clone();
     let one = service_fn(|request: Request<Incoming>| {
-        let (face, certificate, stop) = (face.clone(), certificate.clone(), stop_streams.clone());
-        async move { Ok::<_, Infallible>(one(face, certificate, request, stop).await) }
+        let (face, peer, stop) = (face.clone(), peer.clone(), stop_streams.clone());
+        async move { Ok::<_, Infallible>(one(face, peer, request, stop).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -142,14 +142,14 @@ async fn connection(stream: TcpStream, face: Face, acceptor: TlsAcceptor, mut st
 /// One request: who asks, the body, the answer.
 async fn one(
     face: Face,
-    certificate: Option<Identity>,
+    peer: Peer,
     mut request: Request<Incoming>,
     mut stop: watch::Receiver<bool>,
 ) -> Response<Out> {
     let on_upgrade = request.extensions_mut().remove::<OnUpgrade>();
     let gzip = accepts_gzip(request.headers());
     let is_head = request.method() == http::Method::HEAD;
-    let mut answer = match admitted(&face, certificate, request).await {
+    let mut answer = match admitted(&face, peer, request).await {
         Ok((identity, request)) => face.service.handle(&identity, request).await,
         Err(refusal) => refusal.into(),
     };
@@ -168,15 +168,15 @@ async fn one(
 /// Proves who asks and reads the body.
 async fn admitted(
     face: &Face,
-    certificate: Option<Identity>,
+    peer: Peer,
     request: Request<Incoming>,
 ) -> Result<(Identity, Request<Bytes>), Refusal> {
     let bearer = bearer(request.headers());
-    let credentials = Credentials { certificate, bearer };
     let now = face.service.host().now();
     let identity = face
         .authenticator
-        .authenticate(&credentials, now)
+        .named(peer, request.headers())
+        .and_then(|certificate| face.authenticator.authenticate(&Credentials { certificate, bearer }, now))
         .map_err(|_| Refusal::new(Reason::Unauthorized, "Unauthorized"))?;
     let (parts, body) = request.into_parts();
     let too_large = || {

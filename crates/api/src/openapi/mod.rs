@@ -16,14 +16,15 @@ use model::schema::{TypeId, builtin};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::aggregate::{Said, Seen};
 use crate::registry::{Meaning, Registry, Resource};
 use schemas::{Dialect, Kinds};
 
 /// The document of a path below `/openapi`, if there is one there.
-pub fn document(registry: &Registry, path: &str) -> Option<Tree> {
+pub fn document(registry: &Registry, seen: &Seen, path: &str) -> Option<Tree> {
     match path.strip_prefix("/openapi/")? {
-        "v2" => Some(two(registry)),
-        "v3" => Some(index(registry)),
+        "v2" => Some(two(registry, seen)),
+        "v3" => Some(index(registry, seen)),
         rest => {
             let place = rest.strip_prefix("v3/")?;
             let (group, version) = match place.split('/').collect::<Vec<_>>().as_slice() {
@@ -36,10 +37,22 @@ pub fn document(registry: &Registry, path: &str) -> Option<Tree> {
     }
 }
 
-fn two(registry: &Registry) -> Tree {
+fn two(registry: &Registry, seen: &Seen) -> Tree {
     let resources: Vec<&Resource> = registry.all().map(|resource| &**resource).collect();
     let (definitions, paths) = parts(&resources, Dialect::Two);
-    json!({"swagger": "2.0", "info": info(), "paths": paths, "definitions": definitions})
+    let mut document = json!({"swagger": "2.0", "info": info(), "paths": paths, "definitions": definitions});
+    for (group, said) in away(seen) {
+        crate::aggregate::openapi_two(&mut document, group, &said.openapi_two);
+    }
+    document
+}
+
+/// What other servers say, with the groups they say it of.
+fn away(seen: &Seen) -> impl Iterator<Item = (&str, &Said)> {
+    let all = seen.groups.iter().flat_map(|group| {
+        group.versions.iter().filter_map(|(_, away)| Some((group.name.as_str(), away.as_ref()?)))
+    });
+    all.filter_map(|(group, name)| Some((group, seen.said.get(name)?)))
 }
 
 fn three(registry: &Registry, group: &str, version: &str) -> Tree {
@@ -53,7 +66,7 @@ fn info() -> Tree {
 }
 
 /// Where the document of each group's version lies; the hash changes when the document may.
-fn index(registry: &Registry) -> Tree {
+fn index(registry: &Registry, seen: &Seen) -> Tree {
     let mut paths = Map::new();
     for (group, versions) in &registry.groups {
         for version in versions {
@@ -62,6 +75,14 @@ fn index(registry: &Registry) -> Tree {
             let hash = fingerprint(registry, group, version);
             let url = format!("/openapi/v3/{place}?hash={hash}");
             paths.insert(place, json!({"serverRelativeURL": url}));
+        }
+    }
+    for group in &seen.groups {
+        for (version, away) in &group.versions {
+            let said = away.as_ref().and_then(|name| seen.said.get(name));
+            if let Some(said) = said.filter(|said| said.openapi_three.is_object()) {
+                paths.insert(format!("apis/{}/{version}", group.name), said.openapi_three.clone());
+            }
         }
     }
     json!({"paths": paths})

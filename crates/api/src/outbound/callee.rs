@@ -71,6 +71,20 @@ impl Callee {
         }
     }
 
+    /// An extension server: asked as the front proxy, known as its APIService says.
+    pub fn of_api_service(object: &Tree) -> Result<Self, String> {
+        let (spec, service) = (&object["spec"], &object["spec"]["service"]);
+        let port = whole(service, "port").and_then(|port| u16::try_from(port).ok()).unwrap_or(443);
+        let mut callee = Self::of_service(text(service, "namespace"), text(service, "name"), port);
+        callee.trust = Arc::new(Trust {
+            authorities: authorities(spec)?,
+            unverified: spec["insecureSkipTLSVerify"] == true,
+            front_proxy: true,
+            ..(*callee.trust).clone()
+        });
+        Ok(callee)
+    }
+
     /// Host and port as the other side knows them.
     pub fn authority(&self) -> String {
         let (name, port) = match &self.place {

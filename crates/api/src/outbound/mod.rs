@@ -21,7 +21,7 @@ use hyper_util::rt::TokioIo;
 
 use crate::dial::{Backend, Dial};
 
-pub use callee::Callee;
+pub use callee::{Callee, ready};
 
 /// How large an answer may be, in bytes: a review's object is at most 3 MiB, and a few of them go to one conversion.
 const ANSWER_LEN_MAX: usize = 32 << 20;
@@ -53,6 +53,20 @@ struct Connection {
     sender: SendRequest<Full<Bytes>>,
     task: Task<()>,
     since: Moment,
+}
+
+/// An answer whose body is still to come; its connection ends with it.
+pub struct Answered {
+    /// The head and the body.
+    pub response: Response<Incoming>,
+    /// What carries it.
+    pub carrier: Carrier,
+}
+
+/// Keeps the connection of an answer.
+pub struct Carrier {
+    _sender: SendRequest<Full<Bytes>>,
+    _task: Task<()>,
 }
 
 /// Why a program outside did not answer as it should.
@@ -145,6 +159,21 @@ impl Outbound {
         })?;
         self.give_back(backend, connection);
         Ok((head.status, body.to_bytes()))
+    }
+
+    /// Asks over a connection that serves this request alone, and gives the answer as it comes.
+    ///
+    /// # Errors
+    /// When there is no head of an answer.
+    pub async fn open(
+        &self,
+        backends: &[Backend],
+        request: Request<Full<Bytes>>,
+    ) -> Result<Answered, CallError> {
+        let (_, mut connection) = self.connect(backends).await?;
+        let response = connection.sender.send_request(request).await.map_err(broken)?;
+        let Connection { sender, task, .. } = connection;
+        Ok(Answered { response, carrier: Carrier { _sender: sender, _task: task } })
     }
 
     /// The head of the answer, over a connection that was kept or a new one.

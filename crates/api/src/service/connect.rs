@@ -27,7 +27,7 @@ use crate::view::View;
 const PAGE_LEN_MAX: usize = 4 * 1024 * 1024;
 
 /// Headers that end at each hop (RFC 9110, 7.6.1), and those that say who asks: none of them is passed on.
-const HOP: [&str; 10] = [
+pub(super) const HOP: [&str; 10] = [
     "connection",
     "keep-alive",
     "proxy-authenticate",
@@ -201,7 +201,7 @@ async fn led_back(mut answer: Answer, path: &str) -> Answer {
 }
 
 /// An upgrade is asked for anew: it goes through us byte for byte.
-fn pass_upgrade(from: &HeaderMap, to: &mut HeaderMap) {
+pub(super) fn pass_upgrade(from: &HeaderMap, to: &mut HeaderMap) {
     if let Some(upgrade) = from.get(UPGRADE) {
         to.insert(UPGRADE, upgrade.clone());
         to.insert(CONNECTION, HeaderValue::from_static("Upgrade"));

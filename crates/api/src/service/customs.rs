@@ -126,16 +126,6 @@ async fn a_definition_goes_with_the_last_object_that_was_held() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_only_a_webhook_could_show_is_refused() {
-    let lab = lab().await;
-    let mut definition = definition();
-    definition["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {
-        "conversionReviewVersions": ["v1"], "clientConfig": {"url": "https://example.com"}}});
-    assert_eq!(lab.post(DEFINITIONS, definition).await.0, 201);
-    assert_eq!((lab.get(V1).await.0, lab.get(V2).await.0), (200, 500));
-}
-
-#[tokio::test(start_paused = true)]
 async fn what_the_stored_version_does_not_know_is_not_kept() {
     let lab = lab().await;
     let mut definition = definition();

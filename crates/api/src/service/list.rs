@@ -50,10 +50,10 @@ pub(super) struct Found {
 }
 
 impl Call<'_> {
-    pub(super) fn list(&self) -> Result<Answer, Refusal> {
+    pub(super) async fn list(&self) -> Result<Answer, Refusal> {
         let form = self.form()?;
         let options = self.list_options()?;
-        let found = self.find(&options)?;
+        let found = self.find(&options).await?;
         self.show_list(form, &found)
     }
 
@@ -71,7 +71,7 @@ impl Call<'_> {
     }
 
     /// The records that a list asks for, all as they were at one revision.
-    pub(super) fn find(&self, options: &ListOptions) -> Result<Found, Refusal> {
+    pub(super) async fn find(&self, options: &ListOptions) -> Result<Found, Refusal> {
         let token = options.continue_token.as_deref().map(Token::read).transpose()?;
         check_match(options)?;
         let selection = &options.selection;
@@ -81,7 +81,8 @@ impl Call<'_> {
         // With a selector, how far a page reaches is known only when it is filled.
         let plain = selection.is_everything();
         range.limit = if plain { options.limit } else { 0 };
-        let page = self.inner.store.list(&range).map_err(|error| expired(error, token.as_ref()))?;
+        let mut page = self.inner.store.list(&range).map_err(|error| expired(error, token.as_ref()))?;
+        page.records = self.inner.converter.records(&self.resource, page.records).await?;
         Ok(if plain {
             whole(page)
         } else {

@@ -4,7 +4,12 @@
 //! It never decides what an object becomes (that is `verbs` and `admit`), and knows no sockets (that is `http`).
 
 mod admission;
+mod away;
+#[cfg(test)]
+mod away_tests;
 mod connect;
+#[cfg(test)]
+mod converted_tests;
 #[cfg(test)]
 mod customs;
 #[cfg(test)]
@@ -32,17 +37,20 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use store::Store;
 use tokio::sync::Semaphore;
 
+use crate::aggregate::{Extension, Extensions};
 use crate::answer::{Answer, Told};
 use crate::auth::{Attributes, Identity};
 use crate::codec;
+use crate::converter::Converter;
 use crate::discovery;
 use crate::hooks::Hooks;
 use crate::outbound::Outbound;
 use crate::refusal::{About, Reason, Refusal};
-use crate::registry::{Meaning, Registry, Resource};
+use crate::registry::{Registry, Resource};
 use crate::request::{self, Query, Route, Target};
 use crate::settings::Settings;
 
+pub use away::say_who;
 pub use watch::{EventKind, EventStream};
 
 use served::Served;
@@ -67,7 +75,11 @@ pub(crate) struct Inner {
     /// Room for watches over HTTP.
     pub watches: Arc<Semaphore>,
     /// The way to the programs that extend the API.
-    pub outbound: Outbound,
+    pub outbound: Arc<Outbound>,
+    /// The API servers behind this one.
+    pub extensions: Extensions,
+    /// Who converts custom objects between versions.
+    pub converter: Converter,
     /// Who of them is asked about writes: nobody until a new cluster has what it needs.
     pub hooks: OnceLock<Hooks>,
     /// What else `/metrics` tells.
@@ -100,9 +112,23 @@ impl Service {
         let served = Mutex::new(Served::new(&store)?);
         let watches = Arc::new(Semaphore::new(WATCHES_MAX));
         let (pipes, more_metrics) = (Mutex::default(), OnceLock::new());
-        let outbound = Outbound::new(host.clone(), settings.dial.clone());
+        let outbound = Arc::new(Outbound::new(host.clone(), settings.dial.clone()));
+        let converter = Converter::new(outbound.clone(), host.clone(), store.clone());
+        let extensions = Extensions::new(&store)?;
         let hooks = OnceLock::new();
-        let inner = Inner { host, store, settings, served, pipes, watches, outbound, hooks, more_metrics };
+        let inner = Inner {
+            host,
+            store,
+            settings,
+            served,
+            pipes,
+            watches,
+            outbound,
+            extensions,
+            converter,
+            hooks,
+            more_metrics,
+        };
         let service = Self(Arc::new(inner));
         crate::bootstrap::run(&service).await?;
         let hooks = Hooks::new(service.store())?;
@@ -133,8 +159,9 @@ impl Service {
         let (parts, ()) = request.into_parts();
         let watched = self.0.take_apart(identity, &parts.method, &parts.uri, &parts.headers, &body);
         let events = match watched {
-            Ok(Asked::Call(call)) => call.events(),
-            Ok(Asked::Path(_)) => Err(Refusal::no_such_path()),
+            Ok(Asked::Call(call)) => call.events().await,
+            // Those in this process who watch find such groups over https.
+            Ok(Asked::Path(_) | Asked::Away(_)) => Err(Refusal::no_such_path()),
             Err(refusal) => Err(refusal),
         };
         events.map_err(|refusal| Answer::from(refusal).into_whole())
@@ -151,6 +178,21 @@ impl Service {
         let mut pipes = self.0.pipes.lock().unwrap_or_else(PoisonError::into_inner);
         pipes.retain(|pipe| !pipe.is_ended());
         pipes.push(pipe);
+    }
+
+    /// The API servers behind this one.
+    pub(crate) fn extensions(&self) -> &Extensions {
+        &self.0.extensions
+    }
+
+    /// The way to the programs that extend the API.
+    pub(crate) fn outbound(&self) -> &Outbound {
+        &self.0.outbound
+    }
+
+    /// The resources that are served here now.
+    pub(crate) fn registry(&self) -> Arc<Registry> {
+        self.0.registry()
     }
 
     /// The store that is served.
@@ -173,6 +215,8 @@ impl Service {
 enum Asked<'a> {
     Call(Box<Call<'a>>),
     Path(String),
+    /// For another server.
+    Away(Box<Extension>),
 }
 
 impl Inner {
@@ -211,6 +255,7 @@ impl Inner {
                 Ok(answer.unwrap_or_else(Answer::from).warned(&call.told.take()))
             }
             Asked::Path(path) => self.answer_path(request.method(), &path, request),
+            Asked::Away(extension) => self.pass_on(&extension, identity, request).await,
         }
     }
 
@@ -226,6 +271,11 @@ impl Inner {
         let route = request::route(uri.path())?;
         let attributes = request::attributes(&route, method, &query);
         self.authorize(identity, &attributes)?;
+        if let Some((group, version)) = place_of(&route)
+            && let Some(extension) = self.extensions.find(group, version, &self.store)
+        {
+            return Ok(Asked::Away(Box::new(extension)));
+        }
         let target = match route {
             Route::Path(path) => return Ok(Asked::Path(path)),
             Route::Resource(target) => target,
@@ -236,7 +286,6 @@ impl Inner {
         if !resource.namespaced && !target.namespace.is_empty() {
             return Err(Refusal::no_such_path());
         }
-        refuse_unconverted(&resource)?;
         Ok(Asked::Call(Box::new(Call {
             inner: self,
             identity,
@@ -270,22 +319,21 @@ impl Inner {
         if path == "/metrics" {
             return Ok(Answer::text(StatusCode::OK, self.metrics()));
         }
-        discovery::answer(&self.registry(), path, request.headers(), &query)
+        let registry = self.registry();
+        let seen = self.extensions.seen(&registry, &self.store);
+        discovery::answer(&registry, &seen, path, request.headers(), &query)
     }
 }
 
-/// Objects that only a webhook can show in this version are not shown at all, rather than wrongly.
-fn refuse_unconverted(resource: &Resource) -> Result<(), Refusal> {
-    let Meaning::Custom(custom) = &resource.meaning else { return Ok(()) };
-    if !custom.needs_webhook {
-        return Ok(());
+/// The group and version that a request is for, where it is for one.
+fn place_of(route: &Route) -> Option<(&str, &str)> {
+    match route {
+        Route::Resource(target) => Some((&target.group, &target.version)),
+        Route::Path(path) => {
+            let rest = path.strip_prefix("/openapi/v3").unwrap_or(path).strip_prefix("/apis/")?;
+            rest.split_once('/').filter(|(_, version)| !version.contains('/'))
+        }
     }
-    let why = format!(
-        "{} can be served as {} only by its conversion webhook, and conversion webhooks are not called",
-        resource.gvr,
-        resource.api_version()
-    );
-    Err(Refusal::new(Reason::Internal, why))
 }
 
 fn forbidden(who: &Identity, what: &Attributes, reason: &str) -> Refusal {
@@ -334,10 +382,10 @@ impl Call<'_> {
         match (self.resource.verbs, verb) {
             (Verbs::CreateOnly, "create") => self.review().await,
             (Verbs::CreateOnly, _) => Err(Refusal::method_not_allowed()),
-            (_, "get") => self.get(),
-            (_, "list") => self.list(),
+            (_, "get") => self.get().await,
+            (_, "list") => self.list().await,
             (Verbs::ReadOnly, _) => Err(Refusal::method_not_allowed()),
-            (_, "watch") => self.watch(),
+            (_, "watch") => self.watch().await,
             (_, "create") => self.create().await,
             (_, "update") => self.update("").await,
             (_, "patch") => self.patch("").await,

@@ -13,10 +13,10 @@ use crate::refusal::Refusal;
 use crate::table;
 
 impl Call<'_> {
-    pub(super) fn get(&self) -> Result<Answer, Refusal> {
+    pub(super) async fn get(&self) -> Result<Answer, Refusal> {
         let form = self.form()?;
         let record = self.record()?;
-        self.show(form, StatusCode::OK, &record.value)
+        self.show(form, StatusCode::OK, &record.value).await
     }
 
     /// The form in which objects are wanted.
@@ -31,8 +31,14 @@ impl Call<'_> {
     }
 
     /// An object as the caller wants to see it. `stored` are bytes as they are stored.
-    pub(super) fn show(&self, form: Form, status: StatusCode, stored: &Bytes) -> Result<Answer, Refusal> {
-        let bytes = convert::served(&self.resource, stored);
+    pub(super) async fn show(
+        &self,
+        form: Form,
+        status: StatusCode,
+        stored: &Bytes,
+    ) -> Result<Answer, Refusal> {
+        let stored = self.inner.converter.one(&self.resource, stored.clone()).await?;
+        let bytes = convert::served(&self.resource, &stored);
         match form {
             Form { view: View::Object, syntax: Syntax::Json } => Ok(Answer::json(status, bytes)),
             Form { view: View::Object, syntax } => Ok(written(status, syntax, &parse(&bytes)?)),

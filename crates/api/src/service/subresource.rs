@@ -55,7 +55,7 @@ impl Call<'_> {
                 self.token(self.admitted_part(Operation::Create, part, request, dry_run).await?)
             }
             ("binding" | "eviction" | "token", _) => Err(Refusal::method_not_allowed()),
-            (_, "get") => self.get(),
+            (_, "get") => self.get().await,
             (part, "update") => self.update(part).await,
             (part, "patch") => self.patch(part).await,
             _ => Err(Refusal::method_not_allowed()),
@@ -83,7 +83,7 @@ impl Call<'_> {
         let Some(paths) = &self.resource.scale else { return Err(Refusal::no_such_path()) };
         let form = negotiate::form(self.headers, &self.query, &[Shown::Object])?;
         let shown = match verb {
-            "get" => scale::show(paths, &self.hold()?.object),
+            "get" => scale::show(paths, &self.hold().await?.object),
             "update" => {
                 let body = self.read_part()?;
                 self.rescale(paths, |_| Ok(body.clone())).await?
@@ -110,7 +110,8 @@ impl Call<'_> {
             Ok((scale::apply(&self.resource, paths, &held.object, &wanted)?, Vec::new()))
         };
         let (done, _) = self.change("scale", options.dry_run, decide).await?;
-        Ok(scale::show(paths, &crate::convert::to_served(&self.resource, parse(done.bytes())?)))
+        let stored = self.inner.converter.one(&self.resource, done.bytes().clone()).await?;
+        Ok(scale::show(paths, &crate::convert::to_served(&self.resource, parse(&stored)?)))
     }
 
     /// Gives the pod its node.
@@ -118,7 +119,7 @@ impl Call<'_> {
         let options = WriteOptions::read(&self.query, self.headers)?;
         let now = self.inner.host.now();
         for _ in 0..TRIES {
-            let held = self.hold()?;
+            let held = self.hold().await?;
             let new = bind::bind(&self.resource, &held.object, binding, now)?;
             if let Tried::Done(_) =
                 self.carry_out(&held, Verdict::Put(new), Extra::default(), options.dry_run).await?
@@ -137,7 +138,7 @@ impl Call<'_> {
         let mut options = DeleteOptions::read(&eviction["deleteOptions"], &self.query)?;
         options.dry_run |= dry_run;
         for _ in 0..TRIES {
-            let held = self.hold()?;
+            let held = self.hold().await?;
             let now = self.inner.host.now();
             let records = self.budgets();
             let budgets = records.iter().map(|record| parse(&record.value)).collect::<Result<Vec<_>, _>>()?;

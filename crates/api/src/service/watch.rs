@@ -12,12 +12,13 @@ use host::Host;
 use http::StatusCode;
 use model::Tree;
 use serde_json::{Value, json};
-use store::{Event, Record, StoreError, Watch};
+use store::{Batch, Event, Record, StoreError, Watch};
 
 use super::Call;
 use super::read::parse;
 use crate::answer::{Answer, Body};
 use crate::convert;
+use crate::converter::Converter;
 use crate::encode;
 use crate::http::negotiate::View;
 use crate::http::status;
@@ -69,6 +70,7 @@ pub type EventStream = BoxStream<'static, (EventKind, Bytes)>;
 
 /// A watch under way.
 struct Cursor {
+    converter: Converter,
     host: Host,
     watch: Watch,
     resource: Arc<Resource>,
@@ -81,7 +83,7 @@ struct Cursor {
 
 impl Call<'_> {
     /// A watch as an answer: one JSON document after the other.
-    pub(super) fn watch(&self) -> Result<Answer, Refusal> {
+    pub(super) async fn watch(&self) -> Result<Answer, Refusal> {
         let form = self.form()?;
         let options = self.list_options()?;
         let chance = self.inner.host.chance().below(TIMEOUT_MIN.as_secs());
@@ -93,7 +95,7 @@ impl Call<'_> {
             refusal.retry_after(5)
         };
         let room = self.inner.watches.clone().try_acquire_owned().map_err(too_many)?;
-        let events = self.events()?;
+        let events = self.events().await?;
         let resource = self.resource.clone();
         let host = self.inner.host.clone();
         let include = table::Include::read(&self.query)?;
@@ -128,12 +130,13 @@ impl Call<'_> {
     }
 
     /// The events that a watch asks for. It does not end by itself.
-    pub(super) fn events(&self) -> Result<EventStream, Refusal> {
+    pub(super) async fn events(&self) -> Result<EventStream, Refusal> {
         let options = self.watch_options()?;
         let mut ready = VecDeque::new();
-        let after = self.begin(&options, &mut ready)?;
+        let after = self.begin(&options, &mut ready).await?;
         let watch = self.inner.store.watch(&self.resource.range(&self.target.namespace), after)?;
         let cursor = Cursor {
+            converter: self.inner.converter.clone(),
             host: self.inner.host.clone(),
             watch,
             resource: self.resource.clone(),
@@ -173,7 +176,11 @@ impl Call<'_> {
     }
 
     /// Puts what there is into `ready` where that is asked for; says after which revision to follow.
-    fn begin(&self, options: &ListOptions, ready: &mut VecDeque<(EventKind, Bytes)>) -> Result<u64, Refusal> {
+    async fn begin(
+        &self,
+        options: &ListOptions,
+        ready: &mut VecDeque<(EventKind, Bytes)>,
+    ) -> Result<u64, Refusal> {
         let asked = options.revision.unwrap_or(0);
         let initial = options.initial_events.unwrap_or(asked == 0);
         if !initial {
@@ -184,7 +191,7 @@ impl Call<'_> {
             return Err(StoreError::Future { asked, newest }.into());
         }
         let all = ListOptions { selection: options.selection.clone(), ..ListOptions::default() };
-        let found = self.find(&all)?;
+        let found = self.find(&all).await?;
         for record in &found.records {
             ready.push_back((EventKind::Added, convert::served(&self.resource, &record.value)));
         }
@@ -220,17 +227,30 @@ impl Cursor {
             };
             match batch {
                 Ok(batch) => {
-                    let told = batch.iter().filter_map(|event| tell(&self.resource, &self.selection, event));
-                    self.ready.extend(told);
+                    if let Err(refusal) = self.hear(&batch).await {
+                        self.end(&refusal);
+                    }
                 }
                 Err(StoreError::Closed) => return None,
-                Err(error) => {
-                    let status = status::failure(&error.into());
-                    self.ready.push_back((EventKind::Error, model::schema::to_bytes(&status)));
-                    self.ended = true;
-                }
+                Err(error) => self.end(&error.into()),
             }
         }
+    }
+
+    /// Tells what of these events was selected, in the version that is watched.
+    async fn hear(&mut self, events: &Batch) -> Result<(), Refusal> {
+        for event in events.iter() {
+            let event = self.converter.event(&self.resource, event).await?;
+            self.ready.extend(tell(&self.resource, &self.selection, &event));
+        }
+        Ok(())
+    }
+
+    /// Tells why there is no more.
+    fn end(&mut self, refusal: &Refusal) {
+        let status = status::failure(refusal);
+        self.ready.push_back((EventKind::Error, model::schema::to_bytes(&status)));
+        self.ended = true;
     }
 }
 

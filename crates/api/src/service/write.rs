@@ -80,7 +80,7 @@ impl Call<'_> {
         let options = WriteOptions::read(&self.query, self.headers)?;
         let read = codec::read(&self.resource, &self.media(), self.body, options.validation)?;
         let (done, warnings) = self.create_object(&read.object, options.dry_run).await?;
-        let answer = self.show(form, StatusCode::CREATED, done.bytes())?;
+        let answer = self.show(form, StatusCode::CREATED, done.bytes()).await?;
         Ok(answer.warned(&read.warnings).warned(&warnings))
     }
 
@@ -192,7 +192,7 @@ impl Call<'_> {
             Ok((update::update(&self.resource, &held.object, read.object.clone(), part)?, Vec::new()))
         };
         let (done, warnings) = self.change(part, options.dry_run, decide).await?;
-        Ok(self.show(form, StatusCode::OK, done.bytes())?.warned(&read.warnings).warned(&warnings))
+        Ok(self.show(form, StatusCode::OK, done.bytes()).await?.warned(&read.warnings).warned(&warnings))
     }
 
     pub(super) async fn patch(&self, part: &str) -> Result<Answer, Refusal> {
@@ -211,7 +211,7 @@ impl Call<'_> {
             Ok((update::update(&self.resource, &held.object, object, part)?, warnings))
         };
         let (done, warnings) = self.change(part, options.dry_run, decide).await?;
-        Ok(self.show(form, StatusCode::OK, done.bytes())?.warned(&warnings))
+        Ok(self.show(form, StatusCode::OK, done.bytes()).await?.warned(&warnings))
     }
 
     /// Server-side apply: the body is all that its manager wants; what is not there yet is made.
@@ -236,7 +236,7 @@ impl Call<'_> {
             }
             other => (StatusCode::OK, other?),
         };
-        Ok(self.show(form, code, done.bytes())?.warned(&read.warnings).warned(&warnings))
+        Ok(self.show(form, code, done.bytes()).await?.warned(&read.warnings).warned(&warnings))
     }
 
     /// An applied configuration has to say what it is, and may not say who owns what.
@@ -281,7 +281,7 @@ impl Call<'_> {
     ) -> Result<(Done, Vec<String>), Refusal> {
         let mut memo = Memo::default();
         for _ in 0..TRIES {
-            let held = self.hold()?;
+            let held = self.hold().await?;
             let (new, mut warnings) = decide(&held)?;
             let (verdict, mut extra) = self.prepare_change(&held, new, part, dry_run, &mut memo).await?;
             warnings.append(&mut extra.warnings);
@@ -294,9 +294,10 @@ impl Call<'_> {
     }
 
     /// The object that the request points at.
-    pub(super) fn hold(&self) -> Result<Held, Refusal> {
+    pub(super) async fn hold(&self) -> Result<Held, Refusal> {
         let record = self.record()?;
-        let object = convert::to_served(&self.resource, parse(&record.value)?);
+        let value = self.inner.converter.one(&self.resource, record.value.clone()).await?;
+        let object = convert::to_served(&self.resource, parse(&value)?);
         Ok(Held { record, object })
     }
 
@@ -385,7 +386,7 @@ impl Call<'_> {
             Verdict::Keep(_) => Ok(Tried::Done(Done::Stored(held.record.value.clone()))),
             Verdict::Put(new) => self.commit(Some(new), path, extra, dry_run).await,
             Verdict::Remove(last) => {
-                let stored = convert::to_stored(&self.resource, &self.resource, last);
+                let stored = self.stored(last).await?;
                 if dry_run {
                     return Ok(Tried::Done(Done::Gone(encode::canonical(&stored))));
                 }
@@ -408,12 +409,12 @@ impl Call<'_> {
         dry_run: bool,
     ) -> Result<Tried, Refusal> {
         if let Some(object) = object {
-            let registry = self.inner.registry();
-            let kept = registry.get(&self.resource.stored).unwrap_or(&self.resource);
-            let stored = convert::to_stored(&self.resource, kept, object);
+            let stored = self.stored(object).await?;
             if dry_run {
                 return Ok(Tried::Done(Done::Stored(encode::canonical(&stored))));
             }
+            let registry = self.inner.registry();
+            let kept = registry.get(&self.resource.stored).unwrap_or(&self.resource);
             let tags = encode::tags(&encode::tagged(kept), &stored);
             let put = Change::Put { path, body: encode::halves(&stored), tags: tags.into() };
             extra.changes.insert(0, put);
@@ -422,6 +423,14 @@ impl Call<'_> {
             Ok(record) => Tried::Done(Done::Stored(record.value)),
             Err(beaten) => Tried::Beaten(beaten),
         })
+    }
+
+    /// An object as it is stored.
+    async fn stored(&self, object: Tree) -> Result<Tree, Refusal> {
+        let registry = self.inner.registry();
+        let kept = registry.get(&self.resource.stored).unwrap_or(&self.resource);
+        let object = self.inner.converter.to_stored(&self.resource, object).await?;
+        Ok(convert::to_stored(&self.resource, kept, object))
     }
 
     /// Does a transaction; gives the record of its first change, or the path at which somebody was faster.
@@ -447,14 +456,14 @@ impl Call<'_> {
             about.uid = meta(&parse(last)?, "uid").to_owned();
             return Ok(Answer::tree(StatusCode::OK, &status::success(&about)));
         }
-        self.show(form, StatusCode::OK, done.bytes())
+        self.show(form, StatusCode::OK, done.bytes()).await
     }
 
     /// Deletes the object that the request points at, alone or with the others of a collection.
     async fn delete_object(&self, options: &DeleteOptions, in_collection: bool) -> Result<Done, Refusal> {
         let mut memo = Memo::default();
         for _ in 0..TRIES {
-            let held = self.hold()?;
+            let held = self.hold().await?;
             let now = self.inner.host.now();
             admit::protect(&self.resource, &held.object)?;
             let verdict = delete::delete(&self.resource, &held.object, options, now)?;
@@ -479,7 +488,7 @@ impl Call<'_> {
         let form = self.form()?;
         let body = codec::read_plain(&self.media(), self.body)?;
         let options = DeleteOptions::read(&body, &self.query)?;
-        let found = self.find(&self.list_options()?)?;
+        let found = self.find(&self.list_options()?).await?;
         let deletes: Vec<BoxFuture<'_, Result<(), Refusal>>> =
             found.records.iter().map(|record| self.delete_one(record, &options).boxed()).collect();
         let ends: Vec<Result<(), Refusal>> =

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod bad_luck;
+mod extend;
 mod harness;
 mod heal;
 mod images;

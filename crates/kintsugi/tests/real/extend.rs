@@ -1,0 +1,248 @@
+//! Programs of users that take part in the API: webhooks by URL and behind a Service, converters, API servers.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use api::auth::pki::{self, PemPair, Purpose};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio_rustls::TlsAcceptor;
+
+use crate::harness::{Cluster, Space};
+
+type Answer = fn(&str, &Value) -> Value;
+
+/// A program outside on https, in the cluster's network; it ends when it is dropped.
+struct Outside {
+    port: u16,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Outside {
+    fn start(cluster: &Cluster, pair: &PemPair, answer: Answer) -> Self {
+        // Another test of this process may have been faster.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let listener = cluster.within(|| TcpListener::bind("0.0.0.0:0").expect("a free port"));
+        listener.set_nonblocking(true).expect("a socket of ours");
+        let port = listener.local_addr().expect("bound").port();
+        let (chain, key) = pair.to_der().expect("own PEM");
+        let tls = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
+        let acceptor = TlsAcceptor::from(Arc::new(tls.expect("own certificate")));
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        runtime.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).expect("inside the runtime");
+            while let Ok((stream, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    // Who does not trust us goes away at once.
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let one = service_fn(move |request| reply(request, answer));
+                    let builder = hyper::server::conn::http1::Builder::new();
+                    let _ = builder.serve_connection(TokioIo::new(stream), one).await;
+                });
+            }
+        });
+        Self { port, _runtime: runtime }
+    }
+}
+
+async fn reply(request: Request<Incoming>, answer: Answer) -> Result<Response<Full<Bytes>>, hyper::Error> {
+    let path = request.uri().path().to_owned();
+    let who = request.headers().get("x-remote-user").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let body = request.into_body().collect().await?.to_bytes();
+    let mut body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    if let Some(who) = who {
+        body = json!({"user": who});
+    }
+    let mut response = Response::new(Full::new(Bytes::from(answer(&path, &body).to_string())));
+    response
+        .headers_mut()
+        .insert("content-type", hyper::header::HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+/// An authority, and a certificate of it for these names.
+fn certificate(names: &[&str]) -> (String, PemPair) {
+    let now = jiff::Timestamp::now();
+    let authority = pki::new_authority("outside", now).expect("keys can be drawn");
+    let names = Purpose::Server(names.iter().map(|name| (*name).to_owned()).collect());
+    let pair = pki::issue(&authority, "outside", "", &names, now).expect("a good authority");
+    (STANDARD.encode(authority.cert), pair)
+}
+
+/// Denies objects that are labelled `bad`, and pods that are attached to; puts a mark on others.
+fn review(path: &str, review: &Value) -> Value {
+    let request = &review["request"];
+    let bad = request["object"]["metadata"]["labels"]["bad"] == "yes" || request["operation"] == "CONNECT";
+    let mut response =
+        json!({"uid": request["uid"], "allowed": !bad, "status": {"message": "this is bad", "code": 403}});
+    if path == "/mark" {
+        let patch = json!([{"op": "add", "path": "/metadata/annotations", "value": {"marked": "yes"}}]);
+        response["allowed"] = json!(true);
+        response["patch"] = json!(STANDARD.encode(patch.to_string()));
+        response["patchType"] = json!("JSONPatch");
+    }
+    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response})
+}
+
+fn configuration(kind: &str, name: &str, client: Value, rule: Value, space: &Space) -> Value {
+    json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": name}, "webhooks": [{
+        "name": format!("{name}.hooks.example.com"), "clientConfig": client, "rules": [rule], "sideEffects": "None",
+        "admissionReviewVersions": ["v1"], "timeoutSeconds": 10,
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": space.name()}}}]})
+}
+
+/// A Service without pods whose endpoint is a program on the first node.
+fn service(space: &Space, name: &str, port: u16) {
+    let node = space.value("node", "{.items[0].status.addresses[?(@.type=='InternalIP')].address}");
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+        "spec": {"ports": [{"port": 443, "targetPort": port}]}});
+    let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": format!("{name}-outside"), "labels": {"kubernetes.io/service-name": name}}, "addressType": "IPv4",
+        "ports": [{"name": "", "port": port}], "endpoints": [{"addresses": [node]}]});
+    space.apply(service);
+    space.apply(slice);
+}
+
+#[test]
+fn webhooks_by_url_and_behind_a_service_take_part_in_writes() {
+    let space = Space::new("hooked");
+    let (bundle, pair) = certificate(&["127.0.0.1", "outside.hooked.svc"]);
+    let outside = Outside::start(space.cluster(), &pair, review);
+    service(&space, "outside", outside.port);
+    let any = json!({"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps", "pods/attach"]});
+    let by_url = json!({"url": format!("https://127.0.0.1:{}/judge", outside.port), "caBundle": bundle});
+    let behind =
+        json!({"service": {"namespace": "hooked", "name": "outside", "path": "/mark"}, "caBundle": bundle});
+    space.apply(configuration("ValidatingWebhookConfiguration", "judge", by_url, any, &space));
+    let made = json!({"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]});
+    space.apply(configuration("MutatingWebhookConfiguration", "mark", behind, made, &space));
+    space.kubectl(&["create", "configmap", "good"]);
+    assert_eq!(space.value("configmap/good", "{.metadata.annotations.marked}"), "yes");
+    let refused = space.kubectl_refused(&["label", "configmap", "good", "bad=yes"], "");
+    let said = "admission webhook \"judge.hooks.example.com\" denied the request: this is bad";
+    assert!(refused.contains(said), "{refused}");
+    space.start(&crate::harness::web_pod("web"));
+    let refused = space.kubectl_refused(&["attach", "web"], "");
+    assert!(refused.contains(said), "{refused}");
+
+    // The authority is changed under way, as by a program that renews certificates: first the server, then the bundle.
+    drop(outside);
+    let (bundle, pair) = certificate(&["127.0.0.1", "outside.hooked.svc"]);
+    let outside = Outside::start(space.cluster(), &pair, review);
+    let url = format!("https://127.0.0.1:{}/judge", outside.port);
+    let patch = |at: &str, value: &str| {
+        json!([{"op": "replace", "path": format!("/webhooks/0/clientConfig/{at}"), "value": value}])
+            .to_string()
+    };
+    space.kubectl(&[
+        "patch",
+        "validatingwebhookconfiguration",
+        "judge",
+        "--type=json",
+        "-p",
+        &patch("url", &url),
+    ]);
+    let refused = space.kubectl_refused(&["label", "configmap", "good", "new=yes"], "");
+    assert!(refused.contains("certificate signed by unknown authority"), "{refused}");
+    space.kubectl(&[
+        "patch",
+        "validatingwebhookconfiguration",
+        "judge",
+        "--type=json",
+        "-p",
+        &patch("caBundle", &bundle),
+    ]);
+    space.kubectl(&["label", "configmap", "good", "new=yes"]);
+    space.kubectl(&["delete", "validatingwebhookconfiguration/judge", "mutatingwebhookconfiguration/mark"]);
+}
+
+/// v1 has `size`, v2 `height`.
+fn convert(_: &str, review: &Value) -> Value {
+    let request = &review["request"];
+    let wanted = request["desiredAPIVersion"].as_str().unwrap_or_default();
+    let (from, to) = if wanted.ends_with("v2") { ("size", "height") } else { ("height", "size") };
+    let objects = request["objects"].as_array().cloned().unwrap_or_default();
+    let made = objects.into_iter().map(|mut object| {
+        let value = object.as_object_mut().and_then(|map| map.remove(from)).unwrap_or_default();
+        object[to] = value;
+        object["apiVersion"] = json!(wanted);
+        object
+    });
+    let made: Vec<Value> = made.collect();
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview",
+        "response": {"uid": request["uid"], "result": {"status": "Success"}, "convertedObjects": made}})
+}
+
+#[test]
+fn a_webhook_converts_custom_objects_between_versions() {
+    let space = Space::new("converted");
+    let (bundle, pair) = certificate(&["127.0.0.1"]);
+    let outside = Outside::start(space.cluster(), &pair, convert);
+    let version = |name: &str, field: &str, stored: bool| {
+        json!({"name": name, "served": true, "storage": stored,
+        "schema": {"openAPIV3Schema": {"type": "object", "properties": {field: {"type": "integer"}}}}})
+    };
+    let url = format!("https://127.0.0.1:{}/convert", outside.port);
+    space.apply(json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "trees.converted.example.com"}, "spec": {"group": "converted.example.com", "scope": "Namespaced",
+        "names": {"plural": "trees", "kind": "Tree"}, "versions": [version("v1", "size", true), version("v2", "height", false)],
+        "conversion": {"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"],
+            "clientConfig": {"url": url, "caBundle": bundle}}}}}));
+    space.until(&["get", "trees.v1.converted.example.com", "-o", "name"], |out| out.is_empty());
+    let tree = json!({"apiVersion": "converted.example.com/v1", "kind": "Tree", "metadata": {"name": "oak"}, "size": 7});
+    space.apply(tree);
+    assert_eq!(space.value("trees.v2.converted.example.com/oak", "{.height}"), "7");
+    space.kubectl(&[
+        "patch",
+        "trees.v2.converted.example.com",
+        "oak",
+        "--type=merge",
+        "-p",
+        "{\"height\": 8}",
+    ]);
+    assert_eq!(space.value("trees.v1.converted.example.com/oak", "{.size}"), "8");
+    space.kubectl(&["delete", "crd", "trees.converted.example.com"]);
+}
+
+/// An API server of one kind.
+fn serve(path: &str, asked: &Value) -> Value {
+    let kind = json!({"name": "birds", "singularName": "bird", "namespaced": true, "kind": "Bird", "verbs": ["get", "list"]});
+    match path {
+        "/apis/birds.example.com/v1" => json!({"kind": "APIResourceList", "apiVersion": "v1",
+            "groupVersion": "birds.example.com/v1", "resources": [kind]}),
+        _ => json!({"kind": "BirdList", "apiVersion": "birds.example.com/v1", "metadata": {}, "items": [{
+            "kind": "Bird", "apiVersion": "birds.example.com/v1", "metadata": {"name": "owl", "namespace": "behind",
+            "annotations": {"user": asked["user"]}}}]}),
+    }
+}
+
+#[test]
+fn an_api_server_behind_this_one_is_found_and_asked() {
+    let space = Space::new("behind");
+    let (bundle, pair) = certificate(&["birds.behind.svc"]);
+    let outside = Outside::start(space.cluster(), &pair, serve);
+    service(&space, "birds", outside.port);
+    space.apply(json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": "v1.birds.example.com"},
+        "spec": {"group": "birds.example.com", "version": "v1", "groupPriorityMinimum": 1000, "versionPriority": 10,
+        "caBundle": bundle, "service": {"namespace": "behind", "name": "birds", "port": 443}}}));
+    let reason = "{.status.conditions[?(@.type=='Available')].reason}";
+    space.until_value("apiservice/v1.birds.example.com", reason, |reason| reason == "Passed");
+    let owl = space.until(&["get", "birds", "-o", "jsonpath={.items[0].metadata.annotations.user}"], |out| {
+        !out.is_empty()
+    });
+    assert_eq!(owl, "kubernetes-admin");
+    assert_eq!(space.value("apiservice/v1.apps", reason), "Local");
+    drop(outside);
+    space.until_value("apiservice/v1.birds.example.com", reason, |reason| reason == "FailedDiscoveryCheck");
+    let refused = space.kubectl_refused(&["get", "--raw", "/apis/birds.example.com/v1/birds"], "");
+    assert!(refused.contains("unable to handle the request"), "{refused}");
+    space.kubectl(&["delete", "apiservice", "v1.birds.example.com"]);
+}
