@@ -12,13 +12,14 @@ use serde_json::Value;
 const EDGES: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("host", &[]),
+    ("cel", &["model"]),
     ("store", &["host"]),
     ("client", &["host", "model"]),
     ("controllers", &["model"]),
     ("scheduler", &["model"]),
     ("runtime", &["host", "model"]),
     ("network", &["host", "model"]),
-    ("api", &["host", "model", "store"]),
+    ("api", &["cel", "host", "model", "store"]),
     ("engine", &["client", "controllers", "host", "model", "scheduler"]),
     ("kubelet", &["client", "host", "model", "network", "runtime"]),
 ];

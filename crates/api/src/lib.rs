@@ -8,6 +8,7 @@ mod aggregate;
 mod answer;
 pub mod auth;
 mod bootstrap;
+pub mod cel;
 mod codec;
 mod convert;
 mod converter;
