@@ -313,7 +313,7 @@ impl<'a> Value<'a> {
                 },
             },
             Tree::String(text) => match of {
-                Type::Timestamp => text.parse().map_or(Self::Text(Text::Read(text)), Self::Timestamp),
+                Type::Timestamp => point(text).map_or(Self::Text(Text::Read(text)), Self::Timestamp),
                 Type::Duration => {
                     crate::library::times::duration(text).map_or(Self::Text(Text::Read(text)), Self::Duration)
                 }
@@ -435,6 +435,12 @@ impl<'a> Value<'a> {
             other => return Err(format!("a value of type {} is no JSON", other.type_name())),
         })
     }
+}
+
+/// A time, or the beginning of a date in UTC.
+fn point(text: &str) -> Option<Time> {
+    let date = || text.parse::<jiff::civil::Date>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
+    text.parse().ok().or_else(|| date().map(|date| date.timestamp()))
 }
 
 fn decode(text: &str) -> Option<Vec<u8>> {

@@ -1,10 +1,13 @@
 //! Custom resources: what a CustomResourceDefinition says, in the form that the verbs use. Pure.
 
 mod columns;
+mod costs;
 mod formats;
 mod keep;
+mod rules;
 mod structural;
 mod table;
+mod types;
 mod validate;
 
 use std::sync::Arc;
@@ -18,6 +21,7 @@ use crate::outbound::Callee;
 use crate::registry::{Meaning, Resource, Scale};
 pub use columns::{CustomColumn, headings};
 pub use keep::{fill, prune};
+use rules::Rules;
 pub use structural::check as check_definition;
 pub use table::envelope;
 pub use validate::{Patterns, validate};
@@ -31,6 +35,8 @@ pub struct Custom {
     pub root: Tree,
     /// The patterns of the schema.
     pub patterns: Patterns,
+    /// The rules in expressions, where the schema has any.
+    pub rules: Option<Rules>,
     /// Whether the schema has defaults, which objects get that were stored before it had them.
     pub defaults: bool,
     /// Who converts objects of other versions; `None` where only the version's name differs.
@@ -114,6 +120,7 @@ fn resource(definition: &Tree, version: &Tree, stored: &Gvr) -> Resource {
     let custom = Custom {
         schema: table::table(&root).map(Arc::new),
         patterns: Patterns::of(&root),
+        rules: Rules::of(&root),
         defaults: keep::has_defaults(&root),
         conversion: conversion(definition),
         ending: !text(definition, "metadata.deletionTimestamp").is_empty(),

@@ -5,8 +5,8 @@ use model::kinds::Faults;
 use model::tree::{entries, flag, is_there, items, text};
 use regex::Regex;
 
-use super::keep;
 use super::validate::{self, Patterns, below};
+use super::{costs, keep};
 
 const UNKNOWN_KEPT: &str = "x-kubernetes-preserve-unknown-fields";
 const EMBEDDED: &str = "x-kubernetes-embedded-resource";
@@ -16,7 +16,7 @@ const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "st
 const NEVER: [&str; 6] =
     ["$ref", "definitions", "dependencies", "patternProperties", "additionalItems", "id"];
 /// What may stand only outside of `allOf`, `anyOf`, `oneOf` and `not`.
-const OUTSIDE: [&str; 10] = [
+const OUTSIDE: [&str; 11] = [
     "type",
     "additionalProperties",
     "default",
@@ -27,6 +27,7 @@ const OUTSIDE: [&str; 10] = [
     EMBEDDED,
     "x-kubernetes-list-type",
     "x-kubernetes-map-type",
+    "x-kubernetes-validations",
 ];
 
 /// Notes what is wrong with the schemas of a definition.
@@ -36,6 +37,7 @@ pub fn check(definition: &Tree, faults: &mut Faults) {
         if schema.is_object() {
             let path = format!("spec.versions[{index}].schema.openAPIV3Schema");
             check_schema(schema, &path, Within::Root, faults);
+            costs::check(schema, &path, faults);
         }
         check_selectable(version, index, schema, faults);
     }

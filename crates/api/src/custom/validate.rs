@@ -1,7 +1,7 @@
 //! Whether a custom object is what its schema says, told in the words that clients know. Pure.
 //!
 //! What an update leaves as it was is not judged again, so that a stricter schema does not hold up objects that were
-//! made before it. Rules in CEL (`x-kubernetes-validations`) are not looked at.
+//! made before it. The rules in expressions have a file of their own, `rules.rs`, and are asked when all else is well.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,8 +47,29 @@ pub fn validate(custom: &Custom, old: Option<&Tree>, object: &Tree, faults: &mut
     if !custom.root.is_object() {
         return;
     }
-    faults.0.extend(check(&custom.root, &custom.patterns, old, object, ""));
+    let found = check(&custom.root, &custom.patterns, old, object, "");
+    let blocked = found.iter().any(|fault| BLOCKING.contains(&fault.reason));
+    faults.0.extend(found);
+    match &custom.rules {
+        Some(_) if blocked => faults.0.push(Fault {
+            field: "<nil>".into(),
+            reason: FaultReason::Invalid,
+            message: format!("Invalid value: null: {UNCHECKED}"),
+        }),
+        Some(rules) => faults.0.extend(rules.check(&custom.root, old, object)),
+        None => {}
+    }
 }
+
+/// Faults of a kind that rules cannot be asked about an object that has one.
+const BLOCKING: [FaultReason; 5] = [
+    FaultReason::NotSupported,
+    FaultReason::Required,
+    FaultReason::TooLong,
+    FaultReason::TooMany,
+    FaultReason::TypeInvalid,
+];
+const UNCHECKED: &str = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
 
 /// What is wrong with a value that stands at `path`.
 pub(super) fn check(
@@ -64,12 +85,13 @@ pub(super) fn check(
 }
 
 /// Where a value stands; written out only when there is something to say.
-struct Place<'a> {
-    parent: Option<&'a Place<'a>>,
-    step: Step<'a>,
+pub(super) struct Place<'a> {
+    pub parent: Option<&'a Place<'a>>,
+    pub step: Step<'a>,
 }
 
-enum Step<'a> {
+/// One step to where a value stands.
+pub(super) enum Step<'a> {
     Root(&'a str),
     Name(&'a str),
     Key(&'a str),
@@ -77,11 +99,11 @@ enum Step<'a> {
 }
 
 impl<'a> Place<'a> {
-    fn to(&'a self, step: Step<'a>) -> Place<'a> {
+    pub fn to(&'a self, step: Step<'a>) -> Place<'a> {
         Place { parent: Some(self), step }
     }
 
-    fn path(&self) -> String {
+    pub fn path(&self) -> String {
         let before = self.parent.map(Place::path).unwrap_or_default();
         match self.step {
             Step::Root(path) => path.to_owned(),
@@ -341,14 +363,16 @@ fn plain(number: &Tree) -> String {
     number.as_f64().map_or_else(|| number.to_string(), |number| number.to_string())
 }
 
-fn list_keys(schema: &Tree) -> Vec<&str> {
+/// The keys of a list's items.
+pub(super) fn list_keys(schema: &Tree) -> Vec<&str> {
     if text(schema, "x-kubernetes-list-type") != "map" {
         return Vec::new();
     }
     items(schema, "x-kubernetes-list-map-keys").iter().filter_map(Tree::as_str).collect()
 }
 
-fn key_of(keys: &[&str], item: &Tree) -> Tree {
+/// The values of an item's keys.
+pub(super) fn key_of(keys: &[&str], item: &Tree) -> Tree {
     keys.iter().map(|key| ((*key).to_owned(), item.get(*key).cloned().unwrap_or(Tree::Null))).collect()
 }
 
