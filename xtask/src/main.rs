@@ -7,6 +7,7 @@ use clap::Parser;
 
 mod bench;
 mod checks;
+mod clients;
 mod sim;
 mod table;
 mod tidy;
@@ -16,6 +17,8 @@ mod tidy;
 enum Command {
     /// Run every check and every test, the real ones included (as root).
     Test,
+    /// Bring the Python and JavaScript clients with which the real tests drive a cluster, into the target folder.
+    Clients,
     /// Check the walls of the house: who uses whom, and what no file may hold.
     Tidy,
     /// Measure speed and size of the release binary (as root) and write docs/bench.md.
@@ -32,6 +35,7 @@ fn main() -> Result<()> {
     let root = root.parent().context("xtask lies in the project's folder")?;
     match Command::parse() {
         Command::Test => checks::test(root),
+        Command::Clients => clients::run(root),
         Command::Tidy => tidy::run(root),
         Command::Bench(args) => bench::run(root, &args),
         Command::Sim(args) => sim::run(root, &args),

@@ -28,6 +28,7 @@ pub mod replicaset;
 pub mod replication_controller;
 mod revisions;
 pub mod role_aggregation;
+pub mod rollback;
 pub mod root_ca;
 pub mod service_account;
 mod services;
@@ -40,6 +41,7 @@ pub mod volumes;
 /// Every controller.
 pub static ALL: &[&Controller] = &[
     &deployment::CONTROLLER,
+    &rollback::CONTROLLER,
     &job::CONTROLLER,
     &cronjob::CONTROLLER,
     &daemonset::CONTROLLER,

@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use host::Host;
 use kintsugi::cluster::{self, Running};
 use kintsugi::place::Place;
-use kintsugi::settings::{Agent, Cli, Command, Demo, Down, ImageAct, Up};
-use kintsugi::{agent, demo, down, images};
+use kintsugi::settings::{Agent, Cli, Command, Demo, Down, DrillAct, ImageAct, Up, Why};
+use kintsugi::{agent, demo, down, drill, images, why};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -26,6 +26,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Demo(settings) => start(play(settings)),
         Command::Image(settings) => start(image(settings.act)),
         Command::Preflight => Ok(preflight()),
+        Command::Why(settings) => start(tell_why(settings)),
+        Command::Drill(settings) => start(run_drills(settings.act)),
         Command::Agent(settings) => run_agent(&settings),
     }
 }
@@ -115,6 +117,21 @@ async fn image(act: ImageAct) -> Result<ExitCode> {
         println!("{line}");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn tell_why(settings: Why) -> Result<ExitCode> {
+    print!("{}", why::run(&Host::real(), &settings).await?);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_drills(act: DrillAct) -> Result<ExitCode> {
+    let stop = asked_to_stop();
+    tokio::pin!(stop);
+    tokio::select! {
+        biased;
+        stopped = &mut stop => stopped.map(|()| ExitCode::FAILURE),
+        ran = drill::run(&Host::real(), &act, |line| println!("{line}")) => ran,
+    }
 }
 
 fn preflight() -> ExitCode {

@@ -27,6 +27,10 @@ pub enum Command {
     Image(Image),
     /// Say what this machine lacks to run a cluster, and change nothing
     Preflight,
+    /// Tell why an object is as it is: what is known of it, what happened, what was mended, what to try next
+    Why(Why),
+    /// Break a running cluster on purpose, and say whether it kept its promises
+    Drill(Drill),
     /// Run one more node of a cluster (started by `up --nodes N`)
     #[command(hide = true)]
     Agent(Agent),
@@ -158,6 +162,47 @@ pub enum ImageAct {
         #[arg(required = true, value_name = "IMAGE")]
         images: Vec<String>,
     },
+}
+
+/// The settings of `drill`.
+#[derive(Debug, Clone, Args)]
+pub struct Drill {
+    /// What to do.
+    #[command(subcommand)]
+    pub act: DrillAct,
+}
+
+/// What to do with drills.
+#[derive(Debug, Clone, Subcommand)]
+pub enum DrillAct {
+    /// Name the drills, and what each promises
+    List,
+    /// Run drills on the cluster of this machine, in a namespace of their own; succeeds if every promise was kept
+    Run {
+        /// Where the cluster is kept.
+        #[command(flatten)]
+        data: DataDir,
+        /// Which drills, in their order
+        #[arg(required = true, value_name = "DRILL")]
+        drills: Vec<String>,
+    },
+}
+
+/// The settings of `why`.
+#[derive(Debug, Clone, Args)]
+pub struct Why {
+    /// The object, such as `pod/web-1`, `deployment/web` or `node/node-2`
+    #[arg(value_name = "KIND/NAME")]
+    pub subject: String,
+    /// The object's namespace, for those that have one
+    #[arg(long, short, value_name = "NAMESPACE", default_value = "default")]
+    pub namespace: String,
+    /// Where the cluster is kept.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// The kubeconfig to ask with; the one in the data directory unless given
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
 }
 
 /// The settings of a further node's agent.

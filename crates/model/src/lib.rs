@@ -1,6 +1,7 @@
 //! The nouns of the house: kinds, objects, selectors, quantities, plans. No I/O and no clock.
 
 pub mod controller;
+pub mod diagnosis;
 pub mod fit;
 pub mod kinds;
 pub mod names;

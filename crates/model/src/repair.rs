@@ -16,6 +16,12 @@ pub const REPAIRS: Gvr = of::REPAIR;
 /// Where the repairs of cluster-wide subjects are kept.
 pub const CLUSTER_NAMESPACE: &str = "kube-system";
 
+/// The annotation by which a Deployment asks to be rolled back when its new pods fail and its old ones do not: `auto`.
+pub const ROLLBACK: &str = "healing.kintsugi.dev/rollback";
+
+/// The annotation that says when and why a Deployment was rolled back last.
+pub const ROLLED_BACK: &str = "healing.kintsugi.dev/rolled-back";
+
 /// How long a name may be; longer ones are cut and made unique by a hash.
 const NAME_LEN_MAX: usize = 253;
 
@@ -43,6 +49,10 @@ pub struct Repair {
     pub recovered: Option<Time>,
     /// How it ended, or that it has not.
     pub outcome: Outcome,
+    /// What is known of the cause, each statement with what it rests on; for faults that people have to mend.
+    pub diagnosis: Vec<String>,
+    /// What people can try next.
+    pub next: Vec<String>,
 }
 
 /// What a repair is about.
@@ -122,6 +132,8 @@ impl Repair {
             "action": self.action,
             "outcome": self.outcome.word(),
             "count": count,
+            "diagnosis": self.diagnosis,
+            "next": self.next,
             "detectedAfter": self.detected_after.map(brief),
             "recoveredAfter": recovered_after.map(brief),
             "recoveredAt": self.recovered.map(micro),
@@ -203,6 +215,8 @@ mod tests {
             detected_after: Some(Duration::from_millis(1)),
             recovered: Some(Time::UNIX_EPOCH + Duration::from_millis(21)),
             outcome: Outcome::Recovered,
+            diagnosis: Vec::new(),
+            next: Vec::new(),
         }
     }
 

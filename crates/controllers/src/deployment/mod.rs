@@ -186,7 +186,8 @@ impl Seen<'_> {
     }
 }
 
-fn of_set(set: &Object, world: &dyn World) -> Vec<Key> {
+/// The Deployments that a ReplicaSet concerns.
+pub(crate) fn of_set(set: &Object, world: &dyn World) -> Vec<Key> {
     if set.controller().is_some() {
         return model::controller::owner(set, &DEPLOYMENT, "Deployment");
     }

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use client::Changed;
-use model::repair::{Outcome, Repair, Subject};
+use model::diagnosis;
+use model::repair::{Outcome, ROLLED_BACK, Repair, Subject};
+use model::tree::whole;
 use model::{Gvr, Key, Object, Time, World};
 use serde::Deserialize;
 
@@ -19,8 +21,17 @@ pub const REPLACED_WITHIN: Duration = Duration::from_secs(30);
 /// How many mends may be under way at once; beyond that the oldest by name are no longer watched to their end.
 pub const OPEN_MAX: usize = 1000;
 
+/// After how many restarts a container that ends again is told as one that people have to look at.
+///
+/// Three restarts come at once and mend what was passing; one more means that a restart does not help.
+pub const RESTARTS_IN_VAIN: i64 = 4;
+
+/// Faults that a pod has until it is ready again, or gone.
+const LASTING: [&str; 4] = ["ReadinessFailed", "ContainerExited", "CrashLooping", "CannotStart"];
+
 const PODS: Gvr = Gvr::new("", "v1", "pods");
 const NODES: Gvr = Gvr::new("", "v1", "nodes");
+const DEPLOYMENTS: Gvr = Gvr::new("apps", "v1", "deployments");
 
 /// The mends under way.
 #[derive(Debug, Default)]
@@ -48,6 +59,7 @@ impl Cases {
         let entries = match &changed.key.gvr {
             gvr if *gvr == PODS => self.pod(changed, world, now),
             gvr if *gvr == NODES => self.node(changed, now).into_iter().collect(),
+            gvr if *gvr == DEPLOYMENTS => self.deployment(changed, now).into_iter().collect(),
             _ => Vec::new(),
         };
         while self.open.len() > OPEN_MAX {
@@ -100,6 +112,7 @@ impl Cases {
             (Some(old), Some(new)) if old.0.uid() == new.0.uid() => {
                 entries.extend(self.containers(&old.1, &new, now));
                 entries.extend(self.readiness(&old.1, &new, now));
+                entries.extend(self.trouble(&new, world, now));
                 if has_gone(&new) && !has_gone(&old) {
                     entries.extend(self.went(&new, world, now));
                 }
@@ -108,7 +121,7 @@ impl Cases {
                 if !has_gone(&old) {
                     entries.extend(self.went(&old, world, now));
                 }
-                for fault in ["ReadinessFailed", "ContainerExited"] {
+                for fault in LASTING {
                     let key = begin(subject(&old.0, "Pod"), fault, now, "").key();
                     entries.extend(self.end(&key, Outcome::Unneeded, now));
                 }
@@ -169,6 +182,36 @@ impl Cases {
             }
             _ => None,
         }
+    }
+
+    /// A pod that restarts and retries do not help, told with what is known of it; until it is ready.
+    fn trouble(&mut self, (pod, body): &(Object, Pod), world: &dyn World, now: Time) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        let found = body.trouble();
+        for (fault, action) in [
+            ("CrashLooping", "held back between restarts"),
+            ("CannotStart", "tried again and again, with pauses"),
+        ] {
+            let repair = begin(subject(pod, "Pod"), fault, now, "");
+            let key = repair.key();
+            let is_open = self.open.contains_key(&key);
+            match found.as_ref().filter(|(found, _)| *found == fault) {
+                Some((_, evidence)) if !is_open && !pod.is_ending() => {
+                    let known = diagnosis::of_object(pod, &peers(pod, world));
+                    entries.push(self.begin(Repair {
+                        evidence: evidence.clone(),
+                        action: action.into(),
+                        outcome: Outcome::Escalated,
+                        diagnosis: known.lines().collect(),
+                        next: known.next,
+                        ..repair
+                    }));
+                }
+                None if is_open && body.is_ready() => entries.extend(self.end(&key, Outcome::Recovered, now)),
+                _ => {}
+            }
+        }
+        entries
     }
 
     /// A pod that goes: perhaps somebody replaces it. The mend it was to end itself ends without it.
@@ -234,6 +277,41 @@ impl Cases {
     }
 }
 
+impl Cases {
+    /// A Deployment that was rolled back, until all its replicas are available again.
+    fn deployment(&mut self, changed: &Changed, now: Time) -> Option<Entry> {
+        let said = |object: &Option<Object>| object.as_ref()?.meta().annotations.get(ROLLED_BACK).cloned();
+        let object = changed.new.as_ref().or(changed.old.as_ref())?;
+        let mut subject = subject(object, "Deployment");
+        subject.api_version = DEPLOYMENTS.api_version();
+        let (old, new) = (said(&changed.old), said(&changed.new));
+        let blank = begin(subject, "RevisionFailing", now, new.as_deref().unwrap_or_default());
+        match &changed.new {
+            None => self.end(&blank.key(), Outcome::Unneeded, now),
+            // A cache that begins sees old annotations as new ones.
+            Some(_) if new.is_some() && changed.old.is_some() && old != new => {
+                let action = "rolled back, as its annotation allows".into();
+                Some(self.begin(Repair { action, ..blank }))
+            }
+            Some(object) if self.open.contains_key(&blank.key()) && is_rolled_out(object) => {
+                self.end(&blank.key(), Outcome::Recovered, now)
+            }
+            Some(_) => None,
+        }
+    }
+}
+
+/// Whether all replicas of a Deployment are of its present template and available.
+fn is_rolled_out(deployment: &Object) -> bool {
+    let tree = deployment.tree().unwrap_or_default();
+    let count = |path: &str| whole(&tree, path);
+    let wanted = count("spec.replicas").unwrap_or(1);
+    count("status.observedGeneration") == Some(deployment.meta().generation)
+        && ["status.replicas", "status.updatedReplicas", "status.availableReplicas"]
+            .iter()
+            .all(|path| count(path).unwrap_or(0) == wanted)
+}
+
 fn begin(subject: Subject, fault: &'static str, began: Time, evidence: &str) -> Repair {
     Repair {
         subject,
@@ -245,6 +323,8 @@ fn begin(subject: Subject, fault: &'static str, began: Time, evidence: &str) -> 
         detected_after: None,
         recovered: None,
         outcome: Outcome::Ongoing,
+        diagnosis: Vec::new(),
+        next: Vec::new(),
     }
 }
 
@@ -256,6 +336,16 @@ fn subject(object: &Object, kind: &'static str) -> Subject {
         name: object.name().into(),
         uid: object.uid().into(),
     }
+}
+
+/// The other pods of the same controller.
+fn peers(pod: &Object, world: &dyn World) -> Vec<Object> {
+    let Some(owner) = pod.controller() else { return Vec::new() };
+    let mut all = world.list(&PODS, pod.namespace());
+    all.retain(|peer| {
+        peer.uid() != pod.uid() && peer.controller().is_some_and(|other| other.uid == owner.uid)
+    });
+    all
 }
 
 /// Whether a pod is on its way out or has failed.
@@ -306,7 +396,15 @@ struct Container {
 #[serde(default)]
 struct State {
     running: Option<serde::de::IgnoredAny>,
+    waiting: Option<Waiting>,
     terminated: Option<Exit>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Waiting {
+    reason: String,
+    message: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -328,6 +426,30 @@ impl Pod {
 
     fn is_ready(&self) -> bool {
         self.ready() == "True"
+    }
+
+    /// What keeps one of its containers from running that trying again does not mend, and what shows it.
+    fn trouble(&self) -> Option<(&'static str, String)> {
+        self.status.container_statuses.iter().find_map(|container| {
+            let waiting = container.state.waiting.as_ref()?;
+            let name = &container.name;
+            match waiting.reason.as_str() {
+                "CrashLoopBackOff" if container.restart_count >= RESTARTS_IN_VAIN => {
+                    let times = container.restart_count;
+                    Some(("CrashLooping", format!("container {name} ended again after {times} restarts")))
+                }
+                "ImagePullBackOff"
+                | "ErrImageNeverPull"
+                | "InvalidImageName"
+                | "CreateContainerConfigError"
+                | "CreateContainerError"
+                | "RunContainerError" => {
+                    let (reason, message) = (&waiting.reason, &waiting.message);
+                    Some(("CannotStart", format!("container {name} waits: {reason}: {message}")))
+                }
+                _ => None,
+            }
+        })
     }
 
     /// Whether all containers run, and are those that ran before.
@@ -417,6 +539,36 @@ mod tests {
     }
 
     #[test]
+    fn what_trying_again_does_not_mend_is_told_with_what_is_known_until_the_pod_is_ready() {
+        let waits = |restarts: i64, reason: &str| {
+            let status = json!({"containerStatuses": [{"name": "web", "restartCount": restarts,
+                "state": {"waiting": {"reason": reason, "message": "m"}},
+                "lastState": {"terminated": {"exitCode": 1, "reason": "Error"}}}]});
+            pod("x", "False", restarts, status)
+        };
+        let (looping, ready) = (|| waits(4, "CrashLoopBackOff"), || pod("x", "True", 4, json!({})));
+        check(
+            &[(looping(), looping()), (looping(), looping()), (looping(), ready())],
+            &[
+                "new x CrashLooping: held back between restarts, Escalated None",
+                "x CrashLooping: held back between restarts, Recovered Some(2)",
+            ],
+        );
+        let told = "new x CannotStart: tried again and again, with pauses, Escalated None";
+        let image = || waits(0, "ImagePullBackOff");
+        check(
+            &[(image(), image()), (image(), None)],
+            &[told, "x CannotStart: tried again and again, with pauses, Unneeded None"],
+        );
+        check(&[(waits(1, "CrashLoopBackOff"), waits(1, "CrashLoopBackOff"))], &[]);
+        let mut cases = Cases::default();
+        let changed = Changed { key: Key::new(&PODS, "a", "x"), old: looping(), new: looping() };
+        let entry = cases.take(&changed, &Text::new(""), at(6)).pop().expect("a repair");
+        assert!(entry.repair.diagnosis[0].starts_with("container web gave up with exit code 1 ("));
+        assert!(entry.repair.next[0].contains("kubectl logs x -n a -c web --previous"));
+    }
+
+    #[test]
     fn a_pod_that_went_is_told_when_another_takes_its_place() {
         let (old, new) = (|| pod("x", "True", 0, json!({})), |ready: &str| pod("y", ready, 0, json!({})));
         check(
@@ -442,6 +594,40 @@ mod tests {
         let new = || pod("y", "False", 0, json!({}));
         check(&[(old(), failed), (None, new())], &["new x PodFailed: replaced by y, Ongoing None"]);
         check(&[(old(), done.clone()), (done, None), (None, new())], &[]);
+    }
+
+    #[test]
+    fn a_rollback_is_told_until_the_deployment_is_rolled_out() {
+        let deployment = |said: Option<&str>, available: i64| {
+            let mut tree = json!({
+                "metadata": {"name": "web", "namespace": "a", "generation": 3, "annotations": {}},
+                "spec": {"replicas": 2},
+                "status": {"observedGeneration": 3, "replicas": 2, "updatedReplicas": 2, "availableReplicas": available},
+            });
+            if let Some(said) = said {
+                tree["metadata"]["annotations"][ROLLED_BACK] = json!(said);
+            }
+            Some(Object::read(tree.to_string().into()).expect("an object"))
+        };
+        let mut cases = Cases::default();
+        let mut take = |old: Option<Object>, new: Option<Object>| {
+            let changed = Changed { key: Key::new(&DEPLOYMENTS, "a", "web"), old, new };
+            cases
+                .take(&changed, &Text::new(""), at(9))
+                .pop()
+                .map(|entry| (entry.repair.evidence, entry.repair.outcome))
+        };
+        assert_eq!(take(None, deployment(Some("long ago"), 2)), None);
+        let why = "from revision 2 to revision 1: 3 of 3 new pods fail".to_owned();
+        assert_eq!(
+            take(deployment(None, 1), deployment(Some(&why), 1)),
+            Some((why.clone(), Outcome::Ongoing))
+        );
+        assert_eq!(
+            take(deployment(Some(&why), 1), deployment(Some(&why), 2)),
+            Some((why.clone(), Outcome::Recovered))
+        );
+        assert_eq!(take(deployment(Some(&why), 2), deployment(Some(&why), 2)), None);
     }
 
     #[test]

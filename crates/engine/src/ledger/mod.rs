@@ -22,7 +22,8 @@ use crate::governor::Governor;
 pub const COMPONENT: &str = "repair-ledger";
 
 /// What the ledger reads.
-pub const READS: &[Gvr] = &[Gvr::new("", "v1", "pods"), Gvr::new("", "v1", "nodes")];
+pub const READS: &[Gvr] =
+    &[Gvr::new("", "v1", "pods"), Gvr::new("", "v1", "nodes"), Gvr::new("apps", "v1", "deployments")];
 
 /// How many repairs are kept; the oldest go first. Some 10 MB; a busy cluster fills it in weeks.
 pub const REPAIRS_MAX: usize = 10_000;

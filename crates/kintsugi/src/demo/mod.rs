@@ -2,7 +2,7 @@
 
 pub mod load;
 pub mod pods;
-mod story;
+pub mod story;
 pub mod tool;
 pub mod web;
 
@@ -16,10 +16,14 @@ use host::Host;
 
 use crate::cluster::Running;
 use crate::down;
+use crate::faults::Faults;
 use crate::images::{DEMO_IMAGE, build_demo};
 use crate::place::Place;
 use crate::settings::Demo;
 use story::{Row, Stage};
+
+/// The namespace of the demo.
+const NAMESPACE: &str = "default";
 
 /// Plays the story, telling each row as it happens; success only if everything healed.
 pub async fn run<F: Future<Output = Result<()>>>(
@@ -60,7 +64,13 @@ async fn play(host: &Host, place: &Place, running: &Running, tell: &impl Fn(&str
     let kubeconfig = std::fs::read(place.kubeconfig()).context("the kubeconfig")?;
     let transport = Arc::new(Https::new(&Access::from_kubeconfig(&kubeconfig)?)?);
     let client = Client::new(transport, "kintsugi-demo");
-    let mut stage = Stage::new(client, host.clone(), running.node.containers(), DEMO_IMAGE.to_owned());
+    let mut stage = Stage::new(
+        client,
+        host.clone(),
+        Faults::new(host.clone(), place.clone()),
+        DEMO_IMAGE.to_owned(),
+        NAMESPACE,
+    );
     let took = stage.set_up().await?;
     tell(&format!("a Deployment of 3 behind a Service, all Ready after {}; requests run", shown(took)));
     tell("");

@@ -13,9 +13,6 @@ use model::kinds;
 /// How long any step of the story may take before the demo gives up on it: far beyond every promise.
 const STEP_PATIENCE: Duration = Duration::from_secs(60);
 
-/// The namespace of the demo.
-pub const NAMESPACE: &str = "default";
-
 /// The pods of one label selector, kept fresh by a watch.
 pub struct Pods {
     host: Host,
@@ -25,8 +22,8 @@ pub struct Pods {
 
 impl Pods {
     /// Begins to watch.
-    pub async fn follow(client: &Client, host: &Host, labels: &str) -> Result<Self> {
-        let stream = client.watch(&kinds::POD, NAMESPACE, &Select::labels(labels), &[]).await?;
+    pub async fn follow(client: &Client, host: &Host, namespace: &str, labels: &str) -> Result<Self> {
+        let stream = client.watch(&kinds::POD, namespace, &Select::labels(labels), &[]).await?;
         Ok(Self { host: host.clone(), stream, pods: BTreeMap::new() })
     }
 

@@ -1,7 +1,6 @@
 //! The story: five faults, what was done about each, and how long it took.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -9,11 +8,12 @@ use client::{Client, Deletion, PatchKind};
 use host::Host;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use model::{Key, Precondition, Tree, kinds};
-use runtime::{ContainerRef, Runtime};
 use serde_json::json;
 
+use crate::faults::Faults;
+
 use super::load::{Answer, Load, get, parse, post};
-use super::pods::{NAMESPACE, Pods, address, container, is_ready, name, ready, restarts, waiting_reason};
+use super::pods::{Pods, address, container, is_ready, name, ready, restarts, waiting_reason};
 
 /// The port on which the demo's web server listens in its pods.
 const PORT: u16 = 8080;
@@ -23,8 +23,6 @@ const GLANCE: Duration = Duration::from_millis(1);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 /// How often the crash-looping container fails before it is mended: once more than restarts come at once.
 const CRASHES: i32 = 4;
-/// SIGKILL, as the runtime takes it.
-const SIGKILL: i32 = 9;
 
 /// One row of the table: a fault and its mending.
 #[derive(Debug)]
@@ -48,9 +46,11 @@ pub struct Stage {
     /// Time.
     pub host: Host,
     /// Kills containers behind the cluster's back.
-    pub runtime: Arc<dyn Runtime>,
+    faults: Faults,
     /// The image of the web server.
     pub image: String,
+    /// The namespace of its pods.
+    namespace: &'static str,
     /// The requests that run all the while.
     load: Option<Load>,
     pods: Option<Pods>,
@@ -58,8 +58,8 @@ pub struct Stage {
 
 impl Stage {
     /// An empty stage.
-    pub fn new(client: Client, host: Host, runtime: Arc<dyn Runtime>, image: String) -> Self {
-        Self { client, host, runtime, image, load: None, pods: None }
+    pub fn new(client: Client, host: Host, faults: Faults, image: String, namespace: &'static str) -> Self {
+        Self { client, host, faults, image, namespace, load: None, pods: None }
     }
 
     /// Sets up a Deployment of three behind a Service, and starts the requests. Gives the time until all were Ready.
@@ -69,12 +69,12 @@ impl Stage {
             "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
             "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": PORT}]},
         });
-        let service: Service = self.client.create(&kinds::SERVICE, NAMESPACE, &service).await?.view()?;
+        let service: Service = self.client.create(&kinds::SERVICE, self.namespace, &service).await?.view()?;
         let args = json!([PORT.to_string()]);
         self.client
-            .create(&kinds::DEPLOYMENT, NAMESPACE, &deployment("web", 3, &self.image, args, true))
+            .create(&kinds::DEPLOYMENT, self.namespace, &deployment("web", 3, &self.image, args, true))
             .await?;
-        let mut pods = Pods::follow(&self.client, &self.host, "app=web").await?;
+        let mut pods = Pods::follow(&self.client, &self.host, self.namespace, "app=web").await?;
         pods.until("three Ready pods", |pods| (ready(pods).len() == 3).then_some(())).await?;
         let took = began.elapsed();
         let ip = service.spec.and_then(|spec| spec.cluster_ip).context("the Service has no address")?;
@@ -90,9 +90,10 @@ impl Stage {
         let pod = self.some_pod().await?;
         let target = SocketAddr::new(address(&pod).context("a Ready pod has an address")?, PORT);
         let before = self.answer(target).await?;
-        let container = reference(&pod)?;
+        let id = container(&pod).and_then(|status| status.container_id.as_deref());
+        let id = id.context("the container has no id")?;
         let (count, began) = (self.counts()?, Instant::now());
-        self.runtime.signal(&container, SIGKILL).await?;
+        self.faults.kill_container(pod.metadata.uid.as_deref().unwrap_or_default(), id)?;
         self.answer_unlike(target, &before).await?;
         let recovered = began.elapsed();
         let restarted = restarts(&pod) + 1;
@@ -114,7 +115,7 @@ impl Stage {
         let known: Vec<String> =
             self.pods()?.until("the pods", |pods| Some(pods.keys().cloned().collect())).await?;
         let (count, began) = (self.counts()?, Instant::now());
-        self.client.delete(&Key::new(&kinds::POD, NAMESPACE, &gone), &Deletion::default()).await?;
+        self.client.delete(&Key::new(&kinds::POD, self.namespace, &gone), &Deletion::default()).await?;
         let replacement = self
             .pods()?
             .until("a replacement", |pods| pods.keys().find(|name| !known.contains(name)).cloned())
@@ -155,8 +156,8 @@ impl Stage {
         let began = Instant::now();
         let count = self.counts()?;
         let broken = deployment("crasher", 1, &self.image, json!(["crash"]), false);
-        self.client.create(&kinds::DEPLOYMENT, NAMESPACE, &broken).await?;
-        let mut pods = Pods::follow(&self.client, &self.host, "app=crasher").await?;
+        self.client.create(&kinds::DEPLOYMENT, self.namespace, &broken).await?;
+        let mut pods = Pods::follow(&self.client, &self.host, self.namespace, "app=crasher").await?;
         pods.until("CrashLoopBackOff", |pods| {
             pods.values().find(|pod| waiting_reason(pod) == Some("CrashLoopBackOff")).map(|_| ())
         })
@@ -170,7 +171,7 @@ impl Stage {
         let mended = Instant::now();
         let container = json!({"name": "web", "args": [PORT.to_string()]});
         let patch = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
-        let key = Key::new(&kinds::DEPLOYMENT, NAMESPACE, "crasher");
+        let key = Key::new(&kinds::DEPLOYMENT, self.namespace, "crasher");
         self.client.patch(&key, "", PatchKind::Strategic, &patch, &Precondition::default()).await?;
         pods.until("the mended pod to be Ready", |pods| {
             let well = ready(pods).into_iter().any(|pod| !crashing.iter().any(|old| old == name(pod)));
@@ -202,7 +203,8 @@ impl Stage {
         Ok(self.row("a liveness probe failing", "container restarted".into(), detected, recovered, count))
     }
 
-    fn row(
+    /// A row of the table, with the requests that failed since `count` was read.
+    pub fn row(
         &self,
         broke: &'static str,
         done: String,
@@ -214,15 +216,18 @@ impl Stage {
         Row { broke, done, detected, recovered, failed: (failed_now - failed, sent_now - sent) }
     }
 
-    fn counts(&self) -> Result<(u64, u64)> {
+    /// How many requests were sent and how many failed, so far.
+    pub fn counts(&self) -> Result<(u64, u64)> {
         Ok(self.load.as_ref().context("no requests run")?.counts())
     }
 
-    fn pods(&mut self) -> Result<&mut Pods> {
+    /// The stage's pods.
+    pub fn pods(&mut self) -> Result<&mut Pods> {
         self.pods.as_mut().context("the pods are not watched")
     }
 
-    async fn all_ready(&mut self) -> Result<()> {
+    /// Waits until three pods are Ready.
+    pub async fn all_ready(&mut self) -> Result<()> {
         self.pods()?.until("three Ready pods", |pods| (ready(pods).len() == 3).then_some(())).await
     }
 
@@ -263,14 +268,6 @@ impl Stage {
     }
 }
 
-fn reference(pod: &Pod) -> Result<ContainerRef> {
-    let id = container(pod)
-        .and_then(|status| status.container_id.as_deref())
-        .context("the container has no id")?;
-    let id = id.rsplit('/').next().unwrap_or(id).to_owned();
-    Ok(ContainerRef { pod_uid: pod.metadata.uid.clone().unwrap_or_default(), id })
-}
-
 fn deployment(name: &str, replicas: u32, image: &str, args: Tree, probes: bool) -> Tree {
     let probe = |path: &str, threshold: u32| json!({"httpGet": {"path": path, "port": PORT}, "periodSeconds": 1, "failureThreshold": threshold});
     let mut web = json!({
@@ -287,7 +284,14 @@ fn deployment(name: &str, replicas: u32, image: &str, args: Tree, probes: bool) 
             "replicas": replicas, "selector": {"matchLabels": {"app": name}},
             "template": {
                 "metadata": {"labels": {"app": name}},
-                "spec": {"terminationGracePeriodSeconds": 1, "containers": [web]},
+                "spec": {
+                    "terminationGracePeriodSeconds": 1, "containers": [web],
+                    // Where there are several nodes, each has its share.
+                    "topologySpreadConstraints": [{
+                        "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+                        "labelSelector": {"matchLabels": {"app": name}},
+                    }],
+                },
             },
         },
     })

@@ -2,7 +2,11 @@
 
 mod adopt;
 mod bad_luck;
+<<<<<<< HEAD
 mod extend;
+=======
+mod clients;
+>>>>>>> 8840f6a (Say why: a diagnosis for what people have to mend, kintsugi why, drills, and a rollback for Deployments that ask for it)
 mod harness;
 mod heal;
 mod images;
@@ -10,6 +14,7 @@ mod objects;
 mod pods;
 mod services;
 mod streams;
+mod why;
 
 use harness::Cluster;
 

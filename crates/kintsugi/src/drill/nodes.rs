@@ -1,0 +1,189 @@
+//! Drills that break agents, nodes and the server.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use client::{Client, WatchKind};
+use futures_util::StreamExt;
+use host::Host;
+use k8s_openapi::api::core::v1::Pod;
+use model::tree::{items, text};
+use model::{Object, kinds};
+
+use super::check::ready_nodes;
+use crate::demo::pods::{is_ready, name, ready, restarts};
+use crate::demo::story::{Row, Stage};
+use crate::faults::{Faults, Paused};
+
+/// How long an agent is stopped: well below the lease of 4 s, well above a renewal.
+const AGENT_PAUSE: Duration = Duration::from_secs(2);
+/// How long the server is stopped: more than two leases.
+const SERVER_PAUSE: Duration = Duration::from_secs(10);
+/// How long anything here may take before the drill gives up.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// The pause between two looks at a process.
+const GLANCE: Duration = Duration::from_millis(10);
+/// How long a cluster is watched for what must not happen.
+const WATCHED: Duration = Duration::from_secs(2);
+
+/// A further node on which a pod of the stage runs.
+async fn victim(stage: &mut Stage) -> Result<String> {
+    let seen = stage.pods()?.until("a pod on a further node", |pods| {
+        ready(pods)
+            .into_iter()
+            .map(node)
+            .find(|node| *node != "node-1" && !node.is_empty())
+            .map(str::to_owned)
+    });
+    seen.await
+}
+
+fn node(pod: &Pod) -> &str {
+    model::pod::node(pod)
+}
+
+/// The names of the stage's pods with how often each was restarted: what must not change.
+async fn picture(stage: &mut Stage) -> Result<Vec<(String, i32)>> {
+    let seen = stage.pods()?.until("the pods", |pods| {
+        Some(pods.values().map(|pod| (name(pod).to_owned(), restarts(pod))).collect())
+    });
+    seen.await
+}
+
+/// An agent is killed; it is back by itself, and no pod notices.
+pub async fn agent_killed(stage: &mut Stage, faults: &Faults) -> Result<Row> {
+    let (node, before) = (victim(stage).await?, picture(stage).await?);
+    let old = faults.agent(&node)?;
+    let (count, began) = (stage.counts()?, Instant::now());
+    faults.signal_agent(&node, libc::SIGKILL)?;
+    let host = stage.host.clone();
+    until(&host, "the agent to be back", || faults.agent(&node).is_ok_and(|new| new != old)).await?;
+    let recovered = began.elapsed();
+    host.sleep(WATCHED).await;
+    anyhow::ensure!(picture(stage).await? == before, "pods were disturbed");
+    Ok(stage.row(
+        "an agent killed",
+        format!("agent of {node} started again, pods adopted"),
+        recovered,
+        recovered,
+        count,
+    ))
+}
+
+/// An agent is stopped for less than its lease: nothing must move.
+pub async fn agent_paused(stage: &mut Stage, faults: &Faults) -> Result<Row> {
+    let (node, before) = (victim(stage).await?, picture(stage).await?);
+    let (count, began) = (stage.counts()?, Instant::now());
+    let paused = Paused::stop(faults.agent(&node)?)?;
+    stage.host.sleep(AGENT_PAUSE).await;
+    drop(paused);
+    let recovered = began.elapsed();
+    stage.host.sleep(WATCHED).await;
+    anyhow::ensure!(picture(stage).await? == before, "pods were moved or restarted");
+    Ok(stage.row(
+        "an agent paused",
+        format!("nothing: {node} was within its lease"),
+        recovered,
+        recovered,
+        count,
+    ))
+}
+
+/// The server is stopped for a while: no request fails, and nothing is moved when it comes back.
+pub async fn server_paused(stage: &mut Stage, faults: &Faults) -> Result<Row> {
+    let before = picture(stage).await?;
+    let (count, began) = (stage.counts()?, Instant::now());
+    let paused = Paused::stop(faults.server()?)?;
+    stage.host.sleep(SERVER_PAUSE).await;
+    drop(paused);
+    let recovered = began.elapsed();
+    stage.host.sleep(WATCHED).await;
+    anyhow::ensure!(picture(stage).await? == before, "pods were moved or restarted");
+    Ok(stage.row("the server paused", "nothing: the nodes served on".into(), recovered, recovered, count))
+}
+
+/// A node is cut off: its pods are replaced elsewhere. Then it returns.
+pub async fn node_cut(stage: &mut Stage, faults: &Faults, client: &Client) -> Result<Row> {
+    let node = victim(stage).await?;
+    faults.cut(&node).await?;
+    let lost = replaced(stage, client, &node, "a node cut off").await;
+    faults.join(&node).await?;
+    back(stage, client, &node).await?;
+    lost
+}
+
+/// A node dies with all its pods. Then it returns, empty.
+pub async fn node_killed(stage: &mut Stage, faults: &Faults, client: &Client) -> Result<Row> {
+    let node = victim(stage).await?;
+    // An agent that is started again reaches nobody either: so it stays as dead as a machine without power.
+    faults.cut(&node).await?;
+    faults.kill_node(&node)?;
+    let lost = replaced(stage, client, &node, "a node killed").await;
+    faults.join(&node).await?;
+    back(stage, client, &node).await?;
+    lost
+}
+
+/// Waits until as many pods as before are Ready on other nodes than the lost one.
+async fn replaced(stage: &mut Stage, client: &Client, lost: &str, broke: &'static str) -> Result<Row> {
+    let (count, began) = (stage.counts()?, Instant::now());
+    let host = stage.host.clone();
+    let detected = async {
+        silent(client, &host, lost).await?;
+        anyhow::Ok(began.elapsed())
+    };
+    let replaced = async {
+        let found = stage.pods()?.until("replacements on other nodes", |pods| {
+            let elsewhere = pods.values().filter(|pod| is_ready(pod) && node(pod) != lost);
+            let well = elsewhere.filter(|pod| pod.metadata.deletion_timestamp.is_none()).count();
+            (well >= 3).then_some(())
+        });
+        found.await?;
+        anyhow::Ok(began.elapsed())
+    };
+    let (detected, recovered) = tokio::join!(detected, replaced);
+    let done = format!("pods of {lost} replaced elsewhere");
+    Ok(stage.row(broke, done, detected?, recovered?, count))
+}
+
+/// Waits until the API says that a node is silent.
+async fn silent(client: &Client, host: &Host, node: &str) -> Result<()> {
+    let fields = client::Select::fields(format!("metadata.name={node}"));
+    let mut events = client.watch(&kinds::NODE, "", &fields, &[]).await?;
+    let waiting = async {
+        loop {
+            let event = events.next().await.context("the watch of the node ended")??;
+            if matches!(event.kind, WatchKind::Bookmark | WatchKind::Error) {
+                continue;
+            }
+            let tree = Object::read(event.object)?.tree()?;
+            let conditions = items(&tree, "status.conditions");
+            if conditions.iter().any(|one| text(one, "type") == "Ready" && text(one, "status") == "Unknown") {
+                return anyhow::Ok(());
+            }
+        }
+    };
+    host.within(PATIENCE, waiting).await.context("the node is not said to be silent")?
+}
+
+/// Waits until a node is Ready again, and the stage's three pods are.
+async fn back(stage: &mut Stage, client: &Client, node: &str) -> Result<()> {
+    let host = stage.host.clone();
+    let returning = async {
+        while !ready_nodes(client).await?.iter().any(|name| name == node) {
+            host.sleep(GLANCE * 10).await;
+        }
+        anyhow::Ok(())
+    };
+    host.within(PATIENCE, returning).await.with_context(|| format!("{node} does not come back"))??;
+    stage.all_ready().await
+}
+
+async fn until(host: &Host, what: &str, seen: impl Fn() -> bool) -> Result<()> {
+    let waiting = async {
+        while !seen() {
+            host.sleep(GLANCE).await;
+        }
+    };
+    host.within(PATIENCE, waiting).await.with_context(|| format!("waited in vain for {what}"))
+}
