@@ -125,12 +125,12 @@ async fn tell_why(settings: Why) -> Result<ExitCode> {
 }
 
 async fn run_drills(act: DrillAct) -> Result<ExitCode> {
-    let stop = asked_to_stop();
+    let (host, stop) = (Host::real(), asked_to_stop());
     tokio::pin!(stop);
     tokio::select! {
         biased;
         stopped = &mut stop => stopped.map(|()| ExitCode::FAILURE),
-        ran = drill::run(&Host::real(), &act, |line| println!("{line}")) => ran,
+        ran = drill::run(&host, &act, |line| println!("{line}")) => ran,
     }
 }
 

@@ -3,7 +3,9 @@
 //! Touches only what the data directory's own cluster started: processes in the cgroups of its pods, its agents, its
 //! links. Each act is one system call or two; none waits for the cluster to notice.
 
+use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -26,14 +28,15 @@ impl Faults {
         Self { host, place }
     }
 
-    /// Kills every process of a container with SIGKILL.
-    pub fn kill_container(&self, pod_uid: &str, container_id: &str) -> Result<()> {
-        let id = container_id.rsplit('/').next().unwrap_or(container_id);
-        let pids = processes_in(&format!("/pod{pod_uid}/{id}"))?;
-        if pids.is_empty() {
-            bail!("no process of container {id} runs on this machine");
+    /// Kills every process of a pod's containers with SIGKILL. Its monitor stays.
+    pub fn kill_containers(&self, pod_uid: &str) -> Result<()> {
+        let group = format!("/pod{pod_uid}/");
+        // A monitor keeps processes ready for the next container; they still have its own command line.
+        let programs: Vec<libc::pid_t> = processes_in(&group).filter(|pid| !is_monitor(*pid)).collect();
+        if programs.is_empty() {
+            bail!("no container of pod {pod_uid} runs on this machine");
         }
-        pids.into_iter().try_for_each(|pid| signal(pid, libc::SIGKILL))
+        programs.into_iter().try_for_each(|pid| signal(pid, libc::SIGKILL))
     }
 
     /// Sends a signal to a further node's agent.
@@ -65,12 +68,8 @@ impl Faults {
     pub fn kill_node(&self, node: &str) -> Result<()> {
         self.signal_agent(node, libc::SIGKILL)?;
         let pods = self.folder(node)?.join("run/pods");
-        let is_monitor = |pid: &libc::pid_t| {
-            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let mut words = words.split(|byte| *byte == 0).map(|word| Path::new(as_os(word)));
-            words.any(|word| word.starts_with(&pods))
-        };
-        let monitors: Vec<libc::pid_t> = processes().filter(is_monitor).collect();
+        let is_ours = |pid: &libc::pid_t| words(*pid).iter().any(|word| Path::new(word).starts_with(&pods));
+        let monitors: Vec<libc::pid_t> = processes().filter(|pid| is_monitor(*pid) && is_ours(pid)).collect();
         for pid in monitors {
             // One that ended meanwhile is as good.
             let _ = signal(pid, libc::SIGKILL);
@@ -128,8 +127,14 @@ fn number(node: &str) -> Result<u32> {
     number.with_context(|| format!("{node} is not a node of this machine"))
 }
 
-fn as_os(bytes: &[u8]) -> &std::ffi::OsStr {
-    std::os::unix::ffi::OsStrExt::from_bytes(bytes)
+/// A process's command line without the program's own name.
+fn words(pid: libc::pid_t) -> Vec<OsString> {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).skip(1).map(|word| OsStr::from_bytes(word).to_owned()).collect()
+}
+
+fn is_monitor(pid: libc::pid_t) -> bool {
+    runtime::monitor::is_meant(&words(pid))
 }
 
 /// The processes of this machine.
@@ -139,12 +144,11 @@ fn processes() -> impl Iterator<Item = libc::pid_t> {
 }
 
 /// The processes whose cgroup's path has a part.
-fn processes_in(group: &str) -> Result<Vec<libc::pid_t>> {
-    let is_in = |pid: &libc::pid_t| {
+fn processes_in(group: &str) -> impl Iterator<Item = libc::pid_t> {
+    processes().filter(move |pid| {
         let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         groups.lines().any(|line| line.contains(group))
-    };
-    Ok(processes().filter(is_in).collect())
+    })
 }
 
 fn signal(pid: libc::pid_t, number: i32) -> Result<()> {

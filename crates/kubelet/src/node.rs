@@ -59,8 +59,11 @@ pub async fn keep(agent: Arc<Agent>, port: u16, mut news: watch::Receiver<()>) {
             }
             agent.means.host.sleep(PAUSE).await;
         }
-        if agent.means.host.within(HEARTBEAT, news.changed()).await.is_none() {
-            is_written = false;
+        match agent.means.host.within(HEARTBEAT, news.changed()).await {
+            Some(Ok(())) => {}
+            // Nobody is left who could tell of news: the agent ends.
+            Some(Err(_)) => return,
+            None => is_written = false,
         }
     }
 }

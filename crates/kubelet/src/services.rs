@@ -50,7 +50,10 @@ pub async fn keep(agent: Arc<Agent>, mut news: watch::Receiver<()>) {
             }
         } else {
             failures += 1;
-            agent.means.host.within(backoff::trouble_wait(failures), news.changed()).await;
+            let wait = backoff::trouble_wait(failures);
+            if let Some(Err(_)) = agent.means.host.within(wait, news.changed()).await {
+                return;
+            }
         }
     }
 }

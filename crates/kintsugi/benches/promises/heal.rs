@@ -69,7 +69,7 @@ pub async fn rows(binary: &Path) -> Result<Vec<Figure>> {
     });
     let service: Service = client.create(&kinds::SERVICE, NAMESPACE, &service).await?.view()?;
     let ip = service.spec.and_then(|spec| spec.cluster_ip).context("the Service has no address")?;
-    let mut pods = Pods::follow(&client, &Host::real(), "app=web").await?;
+    let mut pods = Pods::follow(&client, &Host::real(), NAMESPACE, "app=web").await?;
     let deleted = deleted(&client, &mut pods).await?;
     let (unready, failed) = unready(&mut pods, SocketAddr::new(ip.parse()?, 80)).await?;
     println!("(while readiness failed, {} of {} requests to the Service failed)", failed.1, failed.0);
@@ -95,7 +95,7 @@ async fn three(client: &Client) -> Result<Vec<Duration>> {
     let mut times = Vec::new();
     for run in 0..RUNS {
         let name = format!("three-{run}");
-        let mut pods = Pods::follow(client, &Host::real(), &format!("app={name}")).await?;
+        let mut pods = Pods::follow(client, &Host::real(), NAMESPACE, &format!("app={name}")).await?;
         let began = Instant::now();
         client.create(&kinds::DEPLOYMENT, NAMESPACE, &deployment(&name, 3, 1)).await?;
         three_ready(&mut pods).await?;

@@ -30,7 +30,7 @@ pub fn size(binary: &Path) -> Result<Vec<Figure>> {
 pub async fn rows(binary: &Path) -> Result<Vec<Figure>> {
     let (cluster, client) = Cluster::started(binary).await?;
     client.create(&kinds::DEPLOYMENT, NAMESPACE, &deployment("ten", PODS, 10)).await?;
-    let mut pods = Pods::follow(&client, &Host::real(), "app=ten").await?;
+    let mut pods = Pods::follow(&client, &Host::real(), NAMESPACE, "app=ten").await?;
     pods.until("ten Ready pods", |pods| (ready(pods).len() == PODS).then_some(())).await?;
     drop((pods, client));
     tokio::time::sleep(REST).await;

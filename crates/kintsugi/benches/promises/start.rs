@@ -52,7 +52,7 @@ async fn first_pod(client: &Client) -> Result<()> {
         ensure!(began.elapsed() < Duration::from_secs(20), "no pod can be created: {error}");
         tokio::time::sleep(GLANCE).await;
     }
-    let mut pods = Pods::follow(client, &Host::real(), "app=first").await?;
+    let mut pods = Pods::follow(client, &Host::real(), NAMESPACE, "app=first").await?;
     pods.until("the first pod to be Ready", |pods| (!ready(pods).is_empty()).then_some(())).await
 }
 
@@ -83,7 +83,7 @@ pub async fn thirty(binary: &Path) -> Result<Vec<Figure>> {
 }
 
 async fn follow(client: &Client) -> Result<Pods> {
-    Pods::follow(client, &Host::real(), "app=many").await
+    Pods::follow(client, &Host::real(), NAMESPACE, "app=many").await
 }
 
 /// What must not change when containers are adopted: each pod's container and how often it was restarted.

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::faults::Faults;
 
 use super::load::{Answer, Load, get, parse, post};
-use super::pods::{Pods, address, container, is_ready, name, ready, restarts, waiting_reason};
+use super::pods::{Pods, address, is_ready, name, ready, restarts, waiting_reason};
 
 /// The port on which the demo's web server listens in its pods.
 const PORT: u16 = 8080;
@@ -90,10 +90,8 @@ impl Stage {
         let pod = self.some_pod().await?;
         let target = SocketAddr::new(address(&pod).context("a Ready pod has an address")?, PORT);
         let before = self.answer(target).await?;
-        let id = container(&pod).and_then(|status| status.container_id.as_deref());
-        let id = id.context("the container has no id")?;
         let (count, began) = (self.counts()?, Instant::now());
-        self.faults.kill_container(pod.metadata.uid.as_deref().unwrap_or_default(), id)?;
+        self.faults.kill_containers(pod.metadata.uid.as_deref().context("the pod has no uid")?)?;
         self.answer_unlike(target, &before).await?;
         let recovered = began.elapsed();
         let restarted = restarts(&pod) + 1;

@@ -61,8 +61,10 @@ fn a_controller_made_with_kube_keeps_its_objects_as_they_should_be() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     space.cluster().within(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let work = tokio::time::timeout(PATIENCE, cups(&kubeconfig, space.name()));
-        runtime.block_on(async { work.await.expect("the controller gets there in time") });
+        runtime.block_on(async {
+            let work = tokio::time::timeout(PATIENCE, cups(&kubeconfig, space.name()));
+            work.await.expect("the controller gets there in time");
+        });
     });
     space.kubectl(&["delete", "crd", "cups.kube.example"]);
 }

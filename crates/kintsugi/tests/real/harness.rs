@@ -262,7 +262,19 @@ impl Cluster {
         let Some(mut server) = self.server.take() else { return };
         // SAFETY: the process is our own child and has not been waited for.
         unsafe { libc::kill(server.id() as i32, signal) };
-        server.wait().expect("our own child");
+        let began = Instant::now();
+        while server.try_wait().expect("our own child").is_none() {
+            if began.elapsed() > PATIENCE {
+                server.kill().and_then(|()| server.wait()).expect("our own child");
+                // A test that fails anyway keeps its own reason.
+                assert!(
+                    std::thread::panicking(),
+                    "the server does not end at signal {signal}:\n{}",
+                    self.log()
+                );
+            }
+            std::thread::sleep(GLANCE);
+        }
     }
 
     /// The server's process id.

@@ -2,11 +2,9 @@
 
 mod adopt;
 mod bad_luck;
-<<<<<<< HEAD
-mod extend;
-=======
 mod clients;
->>>>>>> 8840f6a (Say why: a diagnosis for what people have to mend, kintsugi why, drills, and a rollback for Deployments that ask for it)
+mod drills;
+mod extend;
 mod harness;
 mod heal;
 mod images;

@@ -229,6 +229,7 @@ fn others(seen: &Seen, known: &mut Diagnosis) {
     let (old_failing, old) = share(&|peer| revision_of(peer) != revision);
     if new > 0 || old > 0 {
         let said = match (new_failing, old_failing) {
+            (0, 0) if new == 0 => format!("none of the {old} pods of other revisions fails"),
             (0, 0) => "no other pod of its owner fails".to_owned(),
             _ if old > 0 => format!(
                 "of the others, {new_failing} of {new} of its revision fail, and {old_failing} of {old} of other revisions"
