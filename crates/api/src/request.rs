@@ -121,16 +121,32 @@ pub fn attributes(route: &Route, method: &Method, query: &Query) -> Attributes {
         }
         Route::Resource(target) => target,
     };
+    let verb = verb(target, method, query);
+    let fields = match verb {
+        "list" | "watch" | "deletecollection" => required_fields(query),
+        _ => Vec::new(),
+    };
+    // A selector of one name asks for that object.
+    let named = fields.iter().find(|(field, _)| field == "metadata.name").map(|(_, name)| name.clone());
+    let name = if target.name.is_empty() { named.unwrap_or_default() } else { target.name.clone() };
     Attributes {
-        verb: verb(target, method, query).to_owned(),
+        verb: verb.to_owned(),
         group: target.group.clone(),
         version: target.version.clone(),
         resource: target.resource.clone(),
         subresource: target.part.clone(),
         namespace: namespace_of(target),
-        name: target.name.clone(),
+        name,
         path: String::new(),
+        fields,
     }
+}
+
+/// The fields that a selector asks to have certain values; one that cannot be read is refused later.
+fn required_fields(query: &Query) -> Vec<(String, String)> {
+    let selector = FieldSelector::parse(query.get("fieldSelector").unwrap_or_default()).unwrap_or_default();
+    let equal = selector.conditions.into_iter().filter(|condition| condition.equal);
+    equal.map(|condition| (condition.path, condition.value)).collect()
 }
 
 /// A namespace itself counts as lying in the namespace of its name.

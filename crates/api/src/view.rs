@@ -1,8 +1,10 @@
 //! The world as admission sees it: the store's newest objects.
 
 use bytes::Bytes;
-use model::{Gvr, Key, Object, World};
+use model::{Gvr, Key, Object, Tree, World, kinds};
 use store::{Range, Store};
+
+use crate::auth::nodes::Bound;
 
 /// Reads the store.
 pub struct View<'a>(pub &'a Store);
@@ -33,5 +35,20 @@ impl World for View<'_> {
         let page = self.0.list(&Range { prefix, ..Range::default() });
         page.map(|page| page.records.iter().filter_map(|record| read(&record.value)).collect())
             .unwrap_or_default()
+    }
+}
+
+impl Bound for View<'_> {
+    fn bound_to(&self, node: &str, namespace: &str) -> Vec<Tree> {
+        let prefix = match namespace {
+            "" => format!("/{}/", kinds::POD),
+            namespace => format!("/{}/{namespace}/", kinds::POD),
+        };
+        let Ok(page) = self.0.list(&Range { prefix, ..Range::default() }) else { return Vec::new() };
+        // The node stands beside the bytes, so that only its own pods are read.
+        let here = page.records.iter().filter(|record| {
+            record.tags.fields.iter().any(|(field, value)| &**field == "spec.nodeName" && &**value == node)
+        });
+        here.filter_map(|record| serde_json::from_slice(&record.value).ok()).collect()
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use api::auth::tokens::Tokens;
-use api::auth::{Authenticator, FrontProxy, Identity, Living, MASTERS, Warden};
+use api::auth::{Authenticator, FrontProxy, Identity, Lookup, MASTERS, Warden};
 use api::{Face, Service};
 use host::{Host, Tasks};
 use model::Object;
@@ -60,7 +60,7 @@ impl Server {
         let audiences = vec![ISSUER.to_owned(), "kubernetes".to_owned()];
         let front_proxy = FrontProxy::new(&keys.front_proxy.cert, &["front-proxy-client"])?;
         let authenticator =
-            Authenticator::new(tokens, audiences, living(store.clone())).believing(front_proxy);
+            Authenticator::new(tokens, audiences, lookup(store.clone())).believing(front_proxy);
         let own = keys.client("kube-apiserver-kubelet-client", MASTERS, host.now())?;
         let settings = api::Settings {
             service_cidr: ranges.services,
@@ -144,11 +144,11 @@ fn names(cluster: &Cluster, ranges: &Ranges, addresses: &[IpAddr]) -> Vec<String
     names
 }
 
-/// Looks up in the store whether an object that a token is bound to still lives.
-fn living(store: Store) -> Living {
+/// Looks objects up in the store.
+fn lookup(store: Store) -> Lookup {
     Arc::new(move |resource, namespace, name| {
         let record = store.get(&format!("/{resource}/{namespace}/{name}"))?;
-        Object::read(record.value).ok().map(|object| object.uid().to_owned())
+        Object::read(record.value).ok()
     })
 }
 

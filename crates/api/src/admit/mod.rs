@@ -4,8 +4,10 @@
 //! it, or ask for more to be stored in the same transaction; it never writes.
 
 mod addresses;
+mod certificates;
 mod classes;
 mod definitions;
+mod escalation;
 mod extensions;
 mod lifecycle;
 mod limits;
@@ -15,6 +17,7 @@ mod priority;
 mod protection;
 mod quota;
 mod requester;
+pub(crate) mod restriction;
 mod runtime;
 mod security;
 mod service_account;
@@ -29,6 +32,7 @@ use model::{Gvr, Time, Tree, World, kinds};
 use store::{Change, Expect, Path};
 
 use crate::auth::Identity;
+use crate::guard::Guard;
 use crate::refusal::Refusal;
 use crate::registry::Resource;
 use crate::settings::Cidr;
@@ -63,6 +67,8 @@ pub struct Asked<'a> {
     pub place: u64,
     /// The range of the addresses of Services.
     pub service_cidr: Cidr,
+    /// Who may do what.
+    pub guard: &'a dyn Guard,
     /// What there is.
     pub world: &'a dyn World,
 }
@@ -112,6 +118,7 @@ const PLUGINS: &[Plugin] = &[
     runtime::admit,
     classes::admit,
     requester::admit,
+    certificates::admit,
     protection::admit,
 ];
 
@@ -119,7 +126,15 @@ const PLUGINS: &[Plugin] = &[
 const FINISHERS: &[Plugin] = &[pods::finish, addresses::finish, definitions::finish, extensions::finish];
 
 /// Those that only let the whole object happen or not.
-const JUDGES: &[Judge] = &[security::judge, definitions::judge, limits::judge, quota::judge];
+const JUDGES: &[Judge] = &[
+    restriction::judge,
+    escalation::judge,
+    certificates::judge,
+    security::judge,
+    definitions::judge,
+    limits::judge,
+    quota::judge,
+];
 
 /// Lets the plugins change the object as its author sent it.
 pub fn mutate(asked: &Asked<'_>, object: &mut Tree, extra: &mut Extra) -> Result<(), Refusal> {
@@ -136,8 +151,10 @@ pub fn judge(asked: &Asked<'_>, object: &Tree, extra: &mut Extra) -> Result<(), 
     JUDGES.iter().try_for_each(|judge| judge(asked, object, extra))
 }
 
-/// Refuses the deletion of what the cluster cannot do without.
-pub fn protect(resource: &Resource, old: &Tree) -> Result<(), Refusal> {
+/// Refuses the deletion (or eviction, as `part` says) of what the cluster cannot do without, and of what is not for
+/// this user to end.
+pub fn protect(resource: &Resource, who: &Identity, old: &Tree, part: &str) -> Result<(), Refusal> {
+    restriction::judge_end(resource, who, old, part)?;
     let name = meta(old, "name");
     if resource.is(&kinds::NAMESPACE) && matches!(name, "default" | "kube-system" | "kube-public") {
         return Err(Refusal::forbidden(&resource.about(name), "this namespace may not be deleted"));

@@ -4,6 +4,7 @@ use model::{Gvr, Key, Object, Tree, World};
 
 use super::{Asked, Extra, Operation};
 use crate::auth::Identity;
+use crate::guard::{AllowAll, Guard};
 use crate::refusal::Refusal;
 use crate::testing::{drawn, resource};
 
@@ -46,21 +47,50 @@ pub fn change(
     gvr: &Gvr,
     plugin: Plugin,
     old: Option<&Tree>,
+    object: Tree,
+) -> Result<(Tree, Extra), String> {
+    change_as(&Identity::user("ann", &["staff"]), "", world, gvr, plugin, old, object)
+}
+
+/// The same by somebody, through a subresource.
+#[expect(clippy::too_many_arguments, reason = "each is one word of a test")]
+pub fn change_as(
+    identity: &Identity,
+    part: &str,
+    world: &[(&Gvr, &str)],
+    gvr: &Gvr,
+    plugin: Plugin,
+    old: Option<&Tree>,
+    object: Tree,
+) -> Result<(Tree, Extra), String> {
+    change_guarded(&AllowAll, identity, part, world, gvr, plugin, old, object)
+}
+
+/// The same where a guard says who may do what.
+#[expect(clippy::too_many_arguments, reason = "each is one word of a test")]
+pub fn change_guarded(
+    guard: &dyn Guard,
+    identity: &Identity,
+    part: &str,
+    world: &[(&Gvr, &str)],
+    gvr: &Gvr,
+    plugin: Plugin,
+    old: Option<&Tree>,
     mut object: Tree,
 ) -> Result<(Tree, Extra), String> {
     let (world, resource, drawn) = (Few::new(world), resource(gvr), drawn());
     let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
-    let identity = Identity::user("ann", &["staff"]);
     let asked = Asked {
         resource: &resource,
         operation: if old.is_some() { Operation::Update } else { Operation::Create },
-        part: "",
+        part,
         namespace: &namespace,
-        identity: &identity,
+        identity,
         old,
         drawn: &drawn,
         place: 5,
         service_cidr: "10.96.0.0/24".parse().expect("a range"),
+        guard,
         world: &world,
     };
     let mut extra = Extra::default();

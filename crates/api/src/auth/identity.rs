@@ -67,12 +67,19 @@ pub struct Attributes {
     pub name: String,
     /// The path when it is no resource, such as `/version`.
     pub path: String,
+    /// The fields that a list or watch asks to have certain values.
+    pub fields: Vec<(String, String)>,
 }
 
 impl Attributes {
     /// Whether it is an act on a resource.
     pub fn is_resource(&self) -> bool {
         !self.resource.is_empty()
+    }
+
+    /// The value that a list or watch asks a field to have.
+    pub fn requires(&self, field: &str) -> Option<&str> {
+        self.fields.iter().find(|(name, _)| name == field).map(|(_, value)| value.as_str())
     }
 
     /// `resource` or `resource/subresource`, as rules name it.

@@ -3,15 +3,18 @@
 //! Proving who asks (`pki`, `tokens`, `authenticate`) is apart from deciding what they may do (`rbac`, pure).
 
 mod authenticate;
+pub mod bootstrap;
 mod front_proxy;
 mod identity;
+pub(crate) mod nodes;
 pub mod pki;
 pub mod rbac;
 pub mod roles;
+pub mod signing;
 pub mod tokens;
 mod warden;
 
-pub use authenticate::{Authenticator, Credentials, Living, Unauthorized, from_certificate};
+pub use authenticate::{Authenticator, Credentials, Lookup, Unauthorized, from_certificate};
 pub use front_proxy::{FrontProxy, Peer};
 pub use identity::{ANONYMOUS, AUTHENTICATED, Attributes, Decision, Identity, MASTERS, UNAUTHENTICATED};
 pub use warden::Warden;

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::rbac::Rule;
+
 /// The table; a new default role is a line in it.
 const TABLE: &str = include_str!("roles.txt");
 /// The label by which a role is part of an aggregated one, and by which defaults are known.
@@ -24,6 +26,12 @@ pub fn defaults() -> Vec<Value> {
         aggregate(&mut objects, name);
     }
     objects
+}
+
+/// What every node's agent may do: the rules of the role of that name, which is bound to nobody.
+pub fn node_rules() -> Vec<Rule> {
+    let role = defaults().into_iter().find(|object| object["metadata"]["name"] == "system:node");
+    role.and_then(|role| serde_json::from_value(role["rules"].clone()).ok()).unwrap_or_default()
 }
 
 fn role(name: &str, rest: &[&str]) -> Value {
@@ -50,17 +58,36 @@ fn role(name: &str, rest: &[&str]) -> Value {
 }
 
 fn binding(name: &str, subjects: &[&str]) -> Value {
-    let subjects: Vec<Value> = subjects
-        .iter()
-        .filter_map(|subject| subject.split_once(':'))
-        .map(|(kind, name)| json!({"kind": kind, "name": name, "apiGroup": "rbac.authorization.k8s.io"}))
-        .collect();
-    json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "subjects": subjects,
+    let subjects: Vec<Value> =
+        subjects.iter().filter_map(|subject| subject.split_once(':')).map(subject).collect();
+    let (full, role) = name.split_once('=').unwrap_or((name, name));
+    let (namespace, name) = match full.split_once('/') {
+        Some((namespace, name)) => (Some(namespace), name),
+        None => (None, full),
+    };
+    let role = role.rsplit('/').next().unwrap_or(role);
+    let (kind, of) =
+        if namespace.is_some() { ("RoleBinding", "Role") } else { ("ClusterRoleBinding", "ClusterRole") };
+    let mut binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "subjects": subjects,
         "metadata": {"name": name, "labels": {DEFAULTS_LABEL: "rbac-defaults"},
                      "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"}},
-        "roleRef": {"kind": "ClusterRole", "name": name, "apiGroup": "rbac.authorization.k8s.io"},
-    })
+        "roleRef": {"kind": of, "name": role, "apiGroup": "rbac.authorization.k8s.io"},
+    });
+    if let Some(namespace) = namespace {
+        binding["metadata"]["namespace"] = json!(namespace);
+    }
+    binding
+}
+
+/// `User:NAME`, `Group:NAME` or `ServiceAccount:NAMESPACE/NAME`.
+fn subject((kind, name): (&str, &str)) -> Value {
+    match name.split_once('/') {
+        Some((namespace, name)) if kind == "ServiceAccount" => {
+            json!({"kind": kind, "name": name, "namespace": namespace})
+        }
+        _ => json!({"kind": kind, "name": name, "apiGroup": "rbac.authorization.k8s.io"}),
+    }
 }
 
 fn add_rule(role: Option<&mut Value>, words: &[&str]) {

@@ -10,11 +10,12 @@ use serde_json::json;
 use store::{Range, Store, Watch};
 
 use super::authenticate::Authenticator;
-use super::rbac::Rules;
+use super::rbac::{Rule, Rules};
 use super::tokens::{Bound, Claims, Ref};
-use super::{Attributes, Decision, Identity};
+use super::{Attributes, Decision, Identity, nodes};
 use crate::guard::{Guard, TokenAsked, TokenIssued};
 use crate::refusal::{Reason, Refusal};
+use crate::view::View;
 
 /// Where the four kinds lie in the store: roles first, then bindings.
 const ROLES: [&str; 2] = ["/clusterroles.rbac.authorization.k8s.io/", "/roles.rbac.authorization.k8s.io/"];
@@ -27,6 +28,8 @@ pub struct Warden {
     authenticator: Authenticator,
     /// Guards the compiled snapshot for as long as it takes to clone or replace it.
     rules: RwLock<Arc<Rules>>,
+    /// What every node's agent may do, whatever the roles say.
+    node_rules: Vec<Rule>,
     /// Guards the cursors that tell whether the snapshot is old, while it is looked at.
     changes: Mutex<Vec<Watch>>,
 }
@@ -34,7 +37,9 @@ pub struct Warden {
 impl Warden {
     /// A guard that reads the roles of `store`.
     pub fn new(store: Store, authenticator: Authenticator) -> Self {
-        let warden = Self { store, authenticator, rules: RwLock::default(), changes: Mutex::default() };
+        let node_rules = super::roles::node_rules();
+        let (rules, changes) = (RwLock::default(), Mutex::default());
+        let warden = Self { store, authenticator, rules, node_rules, changes };
         warden.read_again();
         warden
     }
@@ -80,7 +85,14 @@ impl Guard for Warden {
         if who.is_in(super::MASTERS) {
             return Decision { allowed: true, reason: String::new() };
         }
-        self.rules().decide(who, what)
+        let Some(node) = who.node() else { return self.rules().decide(who, what) };
+        match nodes::decide(&View(&self.store), &self.node_rules, node, what) {
+            Ok(()) => Decision { allowed: true, reason: String::new() },
+            Err(why) => match self.rules().decide(who, what) {
+                decision if decision.allowed || why.is_empty() => decision,
+                decision => Decision { reason: why, ..decision },
+            },
+        }
     }
 
     fn rules_of(&self, who: &Identity, namespace: &str) -> model::Tree {

@@ -29,7 +29,7 @@ impl Authorizer for Asker<'_> {
                 subresource: question.subresource.clone(),
                 namespace: question.namespace.clone(),
                 name: question.name.clone(),
-                path: String::new(),
+                ..Attributes::default()
             }
         } else {
             Attributes { verb: question.verb.clone(), path: question.path.clone(), ..Attributes::default() }

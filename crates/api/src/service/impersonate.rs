@@ -54,7 +54,7 @@ impl Inner {
                 subresource: part.into(),
                 namespace: namespace.into(),
                 name: name.into(),
-                path: String::new(),
+                ..Attributes::default()
             };
             self.authorize(who, &what)
         };

@@ -103,12 +103,23 @@ fn attributes(spec: &Tree) -> Option<Attributes> {
             namespace: text(resource, "namespace"),
             name: text(resource, "name"),
             path: String::new(),
+            fields: selected(&resource["fieldSelector"]),
         }),
         (_, path @ Value::Object(_)) => {
             Some(Attributes { verb: text(path, "verb"), path: text(path, "path"), ..Attributes::default() })
         }
         _ => None,
     }
+}
+
+/// The fields that a review's selector asks to have certain values.
+fn selected(selector: &Tree) -> Vec<(String, String)> {
+    let terms = selector["requirements"].as_array().into_iter().flatten();
+    let one = |term: &Tree| match (term["operator"].as_str(), term["values"].as_array()?.as_slice()) {
+        (Some("In"), [value]) => Some((term["key"].as_str()?.to_owned(), value.as_str()?.to_owned())),
+        _ => None,
+    };
+    terms.filter_map(one).collect()
 }
 
 fn subject(spec: &Tree) -> Identity {

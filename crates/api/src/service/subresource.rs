@@ -139,6 +139,7 @@ impl Call<'_> {
         options.dry_run |= dry_run;
         for _ in 0..TRIES {
             let held = self.hold().await?;
+            admit::protect(&self.resource, self.identity, &held.object, "eviction")?;
             let now = self.inner.host.now();
             let records = self.budgets();
             let budgets = records.iter().map(|record| parse(&record.value)).collect::<Result<Vec<_>, _>>()?;

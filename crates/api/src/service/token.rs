@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Call;
 use super::read::parse;
+use crate::admit::restriction;
 use crate::answer::Answer;
 use crate::guard::TokenAsked;
 use crate::refusal::{Reason, Refusal};
@@ -36,6 +37,7 @@ impl Call<'_> {
             id: self.inner.host.chance().uuid(),
         };
         self.bind_token(&spec["boundObjectRef"], &mut asked)?;
+        self.check_asker(&spec["boundObjectRef"], &asked)?;
         let now = self.inner.host.now();
         let issued = self.inner.settings.guard.issue(&asked, now)?;
         request["apiVersion"] = json!("authentication.k8s.io/v1");
@@ -48,6 +50,21 @@ impl Call<'_> {
         request["status"] =
             json!({"token": issued.token, "expirationTimestamp": crate::verbs::stamp(issued.expires)});
         Ok(Answer::tree(StatusCode::CREATED, &request))
+    }
+
+    /// The agent of a node has tokens for the pods that run there.
+    fn check_asker(&self, bound: &Tree, asked: &TokenAsked) -> Result<(), Refusal> {
+        let Some(node) = self.identity.node() else { return Ok(()) };
+        let pod = match &asked.bound {
+            Some((kind, name, _)) if kind == "Pod" => {
+                let pod = View(&self.inner.store).get(&Key::new(&kinds::POD, &asked.namespace, name));
+                pod.map(|pod| parse(pod.bytes())).transpose()?
+            }
+            _ => None,
+        };
+        let has_uid = bound["uid"].as_str().is_some_and(|uid| !uid.is_empty());
+        restriction::judge_token(node, pod.as_ref(), has_uid, &asked.audiences)
+            .map_err(|why| Refusal::forbidden(&self.about(), why))
     }
 
     fn check_seconds(&self, seconds: i64) -> Result<(), Refusal> {

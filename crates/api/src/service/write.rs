@@ -465,7 +465,7 @@ impl Call<'_> {
         for _ in 0..TRIES {
             let held = self.hold().await?;
             let now = self.inner.host.now();
-            admit::protect(&self.resource, &held.object)?;
+            admit::protect(&self.resource, self.identity, &held.object, "")?;
             let verdict = delete::delete(&self.resource, &held.object, options, now)?;
             self.admitted_end(&held.object, options, in_collection, &mut memo).await?;
             let mut extra = Extra::default();
@@ -546,6 +546,7 @@ impl Call<'_> {
             drawn,
             place: self.inner.host.chance().u64(),
             service_cidr: self.inner.settings.service_cidr,
+            guard: &*self.inner.settings.guard,
             world: view,
         }
     }
