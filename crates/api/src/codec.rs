@@ -8,6 +8,7 @@ use model::kinds::{self, Faults};
 use model::schema::{self, DecodeError, FieldProblem, Mode, Schema, Shape, TypeId};
 
 use crate::custom;
+use crate::policy;
 use crate::refusal::{Reason, Refusal};
 use crate::registry::{Meaning, Resource};
 use crate::request::Validation;
@@ -211,6 +212,7 @@ pub fn check(resource: &Resource, old: Option<&Tree>, object: &Tree) -> Result<(
     match &resource.meaning {
         Meaning::BuiltIn(kind) => {
             (kind.check)(object, &mut faults);
+            policy::check::check(resource, object, &mut faults);
             if let Some(old) = old {
                 (kind.change)(old, object, &mut faults);
             }

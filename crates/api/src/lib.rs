@@ -23,6 +23,7 @@ pub mod http;
 mod openapi;
 mod outbound;
 mod patch;
+mod policy;
 mod proto;
 mod proxy;
 pub mod refusal;

@@ -11,6 +11,8 @@ mod check;
 mod environment;
 mod estimate;
 mod eval;
+#[cfg(test)]
+mod laws;
 mod lex;
 mod library;
 mod loops;

@@ -6,7 +6,7 @@ use cel::{Ask, Authorizer, Budget, Environment, Program, Question, Type, Value};
 use model::Tree;
 use model::tree::text;
 
-/// The conditions of one webhook or policy.
+/// The conditions of one webhook or policy, each with its text.
 #[derive(Debug, Clone, Default)]
 pub struct Conditions(Vec<(String, Result<Program, String>)>);
 
@@ -39,11 +39,11 @@ impl Conditions {
     /// Those of `matchConditions`. One that cannot be read was refused when it was written, and fails each request.
     pub fn compile(list: &[Tree], params: bool) -> Self {
         let environment = environment(params);
-        Self(
-            list.iter()
-                .map(|one| (text(one, "name").to_owned(), compile(text(one, "expression"), &environment)))
-                .collect(),
-        )
+        let one = |one: &Tree| {
+            let written = text(one, "expression").trim();
+            (written.to_owned(), compile(written, &environment))
+        };
+        Self(list.iter().map(one).collect())
     }
 
     /// Whether there are none.
@@ -59,7 +59,7 @@ impl Conditions {
         let names = about.names();
         let mut budget = Budget::new(cel::CONDITIONS_COST_MAX);
         let mut failed = Vec::new();
-        for (name, program) in &self.0 {
+        for (written, program) in &self.0 {
             let value = match program {
                 Ok(program) => program.evaluate(&names, &mut budget).map_err(|error| error.to_string()),
                 Err(why) => Err(why.clone()),
@@ -67,11 +67,15 @@ impl Conditions {
             match value {
                 Ok(Value::Bool(true)) => {}
                 Ok(Value::Bool(false)) => return Held::No,
-                Ok(_) => failed.push(format!("[expression '{name}' resulted in error: it is no bool]")),
-                Err(why) => failed.push(format!("expression '{name}' resulted in error: {why}")),
+                Ok(_) => failed.push(format!("expression '{written}' resulted in error: it is no bool")),
+                Err(why) => failed.push(format!("expression '{written}' resulted in error: {why}")),
             }
         }
-        if failed.is_empty() { Held::Yes } else { Held::Unknown(failed.join(", ")) }
+        match failed.as_slice() {
+            [] => Held::Yes,
+            [one] => Held::Unknown(one.clone()),
+            all => Held::Unknown(format!("[{}]", all.join(", "))),
+        }
     }
 }
 
@@ -161,7 +165,7 @@ mod tests {
         check(&["oldObject == null && request.userInfo.username == 'ann'"], Held::Yes);
         check(&["object.metadata.name == 'b'"], Held::No);
         check(&["object.absent == 1", "false"], Held::No);
-        let why = "expression 'c' resulted in error: no such key: absent";
+        let why = "expression 'object.absent == 1' resulted in error: no such key: absent";
         check(&["object.absent == 1", "true"], Held::Unknown(why.into()));
         check(
             &["authorizer.group('apps').resource('deployments').namespace('ns').check('create').allowed()"],

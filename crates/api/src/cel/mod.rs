@@ -8,4 +8,4 @@ mod asker;
 mod conditions;
 
 pub use asker::Asker;
-pub use conditions::{About, Conditions, Held, fault};
+pub use conditions::{About, Conditions, Held, environment, fault};

@@ -22,6 +22,7 @@ use crate::registry::{Meaning, Resource, Scale};
 pub use columns::{CustomColumn, headings};
 pub use keep::{fill, prune};
 use rules::Rules;
+pub use rules::usable;
 pub use structural::check as check_definition;
 pub use table::envelope;
 pub use validate::{Patterns, validate};
@@ -72,6 +73,11 @@ fn conversion(definition: &Tree) -> Option<Conversion> {
         review: known.find_map(|version| ["v1", "v1beta1"].into_iter().find(|ours| *ours == version)),
         revision: text(definition, "metadata.resourceVersion").to_owned(),
     })
+}
+
+/// The type of a whole schema's objects, as expressions have it.
+pub fn type_of(root: &Tree) -> Option<cel::Type> {
+    types::of(root, "object", true)
 }
 
 /// The resources that a definition serves; none until its names are accepted.

@@ -10,7 +10,9 @@ use super::matching::{Act, Target, as_version, is_exempt, target};
 use super::review::{self, Objects, Verdict};
 use super::{Hook, Hooks, Sort};
 use crate::answer::Told;
+use crate::cel::{About, Asker, Held};
 use crate::codec;
+use crate::guard::Guard;
 use crate::http::status;
 use crate::outbound::{CallError, Outbound};
 use crate::refusal::{Reason, Refusal};
@@ -33,6 +35,8 @@ pub struct Asking<'a> {
     pub store: &'a Store,
     /// What is served.
     pub registry: &'a Registry,
+    /// Who answers what may be done, when conditions ask.
+    pub guard: &'a dyn Guard,
     /// Where their warnings go.
     pub told: &'a Told,
 }
@@ -76,6 +80,9 @@ impl Asking<'_> {
             }
             let target = target(hook, act, made.object.as_ref(), self.registry, &View(self.store))?;
             let Some(target) = target else { continue };
+            if !self.holds(hook, act, &target, made.object.as_ref())? {
+                continue;
+            }
             let verdict = self.ask(hook, act, &target, made.object.as_ref()).await;
             let Some(verdict) = self.judge(hook, act, verdict)? else { continue };
             if let Some(new) = self.patched(hook, act, &target, made.object.as_ref(), &verdict)? {
@@ -93,10 +100,50 @@ impl Asking<'_> {
     /// Asks the validating webhooks.
     pub async fn validate(&self, act: &Act<'_>, object: Option<&Tree>) -> Result<(), Refusal> {
         let concerned = self.hooks.concerned(Sort::Validating, act, object, self.registry, self.store)?;
+        let mut asked = Vec::new();
+        for (hook, target) in &concerned {
+            if self.holds(hook, act, target, object)? {
+                asked.push((hook, target));
+            }
+        }
         let all: Vec<_> =
-            concerned.iter().map(|(hook, target)| self.validate_one(hook, act, target, object)).collect();
+            asked.into_iter().map(|(hook, target)| self.validate_one(hook, act, target, object)).collect();
         let ends: Vec<Result<(), Refusal>> = stream::iter(all).buffered(AT_ONCE).collect().await;
         ends.into_iter().collect()
+    }
+
+    /// Whether the conditions of a webhook hold; when they cannot be told, its failure policy decides.
+    fn holds(
+        &self,
+        hook: &Hook,
+        act: &Act<'_>,
+        target: &Target,
+        object: Option<&Tree>,
+    ) -> Result<bool, Refusal> {
+        if hook.conditions.is_empty() {
+            return Ok(true);
+        }
+        let to = self.registry.get(&target.gvr).map_or(act.resource, |resource| resource);
+        let version = |object: Option<&Tree>| {
+            object.map_or(Tree::Null, |object| as_version(act.resource, to, object).into_owned())
+        };
+        let (object, old, request) = (version(object), version(act.old), review::request(act, target));
+        let authorizer = Asker { guard: self.guard, identity: act.identity };
+        let about =
+            About { object: &object, old: &old, request: &request, params: None, authorizer: &authorizer };
+        match hook.conditions.hold(&about) {
+            Held::Yes => Ok(true),
+            Held::No => Ok(false),
+            Held::Unknown(why) if hook.ignorable => {
+                tracing::warn!(
+                    webhook = hook.name,
+                    why,
+                    "match conditions cannot be told; it is passed over"
+                );
+                Ok(false)
+            }
+            Held::Unknown(why) => Err(Refusal::forbidden(&act.resource.about(act.name), why)),
+        }
     }
 
     async fn validate_one(
@@ -154,10 +201,6 @@ impl Asking<'_> {
         target: &Target,
         object: Option<&Tree>,
     ) -> Result<Verdict, Trouble> {
-        if hook.conditions {
-            let why = format!("webhook {:?} has matchConditions, which are not evaluated yet", hook.name);
-            return Err(Trouble::Failed(500, why));
-        }
         if act.dry_run && !hook.dry_runs {
             let why = format!("admission webhook {:?} does not support dry run", hook.name);
             return Err(Trouble::Refused(Refusal::bad_request(why)));

@@ -8,6 +8,7 @@ use model::{Gvr, Selector, Tree, kinds};
 use store::{Range, Store, StoreError, Watch};
 
 use super::matching::Rule;
+use crate::cel::Conditions;
 use crate::outbound::Callee;
 
 /// What a webhook may do.
@@ -38,8 +39,8 @@ pub struct Hook {
     pub namespaces: Selector,
     /// Of which objects.
     pub objects: Selector,
-    /// Whether it has conditions, which nobody here can evaluate.
-    pub conditions: bool,
+    /// Whether it is asked about an act at all.
+    pub conditions: Arc<Conditions>,
     /// Whether a request goes on when it cannot be asked.
     pub ignorable: bool,
     /// Whether it may be asked about what is not stored.
@@ -123,7 +124,7 @@ fn one(configuration: &str, at: usize, hook: &Tree, sort: Sort) -> Hook {
         equivalent: text(hook, "matchPolicy") != "Exact",
         namespaces: selector("namespaceSelector"),
         objects: selector("objectSelector"),
-        conditions: !items(hook, "matchConditions").is_empty(),
+        conditions: Arc::new(Conditions::compile(items(hook, "matchConditions"), false)),
         ignorable: text(hook, "failurePolicy") == "Ignore",
         dry_runs: matches!(text(hook, "sideEffects"), "None" | "NoneOnDryRun"),
         timeout: Duration::from_secs(seconds),

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use model::tree::{items, text};
-use model::{Gvr, Key, Tree, World, kinds};
+use model::{Gvr, Key, Selector, Tree, World, kinds};
 
 use super::Hook;
 use crate::auth::Identity;
@@ -135,7 +135,8 @@ pub fn target(
 ) -> Result<Option<Target>, Refusal> {
     // Rules first: they are cheap, and what they leave out need not be looked up.
     let Some(target) = by_rules(hook, act, registry) else { return Ok(None) };
-    if !selects_object(hook, act, object) || !selects_namespace(hook, act, object, view)? {
+    if !selects_object(&hook.objects, act, object) || !selects_namespace(&hook.namespaces, act, object, view)?
+    {
         return Ok(None);
     }
     Ok(Some(target))
@@ -157,7 +158,8 @@ fn by_rules(hook: &Hook, act: &Act<'_>, registry: &Registry) -> Option<Target> {
     })
 }
 
-fn is_equivalent(other: &Resource, resource: &Resource) -> bool {
+/// Whether one resource is another version of the other.
+pub fn is_equivalent(other: &Resource, resource: &Resource) -> bool {
     other.stored == resource.stored && other.gvr != resource.gvr
 }
 
@@ -178,23 +180,24 @@ pub fn kind_of(resource: &Resource, part: &str) -> Option<(String, String, Strin
 }
 
 /// An object or what it was before is selected; what has no labels is selected by those who select everything.
-fn selects_object(hook: &Hook, act: &Act<'_>, object: Option<&Tree>) -> bool {
-    if hook.objects.is_everything() {
+pub fn selects_object(objects: &Selector, act: &Act<'_>, object: Option<&Tree>) -> bool {
+    if objects.is_everything() {
         return true;
     }
     let selected = |object: &Tree| {
-        object["metadata"].is_object() && hook.objects.matches(&labels(&object["metadata"]["labels"]))
+        object["metadata"].is_object() && objects.matches(&labels(&object["metadata"]["labels"]))
     };
     object.is_some_and(selected) || act.old.is_some_and(selected)
 }
 
-fn selects_namespace(
-    hook: &Hook,
+/// Whether the namespace of an act is selected; what lies in none is.
+pub fn selects_namespace(
+    namespaces: &Selector,
     act: &Act<'_>,
     object: Option<&Tree>,
     view: &dyn World,
 ) -> Result<bool, Refusal> {
-    if hook.namespaces.is_everything() {
+    if namespaces.is_everything() {
         return Ok(true);
     }
     let is_namespace = act.resource.is(&kinds::NAMESPACE);
@@ -205,14 +208,14 @@ fn selects_namespace(
     };
     // A namespace that is made or changed is what it is about to be.
     if let (true, "", Some(object)) = (is_namespace, act.part, object) {
-        return Ok(hook.namespaces.matches(&labels(&object["metadata"]["labels"])));
+        return Ok(namespaces.matches(&labels(&object["metadata"]["labels"])));
     }
     if name.is_empty() {
         return Ok(true);
     }
     let about = About { resource: "namespaces".into(), name: name.into(), ..About::default() };
     let found = view.get(&Key::new(&kinds::NAMESPACE, "", name)).ok_or_else(|| Refusal::not_found(&about))?;
-    Ok(hook.namespaces.matches(&found.meta().labels))
+    Ok(namespaces.matches(&found.meta().labels))
 }
 
 fn labels(tree: &Tree) -> std::collections::BTreeMap<String, String> {

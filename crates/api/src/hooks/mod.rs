@@ -7,7 +7,7 @@ mod ask;
 mod configured;
 mod counts;
 pub mod matching;
-mod review;
+pub mod review;
 
 use std::sync::{Arc, Mutex, PoisonError};
 

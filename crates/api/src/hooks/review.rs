@@ -25,19 +25,26 @@ pub struct Verdict {
 
 /// The review that puts an act to a webhook.
 pub fn ask(hook: &Hook, version: &str, uid: &str, act: &Act<'_>, target: &Target, objects: Objects) -> Tree {
+    let mut request = self::request(act, target);
+    request["uid"] = json!(uid);
+    request["object"] = objects.object;
+    request["oldObject"] = objects.old;
+    debug_assert!(hook.review.is_some());
+    json!({"kind": "AdmissionReview", "apiVersion": format!("admission.k8s.io/{version}"), "request": request})
+}
+
+/// An act as reviews and expressions describe it, the objects apart.
+pub fn request(act: &Act<'_>, target: &Target) -> Tree {
     let gvr = &target.gvr;
     let own = &act.resource.gvr;
     let kind = |(group, version, kind): &(String, String, String)| json!({"group": group, "version": version, "kind": kind});
     let mut request = json!({
-        "uid": uid,
         "kind": kind(&target.kind),
         "resource": {"group": gvr.group, "version": gvr.version, "resource": gvr.plural},
         "requestKind": kind_of(act.resource, act.part).as_ref().map(kind),
         "requestResource": {"group": own.group, "version": own.version, "resource": own.plural},
         "operation": act.operation.as_str(),
         "userInfo": user_info(act.identity),
-        "object": objects.object,
-        "oldObject": objects.old,
         "dryRun": act.dry_run,
         "options": act.options,
     });
@@ -50,8 +57,7 @@ pub fn ask(hook: &Hook, version: &str, uid: &str, act: &Act<'_>, target: &Target
     for (field, value) in texts.into_iter().filter(|(_, value)| !value.is_empty()) {
         request[field] = json!(value);
     }
-    debug_assert!(hook.review.is_some());
-    json!({"kind": "AdmissionReview", "apiVersion": format!("admission.k8s.io/{version}"), "request": request})
+    request
 }
 
 /// The object as it would be and as it is; null where there is none.

@@ -104,7 +104,7 @@ fn owner_shown(entry: &Entry) -> String {
 }
 
 /// The live value with the wanted one laid over it, field by field as the table says.
-fn merge(schema: &Schema, shape: &Shape, live: Option<&Value>, wanted: &Value) -> Value {
+pub fn merge(schema: &Schema, shape: &Shape, live: Option<&Value>, wanted: &Value) -> Value {
     let nothing = live.is_none_or(Value::is_null);
     let Some(wanted_parts) = parts(schema, shape, wanted) else { return wanted.clone() };
     match (wanted, live) {

@@ -1,4 +1,4 @@
-//! Where a write meets the webhooks: after our own plugins changed it and before it is stored.
+//! Where a write meets policies and webhooks: after our own plugins changed it and before it is stored.
 //!
 //! What a webhook changed goes through our own plugins, defaults and checks again. Nobody is asked before the server
 //! has what a new cluster needs: until then only the server itself writes.
@@ -10,10 +10,12 @@ use super::Call;
 use crate::admit::Extra;
 use crate::hooks::{Act, Asking, Hooks, Mutated, Operation, Sort};
 use crate::patch;
+use crate::policy;
 use crate::refusal::Refusal;
 use crate::request::WriteOptions;
 use crate::verbs::delete::{DeleteOptions, Propagation};
 use crate::verbs::{meta, metadata};
+use crate::view::View;
 
 /// What webhooks said already, for as long as one request is tried: they are not asked the same again because
 /// somebody else was faster.
@@ -21,6 +23,14 @@ use crate::verbs::{meta, metadata};
 pub(super) struct Memo {
     mutated: Option<(Option<Tree>, Mutated)>,
     validated: Option<(Option<Tree>, Option<Tree>)>,
+}
+
+/// What policies made of an object.
+struct ByPolicies {
+    /// The object; `None` when it is as before.
+    object: Option<Tree>,
+    /// Those that want to see it again should it change.
+    again: policy::Again,
 }
 
 impl Call<'_> {
@@ -51,9 +61,74 @@ impl Call<'_> {
         (!hooks.now(sort, &self.inner.store).is_empty()).then_some(hooks)
     }
 
-    /// Lets the mutating webhooks have an object; `redo` puts what they changed through our own plugins again. `None`
+    /// Lets the mutating policies, and then the mutating webhooks, have an object; `redo` puts what they changed through our own plugins again. `None`
     /// when they change nothing.
     pub(super) async fn mutated<T>(
+        &self,
+        act: &Act<'_>,
+        object: &Tree,
+        memo: &mut Memo,
+        redo: &(dyn Fn(Tree) -> Result<(Tree, T), Refusal> + Sync),
+    ) -> Result<Option<(Tree, T)>, Refusal> {
+        let Some(first) = self.by_policies(act, object, None)? else {
+            return self.by_hooks(act, object, memo, redo).await;
+        };
+        let done = match &first.object {
+            Some(new) => Some(redo(new.clone())?),
+            None => None,
+        };
+        let now = done.as_ref().map_or(object, |(now, _)| now);
+        let Some(hooked) = self.by_hooks(act, now, memo, redo).await? else { return Ok(done) };
+        // What webhooks changed, those policies see again who want to.
+        let again =
+            if first.again.is_empty() { None } else { self.by_policies(act, &hooked.0, Some(&first.again))? };
+        match again.and_then(|again| again.object) {
+            Some(new) => redo(new).map(Some),
+            None => Ok(Some(hooked)),
+        }
+    }
+
+    /// Lets the mutating policies have an object; `None` when there are none.
+    fn by_policies(
+        &self,
+        act: &Act<'_>,
+        object: &Tree,
+        only: Option<&policy::Again>,
+    ) -> Result<Option<ByPolicies>, Refusal> {
+        let Some(policies) = self.inner.policies.get().map(|kept| kept.now(&self.inner.store)) else {
+            return Ok(None);
+        };
+        if policies.mutating.is_empty() {
+            return Ok(None);
+        }
+        let sent = unstamped(act, object);
+        let (registry, view) = (self.inner.registry(), View(&self.inner.store));
+        let asking = policy::Asking { registry: &registry, world: &view, guard: &*self.inner.settings.guard };
+        let changed = policy::mutate(&policies, act, &sent, only, &asking)?;
+        let object = Some(changed.object).filter(|new| *new != sent);
+        Ok(Some(ByPolicies { object, again: changed.again }))
+    }
+
+    /// Asks the validating policies about an object as it will be stored.
+    fn judged(&self, act: &Act<'_>, object: Option<&Tree>) -> Result<(), Refusal> {
+        let Some(policies) = self.inner.policies.get().map(|kept| kept.now(&self.inner.store)) else {
+            return Ok(());
+        };
+        if policies.validating.is_empty() {
+            return Ok(());
+        }
+        let (registry, view) = (self.inner.registry(), View(&self.inner.store));
+        let asking = policy::Asking { registry: &registry, world: &view, guard: &*self.inner.settings.guard };
+        let judged = policy::validate(&policies, act, object, &asking)?;
+        judged.warnings.iter().for_each(|warning| self.told.warn(warning));
+        for (key, value) in &judged.notes {
+            tracing::info!(key, value, "an audit annotation of a policy");
+        }
+        Ok(())
+    }
+
+    /// Lets the mutating webhooks have an object.
+    async fn by_hooks<T>(
         &self,
         act: &Act<'_>,
         object: &Tree,
@@ -98,13 +173,14 @@ impl Call<'_> {
         Ok(Some(mutated))
     }
 
-    /// Asks the validating webhooks about an object as it will be stored.
+    /// Asks the validating policies, and then the validating webhooks, about an object as it will be stored.
     pub(super) async fn validated(
         &self,
         act: &Act<'_>,
         object: Option<&Tree>,
         memo: &mut Memo,
     ) -> Result<(), Refusal> {
+        self.judged(act, object)?;
         let Some(hooks) = self.hooks(Sort::Validating) else { return Ok(()) };
         let asked = (object.cloned(), act.old.cloned());
         if memo.validated.as_ref() == Some(&asked) {
@@ -159,6 +235,7 @@ impl Call<'_> {
             host: &self.inner.host,
             store: &self.inner.store,
             registry,
+            guard: &*self.inner.settings.guard,
             told: &self.told,
         }
     }

@@ -18,6 +18,8 @@ mod flows;
 mod hooked_tests;
 mod impersonate;
 mod list;
+#[cfg(test)]
+mod policies;
 mod read;
 mod review;
 mod served;
@@ -45,6 +47,7 @@ use crate::converter::Converter;
 use crate::discovery;
 use crate::hooks::Hooks;
 use crate::outbound::Outbound;
+use crate::policy;
 use crate::refusal::{About, Reason, Refusal};
 use crate::registry::{Registry, Resource};
 use crate::request::{self, Query, Route, Target};
@@ -82,6 +85,8 @@ pub(crate) struct Inner {
     pub converter: Converter,
     /// Who of them is asked about writes: nobody until a new cluster has what it needs.
     pub hooks: OnceLock<Hooks>,
+    /// Which policies are asked about writes; as with webhooks, none until then.
+    pub policies: OnceLock<policy::Kept>,
     /// What else `/metrics` tells.
     more_metrics: OnceLock<Metrics>,
 }
@@ -115,7 +120,7 @@ impl Service {
         let outbound = Arc::new(Outbound::new(host.clone(), settings.dial.clone()));
         let converter = Converter::new(outbound.clone(), host.clone(), store.clone());
         let extensions = Extensions::new(&store)?;
-        let hooks = OnceLock::new();
+        let (hooks, policies) = (OnceLock::new(), OnceLock::new());
         let inner = Inner {
             host,
             store,
@@ -127,12 +132,15 @@ impl Service {
             extensions,
             converter,
             hooks,
+            policies,
             more_metrics,
         };
         let service = Self(Arc::new(inner));
         crate::bootstrap::run(&service).await?;
         let hooks = Hooks::new(service.store())?;
         service.0.hooks.get_or_init(|| hooks);
+        let policies = policy::Kept::new(service.store())?;
+        service.0.policies.get_or_init(|| policies);
         Ok(service)
     }
 

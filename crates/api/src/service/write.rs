@@ -26,6 +26,7 @@ use crate::http::status;
 use crate::patch;
 use crate::patch::managed::{self, Manager};
 use crate::patch::ssa::Intent;
+use crate::policy;
 use crate::refusal::{Reason, Refusal};
 use crate::registry::Scale;
 use crate::request::{Query, WriteOptions};
@@ -178,6 +179,7 @@ impl Call<'_> {
         let asked = self.asked(Operation::Create, "", None, drawn, &view);
         codec::settle(&self.resource, &mut object);
         admit::finish(&asked, &mut object, &mut extra)?;
+        policy::typing::settle(&self.resource, &mut object, &self.inner.registry());
         codec::check(&self.resource, None, &object)?;
         admit::judge(&asked, &object, &mut extra)?;
         self.note_owner(None, &mut object, "", drawn.now)?;
@@ -366,6 +368,9 @@ impl Call<'_> {
         let asked = self.asked(Operation::Update, part, Some(old), drawn, &view);
         update::prepare(&self.resource, old, &mut new, part);
         admit::finish(&asked, &mut new, &mut extra)?;
+        if part.is_empty() {
+            policy::typing::settle(&self.resource, &mut new, &self.inner.registry());
+        }
         codec::check(&self.resource, Some(old), &new)?;
         admit::judge(&asked, &new, &mut extra)?;
         self.note_owner(Some(old), &mut new, part, drawn.now)?;

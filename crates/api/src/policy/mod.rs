@@ -1,0 +1,55 @@
+//! Admission by policies in expressions: ValidatingAdmissionPolicy and MutatingAdmissionPolicy.
+//!
+//! `compiled` reads policies and their bindings from the store and keeps them ready; `matching` says which of them an
+//! act concerns, `params` what they are given; `judge` asks the validating ones and `mutate` lets the mutating ones
+//! change an object. `check` and `typing` say what is wrong with a policy when it is written. All of it is pure over a view.
+
+pub mod check;
+mod compiled;
+mod judge;
+mod matching;
+mod mutate;
+mod objects;
+mod params;
+mod speak;
+pub mod typing;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use model::World;
+use store::{Store, StoreError};
+
+use crate::guard::Guard;
+use crate::registry::Registry;
+
+pub use compiled::Policies;
+pub use judge::validate;
+pub use mutate::{Again, mutate};
+
+/// The policies of a store, ready.
+pub struct Kept {
+    /// Guards what is kept, for as long as it takes to look for new policies and clone the snapshot.
+    read: Mutex<compiled::Reader>,
+}
+
+impl Kept {
+    /// Those that a store has.
+    pub fn new(store: &Store) -> Result<Self, StoreError> {
+        Ok(Self { read: Mutex::new(compiled::Reader::new(store)?) })
+    }
+
+    /// Those that the store has at this moment.
+    pub fn now(&self, store: &Store) -> Arc<Policies> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).now(store)
+    }
+}
+
+/// What asking policies takes.
+pub struct Asking<'a> {
+    /// What is served.
+    pub registry: &'a Registry,
+    /// Where parameters and namespaces are read.
+    pub world: &'a dyn World,
+    /// Who may do what.
+    pub guard: &'a dyn Guard,
+}
