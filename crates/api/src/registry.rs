@@ -175,7 +175,8 @@ impl Registry {
     }
 
     /// Serves one more resource.
-    pub fn add(&mut self, resource: Resource) {
+    pub fn add(&mut self, resource: impl Into<Arc<Resource>>) {
+        let resource = resource.into();
         let (group, version) = (resource.gvr.group.to_string(), resource.gvr.version.to_string());
         match self.groups.iter_mut().find(|(known, _)| *known == group) {
             Some((_, versions)) if versions.contains(&version) => {}
@@ -185,7 +186,7 @@ impl Registry {
             }
             None => self.groups.push((group, vec![version])),
         }
-        self.resources.insert(resource.gvr.clone(), Arc::new(resource));
+        self.resources.insert(resource.gvr.clone(), resource);
     }
 
     /// The resource of a path.

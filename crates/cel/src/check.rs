@@ -12,6 +12,9 @@ use crate::parse::path_of;
 use crate::problem::Problem;
 use crate::types::{Known, Type};
 
+/// How many problems of one expression are told: more than anybody reads, and each is shown in its line.
+const PROBLEMS_MAX: usize = 20;
+
 /// What is known of a part of an expression.
 #[derive(Debug, Clone)]
 pub struct Facts {
@@ -62,7 +65,9 @@ impl Checker<'_> {
     }
 
     fn tell(&mut self, at: u32, message: String) -> Facts {
-        self.problems.push(Problem::new(at, message));
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems.push(Problem::new(at, message));
+        }
         free(Type::Dyn)
     }
 
@@ -122,36 +127,7 @@ impl Checker<'_> {
             return self.tell(at, format!("undeclared reference to '{}' (in container '')", call.function));
         };
         self.check_literals(call);
-        let mut given: Option<Type> = None;
-        let mut found = None;
-        for overload in &function.overloads {
-            if overload.method != call.method || overload.takes.len() != args.len() {
-                continue;
-            }
-            let mut known = self.known.clone();
-            let fresh = [known.fresh(), known.fresh()];
-            let fits = overload
-                .takes
-                .iter()
-                .zip(&args)
-                .all(|(wanted, arg)| known.fits(&opened(wanted, &fresh), &arg.of));
-            if !fits {
-                continue;
-            }
-            let gives = known.resolve(&opened(&overload.gives, &fresh), false);
-            given = Some(match given {
-                None => {
-                    found = Some(known);
-                    gives
-                }
-                // Several would do: what comes can be told only if they all give the same.
-                Some(earlier) if std::mem::discriminant(&earlier) == std::mem::discriminant(&gives) => {
-                    earlier
-                }
-                Some(_) => Type::Dyn,
-            });
-        }
-        let (Some(given), Some(known)) = (given, found) else {
+        let Some(given) = self.overload(function, call, &args) else {
             let shown: Vec<String> =
                 args.iter().map(|arg| self.known.resolve(&arg.of, false).to_string()).collect();
             let shown = match (call.method, shown.split_first()) {
@@ -161,7 +137,6 @@ impl Checker<'_> {
             let name = &call.function;
             return self.tell(at, format!("found no matching overload for '{name}' applied to '{shown}'"));
         };
-        self.known = known;
         let takes: Vec<Type> = args.iter().map(|arg| self.known.resolve(&arg.of, false)).collect();
         let estimated = estimate::call(&call.function, &takes);
         let cost = if &*call.function == "_?_:_" {
@@ -170,6 +145,39 @@ impl Checker<'_> {
             args.iter().fold(estimated.cost, |sum, arg| sum.saturating_add(arg.cost))
         };
         Facts { of: estimate::sized(given, estimated.len), cost }
+    }
+
+    /// What a function gives for these arguments; `None` when it does not take them.
+    fn overload(&mut self, function: &library::Function, call: &Call, args: &[Facts]) -> Option<Type> {
+        let mut given: Option<(Type, &library::Overload)> = None;
+        for overload in &function.overloads {
+            if overload.method != call.method || overload.takes.len() != args.len() {
+                continue;
+            }
+            let mark = self.known.mark();
+            let gives = self.takes(overload, args);
+            self.known.forget(mark);
+            given = match (given, gives) {
+                (given, None) => given,
+                (None, Some(gives)) => Some((gives, overload)),
+                // Several would do: what comes can be told only if they all give the same.
+                (Some((earlier, first)), Some(gives)) => {
+                    let same = std::mem::discriminant(&earlier) == std::mem::discriminant(&gives);
+                    Some((if same { earlier } else { Type::Dyn }, first))
+                }
+            };
+        }
+        let (gives, first) = given?;
+        let of_first = self.takes(first, args);
+        if gives.is_dyn() { Some(Type::Dyn) } else { of_first }
+    }
+
+    /// What one way to call a function gives, when it takes these arguments; what is open becomes known.
+    fn takes(&mut self, overload: &library::Overload, args: &[Facts]) -> Option<Type> {
+        let fresh = [self.known.fresh(), self.known.fresh()];
+        let mut pairs = overload.takes.iter().zip(args);
+        let fits = pairs.all(|(wanted, arg)| self.known.fits(&opened(wanted, &fresh), &arg.of));
+        fits.then(|| self.known.resolve(&opened(&overload.gives, &fresh), false))
     }
 
     /// Texts that are written out and cannot be read are told at once.

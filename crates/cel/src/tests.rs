@@ -293,6 +293,33 @@ fn costs_are_foreseen_and_bounded() {
 }
 
 #[test]
+fn what_holds_itself_many_times_is_not_written_out() {
+    let doubled = |inner: &str| {
+        format!("{}[1]{}{inner}", "optional.of(".repeat(40), ").optMap(x, [x, x]).value()".repeat(40))
+    };
+    for (rest, wanted) in [
+        ("", "list"),
+        (" == dyn([1])", "false"),
+        (".map(x, '%s'.format([x]))", "error: operation cancelled: actual cost limit exceeded"),
+        (".map(x, string(dyn(x)))", "error: no such overload"),
+        (".map(x, {'a': 1}[dyn(x)])", "error: no such key: list"),
+    ] {
+        assert_eq!(told(&doubled(rest)), wanted, "{rest}");
+    }
+}
+
+#[test]
+fn long_expressions_are_checked_in_no_time_that_anybody_notices() {
+    let many = vec!["1 + 1"; 12_000].join(", ");
+    assert!(Program::compile(&format!("[{many}].size() > 1"), &Environment::default()).is_ok());
+    let wrong = vec!["nothing"; 10_000].join(", ");
+    let told = Program::compile(&format!("[{wrong}]"), &Environment::default())
+        .expect_err("nothing is not there")
+        .text;
+    assert_eq!(told.matches("undeclared reference").count(), 20);
+}
+
+#[test]
 fn sets_are_equal_in_any_order() {
     let object = json!({"set": [1, 2], "list": ["a", "b"], "since": "2026-01-01T00:00:00Z"});
     let of = Type::Object(Arc::new(Sample));

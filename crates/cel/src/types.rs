@@ -130,12 +130,33 @@ impl fmt::Display for Type {
 }
 
 /// What is known of the types that functions left open.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Known {
     bound: Vec<Option<Type>>,
+    /// Which were bound, in order, so that a try can be taken back.
+    trail: Vec<u32>,
 }
 
+/// A point to which what is known can be taken back.
+#[derive(Debug, Clone, Copy)]
+pub struct Mark(usize, usize);
+
 impl Known {
+    /// Where it stands.
+    pub fn mark(&self) -> Mark {
+        Mark(self.bound.len(), self.trail.len())
+    }
+
+    /// Forgets what became known since.
+    pub fn forget(&mut self, mark: Mark) {
+        for open in self.trail.drain(mark.1..) {
+            if let Some(slot) = self.bound.get_mut(open as usize) {
+                *slot = None;
+            }
+        }
+        self.bound.truncate(mark.0);
+    }
+
     /// A new open type.
     pub fn fresh(&mut self) -> Type {
         self.bound.push(None);
@@ -161,10 +182,10 @@ impl Known {
 
     /// Whether a value of one type may stand where the other is wanted; binds what is open.
     pub fn fits(&mut self, wanted: &Type, given: &Type) -> bool {
-        let before = self.bound.clone();
+        let mark = self.mark();
         let fits = self.unify(wanted, given);
         if !fits {
-            self.bound = before;
+            self.forget(mark);
         }
         fits
     }
@@ -198,6 +219,7 @@ impl Known {
         }
         if let Some(slot) = self.bound.get_mut(open as usize) {
             *slot = Some(to.clone());
+            self.trail.push(open);
         }
         true
     }

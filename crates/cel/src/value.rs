@@ -404,36 +404,77 @@ impl<'a> Value<'a> {
     }
 
     /// As JSON; an error names what cannot be written so.
+    ///
+    /// A value may hold another many times over without being large in memory; what is written out is bounded.
     pub fn to_tree(&self) -> Result<Tree, String> {
+        self.tree_within(&mut NODES_MAX.clone())
+    }
+
+    fn tree_within(&self, left: &mut usize) -> Result<Tree, String> {
+        spend(left, 1)?;
         Ok(match self {
             Self::Null => Tree::Null,
             Self::Bool(flag) => (*flag).into(),
             Self::Int(number) => (*number).into(),
             Self::Uint(number) => (*number).into(),
             Self::Double(number) => (*number).into(),
-            Self::Text(text) => text.as_str().into(),
-            Self::Bytes(bytes) => crate::library::encode(bytes).into(),
+            Self::Text(text) => {
+                spend(left, text.as_str().len() / TEXT_NODE_LEN)?;
+                text.as_str().into()
+            }
+            Self::Bytes(bytes) => {
+                spend(left, bytes.len() / TEXT_NODE_LEN)?;
+                crate::library::encode(bytes).into()
+            }
             Self::Timestamp(time) => time.to_string().into(),
             Self::Duration(nanos) => crate::library::times::show(*nanos).into(),
             Self::Quantity(quantity) => quantity.to_string().into(),
-            Self::List(List::Read(items, _)) => Tree::Array(items.to_vec()),
-            Self::List(list) => {
-                list.iter().map(|item| item.to_tree()).collect::<Result<Vec<Tree>, _>>()?.into()
+            Self::List(List::Read(items, _)) => {
+                items.iter().try_for_each(|item| weigh(item, left))?;
+                Tree::Array(items.to_vec())
             }
-            Self::Map(Map::Read(map, _) | Map::Object(map, _)) => Tree::Object((*map).clone()),
+            Self::List(list) => {
+                list.iter().map(|item| item.tree_within(left)).collect::<Result<Vec<Tree>, _>>()?.into()
+            }
+            Self::Map(Map::Read(map, _) | Map::Object(map, _)) => {
+                map.values().try_for_each(|value| weigh(value, left))?;
+                Tree::Object((*map).clone())
+            }
             Self::Map(Map::Made(map) | Map::Struct(_, map)) => {
-                let entry = |(key, value): (&Key<'a>, &Value<'a>)| {
+                let mut made = serde_json::Map::new();
+                for (key, value) in map.iter() {
                     let key = match key {
                         Key::Text(text) => text.as_str().to_owned(),
-                        other => other.value().to_tree()?.to_string(),
+                        other => other.value().tree_within(left)?.to_string(),
                     };
-                    Ok::<_, String>((key, value.to_tree()?))
-                };
-                Tree::Object(map.iter().map(entry).collect::<Result<_, _>>()?)
+                    made.insert(key, value.tree_within(left)?);
+                }
+                Tree::Object(made)
             }
-            Self::Optional(Some(value)) => value.to_tree()?,
+            Self::Optional(Some(value)) => value.tree_within(left)?,
             other => return Err(format!("a value of type {} is no JSON", other.type_name())),
         })
+    }
+}
+
+/// How many parts a value has at most that is written out: more than any object that a request can bring.
+const NODES_MAX: usize = 300_000;
+/// So many bytes of a text count as a part.
+const TEXT_NODE_LEN: usize = 64;
+
+fn spend(left: &mut usize, parts: usize) -> Result<(), String> {
+    *left = left.checked_sub(parts).ok_or("the value is too large to be written out")?;
+    Ok(())
+}
+
+/// Counts the parts of what lies in a tree.
+fn weigh(tree: &Tree, left: &mut usize) -> Result<(), String> {
+    spend(left, 1)?;
+    match tree {
+        Tree::String(text) => spend(left, text.len() / TEXT_NODE_LEN),
+        Tree::Array(items) => items.iter().try_for_each(|item| weigh(item, left)),
+        Tree::Object(map) => map.values().try_for_each(|value| weigh(value, left)),
+        _ => Ok(()),
     }
 }
 

@@ -53,9 +53,11 @@ struct Around<'a> {
 
 impl Counting<'_> {
     fn schema(&mut self, schema: &Tree, around: &Around<'_>) {
-        let of = types::of(schema, around.name, around.root);
-        for rule in compile(schema, of.as_ref()) {
-            self.rule(schema, &rule, around);
+        if !items(schema, LIST).is_empty() {
+            let of = types::of(schema, around.name, around.root);
+            for rule in compile(schema, of.as_ref()) {
+                self.rule(schema, &rule, around);
+            }
         }
         for (index, rule) in items(schema, LIST).iter().enumerate() {
             self.words(rule, &format!("{}.{LIST}[{index}]", around.path));
@@ -65,11 +67,7 @@ impl Counting<'_> {
                 (format!("{}.properties[{property}]", around.path), format!("{}.{property}", around.name));
             self.schema(below, &Around { path: &path, name: &name, root: false, ..*around });
         }
-        let most =
-            of.map_or(
-                1,
-                |of| if matches!(text(schema, "type"), "array" | "object") { of.len_max() } else { 1 },
-            );
+        let most = types::most(schema);
         if schema["items"].is_object() {
             let (path, name) = (format!("{}.items", around.path), format!("{}.@items", around.name));
             let keyed = text(schema, "x-kubernetes-list-type") == "map";

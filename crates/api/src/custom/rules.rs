@@ -67,7 +67,9 @@ impl Rules {
             some(schema, format!("{name}.{property}")).map(|rules| (property.to_owned(), rules))
         });
         let properties = properties.collect();
-        let of = types::of(schema, name, root);
+        // Types are made where there are rules alone: making them is a walk over all below.
+        let asked = !items(schema, "x-kubernetes-validations").is_empty();
+        let of = if asked { types::of(schema, name, root) } else { None };
         Self {
             own: compile(schema, of.as_ref()),
             of,

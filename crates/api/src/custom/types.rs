@@ -84,7 +84,7 @@ fn object(schema: &Tree, name: &str, root: bool) -> Option<Type> {
     let more = &schema["additionalProperties"];
     if more.is_object() {
         let value = of(more, &format!("{name}.@values"), false)?;
-        let most = schema["maxProperties"].as_u64().unwrap_or((REQUEST_LEN_MAX - 2) / (least(more) + 6));
+        let most = most(schema);
         return Some(Type::Map(Arc::new((Type::Text(REQUEST_LEN_MAX), value)), most));
     }
     let mut fields = BTreeMap::new();
@@ -121,6 +121,18 @@ fn string(schema: &Tree) -> Type {
             }
         }),
     }
+}
+
+/// How many items or entries a list or a map of a schema has at most: as many as fit into a request where it does not say.
+pub fn most(schema: &Tree) -> u64 {
+    let (items, more) = (&schema["items"], &schema["additionalProperties"]);
+    if items.is_object() {
+        return schema["maxItems"].as_u64().unwrap_or((REQUEST_LEN_MAX - 2) / (least(items) + 1));
+    }
+    if more.is_object() {
+        return schema["maxProperties"].as_u64().unwrap_or((REQUEST_LEN_MAX - 2) / (least(more) + 6));
+    }
+    1
 }
 
 /// How many bytes a value of a schema has at least.

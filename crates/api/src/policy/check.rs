@@ -15,6 +15,8 @@ use crate::registry::Resource;
 const CONDITIONS_MAX: usize = 64;
 /// How many audit annotations there may be: upstream's.
 const ANNOTATIONS_MAX: usize = 20;
+/// How many variables a policy may have: each sees all before it, so their number counts twice.
+pub const VARIABLES_MAX: usize = 256;
 const REASONS: [&str; 4] = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"];
 
 /// Notes what is wrong with an object that has expressions of ours.
@@ -68,8 +70,17 @@ fn policy(spec: &Tree, faults: &mut Faults) {
         faults.required("spec.matchConstraints", "");
     }
     conditions(spec, params, "spec.matchConditions", faults);
+    variables(spec, params, faults);
+}
+
+fn variables(spec: &Tree, params: bool, faults: &mut Faults) {
+    let all = items(spec, "variables");
+    if all.len() > VARIABLES_MAX {
+        return faults.too_many("spec.variables", all.len(), VARIABLES_MAX);
+    }
+    let (compiled, _) = speak::variables(spec, speak::environment(params));
     let mut seen = BTreeSet::new();
-    for (index, variable) in items(spec, "variables").iter().enumerate() {
+    for (index, (variable, (_, program))) in all.iter().zip(&compiled).enumerate() {
         let (field, name) = (format!("spec.variables[{index}]"), text(variable, "name"));
         if name.is_empty() {
             faults.required(format!("{field}.name"), "name is not specified");
@@ -78,9 +89,14 @@ fn policy(spec: &Tree, faults: &mut Faults) {
         } else if !seen.insert(name) {
             faults.duplicate(format!("{field}.name"), name);
         }
-        let before = serde_json::json!({"variables": items(spec, "variables")[..index]});
-        let (_, base) = speak::variables(&before, speak::environment(params));
-        expression(text(variable, "expression"), &format!("{field}.expression"), &base, "", |_| true, faults);
+        let written = text(variable, "expression");
+        match program {
+            _ if written.trim().is_empty() => {
+                faults.required(format!("{field}.expression"), "expression is not specified");
+            }
+            Err(why) => faults.invalid(format!("{field}.expression"), written, why),
+            Ok(_) => {}
+        }
     }
 }
 

@@ -46,7 +46,8 @@ pub fn variables(spec: &Tree, base: Environment) -> (Vec<Variable>, Environment)
     let with = |types: &BTreeMap<String, Type>| {
         base.clone().with("variables", Type::Object(Arc::new(Variables(types.clone()))))
     };
-    for variable in items(spec, "variables") {
+    // More than may be were refused when the policy was written, and are not looked at here.
+    for variable in items(spec, "variables").iter().take(super::check::VARIABLES_MAX) {
         let name = text(variable, "name").to_owned();
         let program = Program::compile(text(variable, "expression"), &with(&types));
         let program = program.map_err(|faulty| format!("compilation failed: {faulty}"));

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use cel::{Program, Type};
+use cel::{Environment, Program, Type};
 use model::schema::{self, Schema, Shape, TypeId};
 use model::tree::{items, text};
 use model::{Tree, kinds};
@@ -88,36 +88,41 @@ fn warnings(policy: &Tree, registry: &Registry) -> Vec<Tree> {
             && resource.api_version() == text(spec, "paramKind.apiVersion")
     });
     let param = param.filter(|_| params).and_then(|resource| type_of(resource));
-    let kinds: Vec<(String, Type)> = kinds(spec, registry);
+    let kinds =
+        kinds(spec, registry).into_iter().map(|(kind, of)| (kind, environment(spec, &of, param.as_ref())));
+    let kinds: Vec<(String, Environment)> = kinds.collect();
     let mut found = Vec::new();
     for (index, validation) in items(spec, "validations").iter().enumerate() {
         for field in ["expression", "messageExpression"] {
             let expression = text(validation, field);
-            let told: Vec<String> = kinds
+            if expression.is_empty() {
+                continue;
+            }
+            let fault = |environment: &Environment| Program::compile(expression, environment).err();
+            let told = kinds
                 .iter()
-                .filter_map(|(kind, of)| {
-                    fault(spec, expression, of, param.as_ref()).map(|why| format!("{kind}: {why}\n"))
-                })
-                .collect();
-            if !expression.is_empty() && !told.is_empty() {
-                found.push(json!({"fieldRef": format!("spec.validations[{index}].{field}"), "warning": told.join("\n")}));
+                .filter_map(|(kind, environment)| fault(environment).map(|why| format!("{kind}: {why}\n")));
+            let told: Vec<String> = told.collect();
+            if !told.is_empty() {
+                let field = format!("spec.validations[{index}].{field}");
+                found.push(json!({"fieldRef": field, "warning": told.join("\n")}));
             }
         }
     }
     found
 }
 
-fn fault(spec: &Tree, expression: &str, object: &Type, param: Option<&Type>) -> Option<String> {
-    let mut environment = speak::environment(spec["paramKind"].is_object());
-    for (name, of) in &mut environment.names {
+/// What the expressions of a policy may speak of, when it is about one kind of object.
+fn environment(spec: &Tree, object: &Type, param: Option<&Type>) -> Environment {
+    let mut base = speak::environment(spec["paramKind"].is_object());
+    for (name, of) in &mut base.names {
         match (&**name, param) {
             ("object" | "oldObject", _) => *of = object.clone(),
             ("params", Some(param)) => *of = param.clone(),
             _ => {}
         }
     }
-    let (_, environment) = speak::variables(spec, environment);
-    Program::compile(expression, &environment).err().map(|faulty| faulty.to_string())
+    speak::variables(spec, base).1
 }
 
 /// The kinds that the rules of a policy name, `*` apart, in order.

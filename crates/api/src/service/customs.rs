@@ -138,3 +138,36 @@ async fn what_the_stored_version_does_not_know_is_not_kept() {
     let (_, made) = lab.get(&format!("{V2}/a")).await;
     assert_eq!((&made["spec"], made.get("more")), (&json!({"host": "h"}), None));
 }
+
+#[tokio::test(start_paused = true)]
+async fn objects_are_held_to_the_rules_of_their_schema() {
+    let lab = lab().await;
+    let with = |rules: Tree| {
+        let mut made = definition();
+        for at in 0..2 {
+            let schema = &mut made["spec"]["versions"][at]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+            schema["x-kubernetes-validations"] = rules.clone();
+        }
+        made
+    };
+    let (code, told) = lab.post(DEFINITIONS, with(json!([{"rule": "self.absent == 'a'"}]))).await;
+    assert!(
+        code == 422 && told["message"].as_str().is_some_and(|told| told.contains("undefined field 'absent'")),
+        "{told}"
+    );
+    let kept =
+        json!({"rule": "self.host == oldSelf.host", "message": "host is immutable", "fieldPath": ".host"});
+    let rules = json!([{"rule": "self.size <= 10", "messageExpression": "'at most 10, not ' + string(self.size)"}, kept]);
+    assert_eq!(lab.post(DEFINITIONS, with(rules)).await.0, 201);
+    let sized = |size: i64| json!({"metadata": {"name": "a"}, "spec": {"host": "h", "size": size}});
+    let (code, told) = lab.post(V1, sized(11)).await;
+    assert_eq!(code, 422);
+    assert_eq!(
+        told["message"],
+        "Foo.x.example.com \"a\" is invalid: spec: Invalid value: at most 10, not 11"
+    );
+    assert_eq!(lab.post(V1, sized(10)).await.0, 201);
+    let (code, told) = lab.ask(Method::PATCH, &format!("{V1}/a"), json!({"spec": {"host": "other"}})).await;
+    assert_eq!((code, &told["details"]["causes"][0]["field"]), (422, &json!("spec.host")), "{told}");
+    assert_eq!(lab.ask(Method::PATCH, &format!("{V1}/a"), json!({"spec": {"size": 1}})).await.0, 200);
+}

@@ -249,7 +249,10 @@ fn index_of<'a>(args: &[Value<'a>], budget: &mut Budget, last: bool) -> Done<'a>
 fn clause(kind: char, precision: Option<usize>, value: &Value<'_>) -> Result<String, Error> {
     let digits = precision.unwrap_or(6);
     Ok(match (kind, value) {
-        ('s', value) => shown(value).unwrap_or_else(|| format!("{value:?}")),
+        ('s', value) => match shown(value) {
+            Some(text) => text,
+            None => spread(value, &mut SPREAD_MAX.clone()).ok_or(Error::TooCostly)?,
+        },
         ('d', Value::Int(number)) => number.to_string(),
         ('d', Value::Uint(number)) => number.to_string(),
         ('d' | 'f' | 'e', Value::Double(number)) if !number.is_finite() => {
@@ -333,19 +336,29 @@ pub fn shown(value: &Value<'_>) -> Option<String> {
         Value::Type(name) => name.to_string(),
         Value::Ip(ip) => ip.to_string(),
         Value::Cidr(cidr) => cidr.to_string(),
+        _ => return None,
+    })
+}
+
+/// How many parts of a list or a map are shown in a text.
+const SPREAD_MAX: usize = 10_000;
+
+/// A list or a map as a string; `None` when it is too large.
+fn spread(value: &Value<'_>, left: &mut usize) -> Option<String> {
+    *left = left.checked_sub(1)?;
+    match value {
         Value::List(list) => {
-            let items: Vec<String> =
-                list.iter().map(|item| shown(&item).unwrap_or_else(|| format!("{item:?}"))).collect();
-            format!("[{}]", items.join(", "))
+            let items: Option<Vec<String>> = list.iter().map(|item| spread(&item, left)).collect();
+            Some(format!("[{}]", items?.join(", ")))
         }
         Value::Map(map) => {
             let mut entries = Vec::new();
             for key in map.keys() {
-                let value = map.get(&key).map(|value| shown(&value).unwrap_or_else(|| format!("{value:?}")));
-                entries.push(format!("{}: {}", shown(&key.value())?, value.unwrap_or_default()));
+                let value = map.get(&key).map_or(Some(String::new()), |value| spread(&value, left));
+                entries.push(format!("{}: {}", shown(&key.value())?, value?));
             }
-            format!("{{{}}}", entries.join(", "))
+            Some(format!("{{{}}}", entries.join(", ")))
         }
-        _ => return None,
-    })
+        other => Some(shown(other).unwrap_or_else(|| other.type_name())),
+    }
 }
