@@ -62,12 +62,9 @@ pub async fn run(settings: &NodeSettings, stop: impl Future<Output = ()>) -> Res
         },
     };
     let transport = Arc::new(Https::new(&access).context("cannot speak to the API")?);
-    let node = Node::start(&host, settings, transport).await?;
-    tokio::select! {
-        biased;
-        () = stop => Ok(()),
-        ended = node.ended() => ended,
-    }
+    let _node = Node::start(&host, settings, transport).await?;
+    stop.await;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,14 +1,13 @@
 //! A whole cluster on this machine: the server, its first node, and agents in processes of their own.
 
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use client::{Client, Select, Transport, WatchKind};
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use host::Host;
 use model::{Object, kinds};
 
@@ -20,6 +19,7 @@ use crate::place::{Place, node_name};
 use crate::ranges::Ranges;
 use crate::server::{Server, node_identity};
 use crate::settings::Cluster;
+use crate::supervise::Supervised;
 
 /// How long the nodes may take to be Ready: far beyond the promise, for slow machines.
 const READY_PATIENCE: Duration = Duration::from_secs(60);
@@ -30,16 +30,8 @@ pub struct Running {
     pub server: Server,
     /// The first node.
     pub node: Node,
-    /// The other nodes' agents.
-    pub agents: Vec<Agent>,
+    agents: Vec<Supervised>,
     _held: std::fs::File,
-}
-
-/// An agent in a process of its own.
-pub struct Agent {
-    /// The node's name.
-    pub name: String,
-    child: Child,
 }
 
 impl Running {
@@ -81,18 +73,9 @@ impl Running {
     /// Stops server and agents; the containers run on.
     pub async fn stop(self) {
         let Self { server, node, agents, _held } = self;
-        drop(agents);
+        join_all(agents.into_iter().map(Supervised::stop)).await;
         drop(node);
         server.stop().await;
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        // SAFETY: the process is our own child and has not been waited for.
-        unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGTERM) };
-        // It ends by itself at this signal; its containers stay.
-        let _ = self.child.wait();
     }
 }
 
@@ -185,20 +168,13 @@ impl Wiring<'_> {
         })
     }
 
-    /// Starts the agent of a further node in a process of its own.
-    async fn agent(&self, number: u8) -> Result<Agent> {
+    /// Starts the agent of a further node in a process of its own, and has it started again whenever it ends.
+    async fn agent(&self, number: u8) -> Result<Supervised> {
         let joined = self.server.lan.join(u32::from(number)).await?;
         let settings = self.node_settings(number, joined.address, Some(joined.netns))?;
         std::fs::create_dir_all(&settings.dir)?;
         let file = settings.dir.join("agent.json");
         write_private(&file, &serde_json::to_string_pretty(&settings)?)?;
-        let exe = std::env::current_exe().context("cannot find the program's own file")?;
-        let mut command = Command::new(exe);
-        command.arg("agent").arg("--settings").arg(&file).stdin(Stdio::null());
-        // A terminal's Ctrl-C is the server's to hear; it tells its agents.
-        command.process_group(0);
-        let child =
-            command.spawn().with_context(|| format!("cannot start the agent of {}", settings.name))?;
-        Ok(Agent { name: settings.name, child })
+        Supervised::start(self.host, settings.name, file)
     }
 }

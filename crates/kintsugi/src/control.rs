@@ -36,6 +36,12 @@ pub async fn open_store(host: &Host, dir: PathBuf) -> Result<Store> {
 pub async fn start(host: &Host, store: Store, settings: api::Settings) -> Result<Control> {
     let service =
         Service::open(host.clone(), store, settings).await.context("cannot begin to serve the API")?;
+    let (caches, engine) = lead(host, &service);
+    Ok(Control { service, caches, _engine: engine })
+}
+
+/// Starts the loops over the API, and the caches that they see it by. They end when the task is dropped.
+pub fn lead(host: &Host, service: &Service) -> (Caches, Task<()>) {
     let clients = {
         let service = service.clone();
         Arc::new(move |component: &str| {
@@ -43,10 +49,9 @@ pub async fn start(host: &Host, store: Store, settings: api::Settings) -> Result
             client(&service, Identity::component(user), component)
         })
     };
-    let caches = Caches::new(client(&service, Identity::component(CONTROLLERS), CONTROLLERS), host.clone());
+    let caches = Caches::new(client(service, Identity::component(CONTROLLERS), CONTROLLERS), host.clone());
     let setup = engine::Setup::new(clients, caches.clone(), host.clone());
-    let engine = host.spawn(engine::run(setup, std::future::pending()));
-    Ok(Control { service, caches, _engine: engine })
+    (caches, host.spawn(engine::run(setup, std::future::pending())))
 }
 
 /// A client in this process.

@@ -16,5 +16,6 @@ pub mod place;
 pub mod ranges;
 pub mod server;
 pub mod settings;
+mod supervise;
 pub mod tls;
 pub mod why;

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use client::{Caches, Client, Transport};
+use futures_util::FutureExt;
 use host::{Host, Task};
 use kubelet::{Curve, Machine, Means};
 use network::{Cidr, KernelNetwork};
@@ -16,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::keys::Keys;
 use crate::names::{NameService, NamedNetwork};
+use crate::supervise::next_pause;
 use crate::tls;
 use api::auth::pki::PemPair;
 
@@ -97,7 +101,7 @@ pub struct Node {
     /// Its containers.
     pub runtime: Arc<KernelRuntime>,
     _stop: watch::Sender<bool>,
-    agent: Task<Result<(), kubelet::KubeletError>>,
+    _agent: Task<()>,
 }
 
 impl Node {
@@ -128,21 +132,41 @@ impl Node {
             // Ends when the node is dropped, too.
             let _ = stopped.wait_for(|stopped| *stopped).await;
         };
-        let agent = host.spawn(kubelet::run(agent_settings(settings)?, means, shutdown));
-        Ok(Self { runtime, _stop: stop, agent })
-    }
-
-    /// Waits for the agent's end, which comes only by an error of its own.
-    pub async fn ended(self) -> Result<()> {
-        match self.agent.join().await {
-            Some(ended) => Ok(ended?),
-            None => Ok(()),
-        }
+        let told = {
+            let name = settings.name.clone();
+            move |why: &str| tracing::warn!(node = name, why, "the agent ended; it is started again")
+        };
+        let (host, settings) = (host.clone(), agent_settings(settings)?);
+        let agent = host.clone().spawn(async move {
+            tokio::select! {
+                biased;
+                () = shutdown => {}
+                () = keep(&host, settings, means, told) => {}
+            }
+        });
+        Ok(Self { runtime, _stop: stop, _agent: agent })
     }
 
     /// The containers, as the kubelet sees them.
     pub fn containers(&self) -> Arc<dyn Runtime> {
         self.runtime.clone()
+    }
+}
+
+/// Runs an agent for ever: when it ends by itself, by an error or a panic, `told` hears why, and it is started again.
+pub async fn keep(host: &Host, settings: kubelet::Settings, means: Means, told: impl Fn(&str)) {
+    let mut pause = Duration::ZERO;
+    loop {
+        let began = host.moment();
+        let run = kubelet::run(settings.clone(), means.clone(), std::future::pending());
+        // Whatever a panic left half done went with the run: the next one begins with what the machine shows.
+        match AssertUnwindSafe(run).catch_unwind().await {
+            Ok(Ok(())) => told("it was done"),
+            Ok(Err(error)) => told(&error.to_string()),
+            Err(_) => told("it panicked"),
+        }
+        pause = next_pause(host.moment().since(began), pause);
+        host.sleep(pause).await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! Real containers on this machine, driven by real `kubectl`: what the README promises, as a user would see it.
 
 mod adopt;
+mod agents;
 mod bad_luck;
 mod clients;
 mod drills;
