@@ -118,6 +118,8 @@ struct SimState {
     off: bool,
     /// Syncs that fail next, though the disk goes on.
     failing_syncs: u64,
+    /// Syncs are said to be done, and are not.
+    lies: bool,
     syncs: u64,
 }
 
@@ -138,6 +140,7 @@ impl Default for SimDisk {
             syncs_left: u64::MAX,
             off: false,
             failing_syncs: 0,
+            lies: false,
             syncs: 0,
         })))
     }
@@ -164,6 +167,16 @@ impl SimDisk {
     /// Makes the next `count` syncs fail, as a disk with a passing error does; what they should have synced stays loose.
     pub fn fail_syncs(&self, count: u64) {
         self.state().failing_syncs = count;
+    }
+
+    /// Says from now on that syncs are done, and does none, as the caches of some disks do.
+    pub fn lie_about_syncs(&self) {
+        self.state().lies = true;
+    }
+
+    /// Whether the power was cut by [`SimDisk::fail_after_syncs`].
+    pub fn is_off(&self) -> bool {
+        self.state().off
     }
 
     /// How many syncs, of files and folders, have succeeded.
@@ -338,8 +351,10 @@ impl DiskFile for SimFile {
     }
     fn sync(&mut self) -> io::Result<()> {
         self.disk.state().sync_counted()?;
-        let mut content = lock(&self.content);
-        content.synced = content.bytes.len();
+        if !self.disk.state().lies {
+            let mut content = lock(&self.content);
+            content.synced = content.bytes.len();
+        }
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ use host::{Chance, Host, SimDisk, Task, Time};
 use kintsugi::control::{self, Control};
 use model::{Key, kinds};
 
+use crate::flaw::{Flaw, intrude};
 use crate::gate::Gate;
 use crate::guard::SimGuard;
 use crate::network::SimNetwork;
@@ -42,18 +43,35 @@ pub struct Cluster {
     disk: SimDisk,
     server: Server,
     control: Option<Running>,
+    flaw: Option<Flaw>,
     chance: Chance,
 }
 
 struct Running {
     control: Control,
+    /// Loops of a second leader, while there is one.
+    second: Option<Task<()>>,
     _observer: Task<()>,
+    _intruder: Option<Task<()>>,
 }
 
 impl Cluster {
-    /// A cluster without nodes, whose server runs. To be called inside a current-thread runtime whose clock is paused.
+    /// A cluster whose server and agents run. To be called inside a current-thread runtime whose clock is paused.
     pub async fn start(seed: u64, jitters: bool, nodes: &BTreeMap<String, NodeSettings>) -> Result<Self> {
+        Self::start_flawed(seed, jitters, nodes, None).await
+    }
+
+    /// The same in a world that may have a flaw.
+    pub async fn start_flawed(
+        seed: u64,
+        jitters: bool,
+        nodes: &BTreeMap<String, NodeSettings>,
+        flaw: Option<Flaw>,
+    ) -> Result<Self> {
         let disk = SimDisk::new();
+        if flaw == Some(Flaw::DiskLies) {
+            disk.lie_about_syncs();
+        }
         let start: Time = BEGINNING.parse().context("the beginning is a time")?;
         let host = Host::simulated(seed, start, disk.clone());
         let chance = host.chance().fork();
@@ -62,12 +80,13 @@ impl Cluster {
         let around = Surroundings {
             host: host.clone(),
             jitters,
+            flaw,
             registry: registry.clone(),
             book: book.clone(),
             server: server.clone(),
         };
         let admin = Identity::user("admin", &[MASTERS]);
-        let line = Line::new(host.clone(), Pace::Steady);
+        let line = Line::new(host.clone(), Pace::Steady, None);
         let wire = Wire::new(
             server.clone(),
             admin,
@@ -82,7 +101,8 @@ impl Cluster {
         });
         let nodes = nodes.collect();
         let user = Client::new(wire, "kubectl");
-        let mut cluster = Self { host, book, registry, nodes, user, disk, server, control: None, chance };
+        let mut cluster =
+            Self { host, book, registry, nodes, user, disk, server, control: None, flaw, chance };
         cluster.start_server().await?;
         cluster.nodes.values_mut().for_each(SimNode::start_agent);
         Ok(cluster)
@@ -112,8 +132,43 @@ impl Cluster {
         let settings = api::Settings { guard: Arc::new(SimGuard), ..api::Settings::default() };
         let control = control::start(&self.host, store, settings).await?;
         self.server.up(control.service.clone());
-        self.control = Some(Running { control, _observer: observer });
+        let intruder = self.flaw.map(|flaw| {
+            let store = control.service.store().clone();
+            self.host.spawn(intrude(flaw, store, self.book.clone(), self.host.clone()))
+        });
+        self.control = Some(Running { control, second: None, _observer: observer, _intruder: intruder });
         Ok(())
+    }
+
+    /// Has a second leader beside the first; does nothing while there is no server, or one already.
+    pub fn begin_second_leader(&mut self) {
+        let host = self.host.clone();
+        if let Some(running) = self.control.as_mut().filter(|running| running.second.is_none()) {
+            let (_, leads) = control::lead(&host, &running.control.service);
+            running.second = Some(leads);
+        }
+    }
+
+    /// Ends the second leader; does nothing when there is none.
+    pub fn end_second_leader(&mut self) {
+        if let Some(running) = &mut self.control {
+            running.second = None;
+        }
+    }
+
+    /// Lets so many more syncs of the server's disk succeed: then the power is cut.
+    pub fn cut_power_after_syncs(&self, count: u64) {
+        self.disk.fail_after_syncs(count);
+    }
+
+    /// Whether the power was cut.
+    pub fn is_power_cut(&self) -> bool {
+        self.disk.is_off()
+    }
+
+    /// How many syncs the server's disk has done.
+    pub fn syncs(&self) -> u64 {
+        self.disk.syncs()
     }
 
     /// Cuts the server's power: everything in memory is gone, and on the disk what was not synced is as chance has it.

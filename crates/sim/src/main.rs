@@ -1,11 +1,14 @@
 //! Runs scenarios and seeds from the command line, for whoever looks into one of them.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Result;
 use clap::Parser;
 use sim::scenario::{self, Outcome};
+use sim::seeds;
 
 /// Runs simulated clusters: all scenarios, unless told otherwise.
 #[derive(Debug, Parser)]
@@ -22,6 +25,9 @@ struct Args {
     /// Run seeds until one fails.
     #[arg(long, conflicts_with_all = ["scenario", "seeds"])]
     endless: bool,
+    /// Run seeds on so many threads instead of one a core.
+    #[arg(long)]
+    threads: Option<usize>,
     /// Make the timelines of the scenarios those of this run.
     #[arg(long)]
     accept: bool,
@@ -39,24 +45,29 @@ fn main() -> Result<ExitCode> {
         tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
     }
     if args.seed.is_some() || args.seeds.is_some() || args.endless {
-        return seeds(&args);
+        return Ok(try_seeds(&args));
     }
     scenarios(&args)
 }
 
-fn seeds(args: &Args) -> Result<ExitCode> {
+fn try_seeds(args: &Args) -> ExitCode {
     let first = args.seed.unwrap_or(0);
     let count = if args.endless { u64::MAX - first } else { args.seeds.unwrap_or(1) };
-    let mut is_well = true;
-    for seed in first..first + count {
-        let outcome = sim::seeds::run(seed)?;
-        is_well &= outcome.faults.is_empty();
-        tell(&format!("seed {seed}"), &outcome, args.timeline);
-        if args.endless && !is_well {
-            break;
+    let threads = args.threads.unwrap_or_else(seeds::threads);
+    let failed = AtomicUsize::new(0);
+    seeds::run_all(first..first.saturating_add(count), threads, |seed, ran| {
+        let outcome = ran
+            .unwrap_or_else(|error| Outcome { timeline: String::new(), faults: vec![format!("{error:#}")] });
+        if !outcome.faults.is_empty() {
+            failed.fetch_add(1, Ordering::Relaxed);
         }
-    }
-    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        tell(&format!("seed {seed}"), &outcome, args.timeline);
+        match args.endless && !outcome.faults.is_empty() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    });
+    if failed.into_inner() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn scenarios(args: &Args) -> Result<ExitCode> {
@@ -75,9 +86,11 @@ fn scenarios(args: &Args) -> Result<ExitCode> {
 
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]
 fn tell(what: &str, outcome: &Outcome, timeline: bool) {
-    println!("{} {what}", if outcome.faults.is_empty() { "ok    " } else { "FAILED" });
+    let mut text = format!("{} {what}\n", if outcome.faults.is_empty() { "ok    " } else { "FAILED" });
     if timeline {
-        print!("{}", outcome.timeline);
+        text.push_str(&outcome.timeline);
     }
-    outcome.faults.iter().for_each(|fault| println!("  {fault}"));
+    outcome.faults.iter().for_each(|fault| text.push_str(&format!("  {fault}\n")));
+    // In one piece: others may be telling theirs.
+    print!("{text}");
 }

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use host::Host;
 use network::{Network, NetworkError, NodeRoute, PodNetwork, ServicePort, ServiceRules};
 
+use crate::flaw::Flaw;
 use crate::gate::Gate;
 use crate::pace::Pace;
 
@@ -32,6 +33,7 @@ struct Inner {
     host: Host,
     pace: Pace,
     gate: Gate,
+    flaw: Option<Flaw>,
     /// The node's number: its pods live in `10.244.NUMBER.0/24`.
     number: u8,
     /// Guards what the kernel would hold, for the length of one act.
@@ -48,8 +50,8 @@ struct State {
 
 impl SimNetwork {
     /// The network of node number `number`, without pods.
-    pub fn new(number: u8, host: Host, pace: Pace, gate: Gate) -> Self {
-        Self(Arc::new(Inner { host, pace, gate, number, state: Mutex::default() }))
+    pub fn new(number: u8, host: Host, pace: Pace, gate: Gate, flaw: Option<Flaw>) -> Self {
+        Self(Arc::new(Inner { host, pace, gate, flaw, number, state: Mutex::default() }))
     }
 
     /// The range of the node's pods.
@@ -126,7 +128,9 @@ impl Network for SimNetwork {
 
     async fn detach(&self, pod_uid: &str) -> Result<(), NetworkError> {
         self.take(ATTACH).await;
-        self.state().pods.remove(pod_uid);
+        if self.0.flaw != Some(Flaw::AddressesStay) {
+            self.state().pods.remove(pod_uid);
+        }
         Ok(())
     }
 
@@ -138,7 +142,9 @@ impl Network for SimNetwork {
 
     async fn serve(&self, rules: ServiceRules) -> Result<(), NetworkError> {
         self.take(RULES).await;
-        self.state().rules = rules;
+        if self.0.flaw != Some(Flaw::RulesStale) {
+            self.state().rules = rules;
+        }
         Ok(())
     }
 

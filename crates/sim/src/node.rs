@@ -11,15 +11,13 @@ use client::{Caches, Client};
 use host::{Host, SimDisk, Task};
 use kubelet::{Allocatable, Curve, Machine, Means, RuntimeDial, Settings, SimFiles};
 
+use crate::flaw::Flaw;
 use crate::gate::Gate;
 use crate::network::SimNetwork;
 use crate::observe::Book;
 use crate::pace::Pace;
 use crate::runtime::{Registry, SimRuntime};
 use crate::wire::{Line, Server, Wire};
-
-/// How long the machine's supervisor waits until it starts an agent that ended by itself.
-const RESTART_AFTER: Duration = Duration::from_secs(1);
 
 /// The kubelet's group.
 const NODES: &str = "system:nodes";
@@ -64,6 +62,8 @@ pub struct Surroundings {
     pub host: Host,
     /// How long things take.
     pub jitters: bool,
+    /// What is wrong with the world, if anything is.
+    pub flaw: Option<Flaw>,
     /// Where images come from.
     pub registry: Registry,
     /// Where what happens is written down.
@@ -102,14 +102,13 @@ impl SimNode {
     pub fn new(name: &str, number: u8, settings: NodeSettings, around: &Surroundings) -> Self {
         let host = around.host.another(SimDisk::new());
         let pace = || if around.jitters { Pace::Drawn(host.chance().fork()) } else { Pace::Steady };
-        let (gate, book) = (Gate::default(), around.book.clone());
-        let runtime =
-            SimRuntime::new(name, host.clone(), pace(), around.registry.clone(), book, gate.clone());
+        let gate = Gate::default();
+        let runtime = SimRuntime::new(name, host.clone(), pace(), gate.clone(), around);
         Self {
             name: name.to_owned(),
             runtime,
-            network: SimNetwork::new(number, host.clone(), pace(), gate.clone()),
-            line: Line::new(host.clone(), pace()),
+            network: SimNetwork::new(number, host.clone(), pace(), gate.clone(), around.flaw),
+            line: Line::new(host.clone(), pace(), around.flaw),
             gate,
             files: SimFiles::new(),
             around: around.clone(),
@@ -161,13 +160,8 @@ impl SimNode {
         let (settings, host, book, name) =
             (self.told(), self.host.clone(), around.book.clone(), self.name.clone());
         let task = self.host.spawn(async move {
-            loop {
-                let ended = kubelet::run(settings.clone(), means.clone(), std::future::pending()).await;
-                if let Err(error) = ended {
-                    book.line(&format!("agent of {name} ended: {error}"));
-                }
-                host.sleep(RESTART_AFTER).await;
-            }
+            let told = |why: &str| book.line(&format!("agent of {name} ended: {why}"));
+            kintsugi::node::keep(&host, settings, means, told).await;
         });
         self.agent = Some(Agent { caches, _task: task });
     }

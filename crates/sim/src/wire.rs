@@ -10,15 +10,16 @@ use api::Service;
 use api::auth::Identity;
 use async_trait::async_trait;
 use bytes::Bytes;
-use client::{Transport, TransportError, WatchEvent, WatchStream};
+use client::{Transport, TransportError, WatchEvent, WatchKind, WatchStream};
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use host::watch;
 use host::{Chance, Host};
 use kintsugi::local::Local;
 
+use crate::flaw::Flaw;
 use crate::gate::Gate;
-use crate::observe::Book;
+use crate::observe::{Book, Watched};
 use crate::pace::Pace;
 
 /// How long a message usually travels.
@@ -92,6 +93,7 @@ pub struct Line {
     condition: watch::Sender<Condition>,
     pace: Pace,
     host: Host,
+    flaw: Option<Flaw>,
 }
 
 /// One direction of a line.
@@ -105,8 +107,8 @@ pub enum Direction {
 
 impl Line {
     /// A line that is well.
-    pub fn new(host: Host, pace: Pace) -> Self {
-        Self { condition: watch::Sender::new(Condition::default()), pace, host }
+    pub fn new(host: Host, pace: Pace, flaw: Option<Flaw>) -> Self {
+        Self { condition: watch::Sender::new(Condition::default()), pace, host, flaw }
     }
 
     /// Cuts a direction.
@@ -261,9 +263,16 @@ impl Transport for Wire {
     async fn watch(&self, request: http::Request<()>) -> Result<WatchStream, TransportError> {
         self.gate.pass().await;
         self.line.travel(Direction::Out).await?;
+        let watched = Watched::of(request.uri());
         let events = self.local()?.watch(request).await?;
         self.line.travel(Direction::In).await?;
-        let ends = Ends { server: self.server.clone(), line: self.line.clone(), gate: self.gate.clone() };
+        let ends = Ends {
+            server: self.server.clone(),
+            line: self.line.clone(),
+            gate: self.gate.clone(),
+            book: self.book.clone(),
+            watched,
+        };
         Ok(ends.carry(events))
     }
 }
@@ -273,9 +282,12 @@ struct Ends {
     server: Server,
     line: Line,
     gate: Gate,
+    book: Book,
+    watched: Watched,
 }
 
-type Events = BoxStream<'static, Vec<Result<WatchEvent, TransportError>>>;
+type Told = Result<WatchEvent, TransportError>;
+type Events = BoxStream<'static, Vec<Told>>;
 
 impl Ends {
     /// The events, as they arrive: in order, late, and until something breaks.
@@ -292,7 +304,7 @@ impl Ends {
         };
         let chunks: Events = events.ready_chunks(EVENTS_AT_ONCE).boxed();
         let arriving = stream::unfold(Some((self, chunks, broken)), |state| async move {
-            let (ends, mut chunks, mut broken) = state?;
+            let (mut ends, mut chunks, mut broken) = state?;
             let arrived = async {
                 let chunk = chunks.next().await?;
                 let travelled = ends.line.travel(Direction::In).await;
@@ -304,11 +316,33 @@ impl Ends {
                 error = &mut broken => Some(Err(error)),
                 next = arrived => next,
             };
-            match next? {
+            match next?.map(|chunk| ends.told(chunk)) {
                 Ok(chunk) => Some((stream::iter(chunk), Some((ends, chunks, broken)))),
                 Err(error) => Some((stream::iter(vec![Err(error)]), None)),
             }
         });
         arriving.flatten().boxed()
+    }
+
+    /// What the watcher is told of these events.
+    fn told(&mut self, events: Vec<Told>) -> Vec<Told> {
+        let mut told = Vec::with_capacity(events.len());
+        for event in events {
+            let times = match (&event, self.line.flaw) {
+                (Ok(event), Some(flaw)) if event.kind != WatchKind::Bookmark => flaw.tells(&self.line.host),
+                _ => 1,
+            };
+            if let (Ok(event), 1..) = (&event, times) {
+                for _ in 1..times {
+                    self.book.watched(&mut self.watched, event);
+                    told.push(Ok(event.clone()));
+                }
+                self.book.watched(&mut self.watched, event);
+            }
+            if times > 0 {
+                told.push(event);
+            }
+        }
+        told
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use client::WatchEvent;
 use host::watch;
 use host::{Host, Moment};
 use http::{Method, Response};
@@ -12,7 +13,7 @@ use serde::Deserialize;
 use store::{Event, Range, Store, StoreError, Watch};
 
 use super::sight::{Seen, Sight, text};
-use super::{Condition, laws, timeline};
+use super::{Condition, Watched, laws, timeline};
 use crate::words::stamp;
 
 /// Broken laws that are written down: the first ones say what there is to know.
@@ -225,6 +226,13 @@ impl Book {
         page.told = page.told.max(revision);
     }
 
+    /// An event that reached a watcher.
+    pub fn watched(&self, watched: &mut Watched, event: &WatchEvent) {
+        if let Some(broken) = self.look(|sight| watched.take(sight, event)) {
+            self.fault(broken);
+        }
+    }
+
     /// A container was started.
     pub fn started(&self, node: &str, pod: &SandboxSpec, container: &str, id: &str) {
         let mut page = self.page();
@@ -283,6 +291,12 @@ impl Book {
         let node = text(&new, "spec.nodeName");
         if path.starts_with("/pods/") && !node.is_empty() {
             page.sight.bound.insert(text(&new, "metadata.uid").to_owned(), node.to_owned());
+        }
+        page.sight.histories.entry(path.clone()).or_default().push(event.record.revision);
+        let uid = text(&new, "metadata.uid").to_owned();
+        match event.removed {
+            true => drop(page.sight.uids.remove(&uid)),
+            false => drop(page.sight.uids.insert(uid, path.clone())),
         }
         let old = page.sight.objects.remove(&path);
         let (before, after) = (old.as_ref().map(|old| &old.tree), (!event.removed).then_some(&new));

@@ -4,7 +4,7 @@ use model::Tree;
 use runtime::SandboxSpec;
 use store::Event;
 
-use super::sight::{Sight, at, items, text};
+use super::sight::{Sight, at, condition, containers, items, text};
 
 /// What one event of the history breaks; `new` is what it writes, or the object as it goes.
 pub fn of_event(sight: &Sight, event: &Event, new: &Tree) -> Vec<String> {
@@ -26,7 +26,9 @@ pub fn of_event(sight: &Sight, event: &Event, new: &Tree) -> Vec<String> {
     let old = known.map_or(&none, |seen| &seen.tree);
     if event.removed {
         broken.extend(of_removal(sight, path, old, new));
-    } else if !old.is_null() {
+    } else if old.is_null() {
+        broken.extend(of_creation(sight, path, new));
+    } else {
         broken.extend(of_change(path, old, new));
     }
     if path.starts_with("/poddisruptionbudgets.policy/") && !event.removed {
@@ -35,8 +37,41 @@ pub fn of_event(sight: &Sight, event: &Event, new: &Tree) -> Vec<String> {
     broken
 }
 
+fn of_creation(sight: &Sight, path: &str, new: &Tree) -> Vec<String> {
+    let mut broken = Vec::new();
+    let (uid, namespace) = (text(new, "metadata.uid"), text(new, "metadata.namespace"));
+    if let Some(other) = sight.uids.get(uid) {
+        broken.push(format!("no two objects have one uid: {path} has that of {other}"));
+    }
+    let home = format!("/namespaces/{namespace}");
+    if !namespace.is_empty() && !sight.objects.contains_key(&home) {
+        broken.push(format!("an object lives in a namespace that is there: {path}"));
+    }
+    broken
+}
+
 fn of_change(path: &str, old: &Tree, new: &Tree) -> Vec<String> {
     let mut broken = Vec::new();
+    let number = |tree: &Tree, field: &str| at(tree, field).as_i64();
+    let (was, is) = (number(old, "metadata.generation"), number(new, "metadata.generation"));
+    if was > is {
+        broken.push(format!("generations only grow: {path} went from {was:?} to {is:?}"));
+    }
+    if at(old, "metadata.creationTimestamp") != at(new, "metadata.creationTimestamp") {
+        broken.push(format!("an object was made once: {path} has another creationTimestamp"));
+    }
+    let grace = |tree: &Tree| number(tree, "metadata.deletionGracePeriodSeconds");
+    if let (Some(was), Some(is)) = (grace(old), grace(new))
+        && is > was
+    {
+        broken.push(format!("a grace is only cut short: {path} went from {was} s to {is} s"));
+    }
+    if path.starts_with("/pods/") {
+        broken.extend(of_pod_status(path, old, new));
+    }
+    if path.starts_with("/jobs.batch/") {
+        broken.extend(of_job_status(path, old, new));
+    }
     if text(old, "metadata.uid") != text(new, "metadata.uid") {
         broken.push(format!("an object keeps its uid as long as it is there: {path}"));
     }
@@ -50,6 +85,43 @@ fn of_change(path: &str, old: &Tree, new: &Tree) -> Vec<String> {
     broken
 }
 
+/// What is over for a pod stays over, and what was counted stays counted.
+fn of_pod_status(path: &str, old: &Tree, new: &Tree) -> Vec<String> {
+    let mut broken = Vec::new();
+    let (was, is) = (text(old, "status.phase"), text(new, "status.phase"));
+    if matches!(was, "Succeeded" | "Failed") && was != is {
+        broken.push(format!("a pod that is done stays done: {path} went from {was} to {is:?}"));
+    }
+    let restarts = |one: &Tree| one["restartCount"].as_i64().unwrap_or(0);
+    for before in containers(old) {
+        let after = containers(new).find(|after| after["name"] == before["name"]);
+        if let Some(after) = after.filter(|after| restarts(after) < restarts(before)) {
+            let (name, was, is) = (text(before, "name"), restarts(before), restarts(after));
+            broken.push(format!("restarts are never forgotten: {path} {name} went from {was} to {is}"));
+        }
+    }
+    broken
+}
+
+/// A Job never uncounts a pod, and never takes back its end.
+fn of_job_status(path: &str, old: &Tree, new: &Tree) -> Vec<String> {
+    let mut broken = Vec::new();
+    for field in ["status.succeeded", "status.failed"] {
+        let count = |tree: &Tree| at(tree, field).as_i64().unwrap_or(0);
+        // A Job whose indexes are taken back starts counting at what is left; nobody here does that.
+        if count(new) < count(old) {
+            let (was, is) = (count(old), count(new));
+            broken.push(format!("a Job never uncounts a pod: {path} {field} went from {was} to {is}"));
+        }
+    }
+    for kind in ["Complete", "Failed"] {
+        if condition(old, kind) == "True" && condition(new, kind) != "True" {
+            broken.push(format!("a Job that is done stays done: {path} is no longer {kind}"));
+        }
+    }
+    broken
+}
+
 fn of_removal(sight: &Sight, path: &str, old: &Tree, last: &Tree) -> Vec<String> {
     let mut broken = Vec::new();
     let holds = |field: &str| items(old, field).next().is_some() && items(last, field).next().is_some();
@@ -59,6 +131,13 @@ fn of_removal(sight: &Sight, path: &str, old: &Tree, last: &Tree) -> Vec<String>
             "a finalizer is never skipped: {path} is gone with {}",
             at(last, "metadata.finalizers")
         ));
+    }
+    if let Some(name) = path.strip_prefix("/namespaces/") {
+        let inside = |seen: &&super::sight::Seen| text(&seen.tree, "metadata.namespace") == name;
+        if let Some(left) = sight.objects.values().find(inside) {
+            let (kind, left) = (text(&left.tree, "kind"), text(&left.tree, "metadata.name"));
+            broken.push(format!("a namespace goes last: {name} is gone, {kind} {left} is in it"));
+        }
     }
     if path.starts_with("/pods/") {
         let uid = text(old, "metadata.uid");
@@ -106,6 +185,7 @@ pub fn of_start(sight: &Sight, node: &str, pod: &SandboxSpec, container: &str) -
 mod tests {
     use serde_json::json;
 
+    use super::super::sight::Seen;
     use super::*;
 
     fn sandbox(uid: &str) -> SandboxSpec {
@@ -133,6 +213,45 @@ mod tests {
         let pod = |node: &str| json!({"metadata": {"uid": "u"}, "spec": {"nodeName": node}});
         assert_eq!(of_change("/pods/default/x", &pod("a"), &pod("a")), Vec::<String>::new());
         assert_eq!(of_change("/pods/default/x", &pod("a"), &pod("b")).len(), 1);
+    }
+
+    #[test]
+    fn an_object_without_a_home_or_with_anothers_uid_breaks_a_law() {
+        let mut sight = Sight::default();
+        let pod = json!({"metadata": {"uid": "u", "namespace": "shop"}});
+        assert_eq!(of_creation(&sight, "/pods/shop/x", &pod).len(), 1);
+        sight.objects.insert("/namespaces/shop".into(), Seen { revision: 1, tree: json!({}) });
+        assert_eq!(of_creation(&sight, "/pods/shop/x", &pod), Vec::<String>::new());
+        sight.uids.insert("u".into(), "/pods/shop/y".into());
+        assert_eq!(of_creation(&sight, "/pods/shop/x", &pod).len(), 1);
+    }
+
+    #[test]
+    fn what_is_over_stays_over_and_what_was_counted_stays_counted() {
+        let check = |path: &str, old: Tree, new: Tree, wanted: usize| {
+            let broken = of_change(path, &old, &new);
+            assert_eq!(broken.len(), wanted, "{broken:?}");
+        };
+        let pod = |phase: &str, restarts: i64| json!({"status": {"phase": phase, "containerStatuses": [{"name": "c", "restartCount": restarts}]}});
+        check("/pods/default/x", pod("Running", 1), pod("Failed", 2), 0);
+        check("/pods/default/x", pod("Failed", 1), pod("Running", 1), 1);
+        check("/pods/default/x", pod("Running", 2), pod("Running", 1), 1);
+        let job = |succeeded: i64, complete: &str| json!({"status": {"succeeded": succeeded, "conditions": [{"type": "Complete", "status": complete}]}});
+        check("/jobs.batch/default/j", job(1, "False"), job(2, "True"), 0);
+        check("/jobs.batch/default/j", job(2, "True"), job(1, "False"), 2);
+        let ending = |grace: i64, generation: i64| json!({"metadata": {"deletionGracePeriodSeconds": grace, "generation": generation}});
+        check("/pods/default/x", ending(30, 1), ending(0, 2), 0);
+        check("/pods/default/x", ending(1, 2), ending(30, 1), 2);
+    }
+
+    #[test]
+    fn a_namespace_that_goes_before_what_is_in_it_breaks_a_law() {
+        let mut sight = Sight::default();
+        let gone = json!({"metadata": {"name": "shop"}});
+        assert_eq!(of_removal(&sight, "/namespaces/shop", &gone, &gone), Vec::<String>::new());
+        let map = json!({"kind": "ConfigMap", "metadata": {"name": "m", "namespace": "shop"}});
+        sight.objects.insert("/configmaps/shop/m".into(), Seen { revision: 1, tree: map });
+        assert_eq!(of_removal(&sight, "/namespaces/shop", &gone, &gone).len(), 1);
     }
 
     #[test]

@@ -9,7 +9,9 @@ mod condition;
 mod laws;
 mod sight;
 mod timeline;
+mod watched;
 
 pub use book::Book;
 pub use condition::{Condition, kind_named};
-pub use sight::{Load, Sight, at, items, text};
+pub use sight::{Load, Sight, at, condition, items, text};
+pub use watched::Watched;

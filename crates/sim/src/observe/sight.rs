@@ -11,6 +11,10 @@ use super::aliases::{Aliases, placed};
 pub struct Sight {
     /// The objects, by path.
     pub objects: BTreeMap<String, Seen>,
+    /// The path of every object, by uid.
+    pub uids: BTreeMap<String, String>,
+    /// The revisions at which each path was written or removed, in order.
+    pub histories: BTreeMap<String, Vec<u64>>,
     /// The revision up to which the history was seen.
     pub revision: u64,
     /// What pods are called.

@@ -23,7 +23,9 @@ use runtime::{
 };
 use tokio::sync::mpsc;
 
+use crate::flaw::Flaw;
 use crate::gate::Gate;
+use crate::node::Surroundings;
 use crate::observe::Book;
 use crate::pace::Pace;
 pub use images::{Offer, Registry};
@@ -57,15 +59,17 @@ struct Inner {
     registry: Registry,
     book: Book,
     gate: Gate,
+    flaw: Option<Flaw>,
     /// Guards what is on the machine, for the length of one act.
     state: Mutex<State>,
 }
 
 impl SimRuntime {
     /// The containers of an empty machine.
-    pub fn new(node: &str, host: Host, pace: Pace, registry: Registry, book: Book, gate: Gate) -> Self {
-        let state = Mutex::default();
-        Self(Arc::new(Inner { node: node.to_owned(), host, pace, registry, book, gate, state }))
+    pub fn new(node: &str, host: Host, pace: Pace, gate: Gate, around: &Surroundings) -> Self {
+        let (registry, book, flaw) = (around.registry.clone(), around.book.clone(), around.flaw);
+        let (node, state) = (node.to_owned(), Mutex::default());
+        Self(Arc::new(Inner { node, host, pace, registry, book, gate, flaw, state }))
     }
 
     /// Has one in so many acts of the kernel fail; 0 for none.
@@ -163,7 +167,9 @@ impl SimRuntime {
         let Some(one) = state.find(uid, id).filter(|one| one.is_running()) else { return false };
         let exit = one.finish(now, code, signal);
         let (name, container) = (one.status.name.clone(), one.status.container.clone());
-        state.tell(RuntimeEvent::Exited { container, name: name.clone(), exit });
+        if self.0.flaw != Some(Flaw::EndsUntold) {
+            state.tell(RuntimeEvent::Exited { container, name: name.clone(), exit });
+        }
         drop(state);
         self.0.book.ended(uid, &name, id);
         true
@@ -280,6 +286,9 @@ impl Runtime for SimRuntime {
         self.take(SANDBOX).await;
         self.may_fail("remove a sandbox")?;
         let gone = self.state().sandboxes.remove(pod_uid);
+        if self.0.flaw == Some(Flaw::ProcessesStay) {
+            return Ok(());
+        }
         for one in gone.iter().flat_map(|sandbox| &sandbox.containers) {
             self.0.book.ended(pod_uid, &one.status.name, one.id());
         }

@@ -29,6 +29,8 @@ pub enum Act {
     Power { node: String, off: bool, on: bool },
     /// Stop or crash the server, and start it.
     Server { stop: bool, crash: bool, start: bool },
+    /// Have a second leader beside the first, or end it.
+    SecondLeader { begins: bool },
     /// Let the server's disk take so many bytes more.
     Room(u64),
     /// End a container.
@@ -84,6 +86,8 @@ impl Act {
             ["crash", "server"] => Act::Server { stop: true, crash: true, start: false },
             ["start", "server"] => Act::Server { stop: false, crash: false, start: true },
             ["restart", "server"] => Act::Server { stop: true, crash: false, start: true },
+            ["begin", "second", "leader"] => Act::SecondLeader { begins: true },
+            ["end", "second", "leader"] => Act::SecondLeader { begins: false },
             ["fill", "disk"] => Act::Room(0),
             ["free", "disk"] => Act::Room(u64::MAX),
             ["kill", "container", at] => end(at, 137, Some(9)),
@@ -147,6 +151,8 @@ impl Act {
                     cluster.start_server().await?;
                 }
             }
+            Act::SecondLeader { begins: true } => cluster.begin_second_leader(),
+            Act::SecondLeader { begins: false } => cluster.end_second_leader(),
             Act::Room(bytes) => cluster.set_room(*bytes),
             Act::End { pod, container, code, signal } => {
                 if cluster.end_container(pod, container.as_deref(), *code, *signal)? == 0 {
@@ -202,6 +208,8 @@ impl std::fmt::Display for Act {
             Act::Server { stop: true, start: true, .. } => write!(f, "restart server"),
             Act::Server { stop: true, .. } => write!(f, "stop server"),
             Act::Server { .. } => write!(f, "start server"),
+            Act::SecondLeader { begins: true } => write!(f, "begin second leader"),
+            Act::SecondLeader { begins: false } => write!(f, "end second leader"),
             Act::Room(0) => write!(f, "fill disk"),
             Act::Room(_) => write!(f, "free disk"),
             Act::End { pod, signal: Some(_), .. } => write!(f, "kill container {pod}"),
@@ -332,6 +340,8 @@ mod tests {
             "offer web:1 5s",
             "evict web-1",
             "fill disk",
+            "begin second leader",
+            "end second leader",
             "free disk",
             "step clock a -3600s",
             "scale deployment web 3",

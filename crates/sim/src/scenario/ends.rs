@@ -6,8 +6,9 @@ use std::time::Duration;
 use model::World;
 use model::kinds::{self, KINDS};
 
+use super::truth::lies;
 use crate::cluster::Cluster;
-use crate::observe::{Sight, at, items, text};
+use crate::observe::{Sight, at, condition, items, text};
 
 /// How long nothing must be written until a cluster counts as being at rest.
 const REST: Duration = Duration::from_secs(30);
@@ -35,6 +36,7 @@ pub async fn check_end(cluster: &Cluster, rest: Option<Rest>) {
         let mut faults = book.look(orphans);
         faults.extend(book.look(|sight| leftovers(cluster, sight)));
         faults.extend(book.look(|sight| stale_caches(cluster, sight)));
+        faults.extend(book.look(|sight| lies(cluster, sight)));
         faults.into_iter().for_each(|fault| book.fault(fault));
     }
 }
@@ -146,6 +148,21 @@ pub fn unmet(sight: &Sight) -> Vec<String> {
             if have != [wanted; 2] || count("status.observedGeneration") != count("metadata.generation") {
                 faults.push(format!("counts add up: {path} wants {wanted}, has (all, ready) {have:?}"));
             }
+        }
+    }
+    for (path, tree) in sight.all(&kinds::DAEMON_SET) {
+        let count = |field: &str| at(tree, field).as_i64().unwrap_or(0);
+        let nodes = sight.all(&kinds::NODE).count() as i64;
+        let have = [count("status.desiredNumberScheduled"), count("status.numberReady")];
+        if have != [nodes; 2] || count("status.observedGeneration") != count("metadata.generation") {
+            faults.push(format!("counts add up: {path} of {nodes} nodes has (wanted, ready) {have:?}"));
+        }
+    }
+    for (path, job) in sight.all(&kinds::JOB) {
+        let [wanted, have] = ["spec.completions", "status.succeeded"].map(|field| at(job, field).as_i64());
+        let is_done = condition(job, "Complete") == "True" && have >= wanted;
+        if !is_done && condition(job, "Failed") != "True" {
+            faults.push(format!("counts add up: {path} wants {wanted:?} successes, has {have:?}"));
         }
     }
     for (path, pod) in sight.all(&kinds::POD) {

@@ -6,6 +6,7 @@ mod file;
 mod load;
 mod objects;
 mod run;
+mod truth;
 
 use std::path::{Path, PathBuf};
 

@@ -29,7 +29,9 @@ const OBJECT_LEN: usize = 21;
 
 /// Runs a scenario from its beginning to its end.
 pub fn run(scenario: &Scenario) -> Result<Outcome> {
-    sandbox::run(play(scenario))?
+    let mut outcome = sandbox::run(play(scenario))??;
+    outcome.faults.extend(sandbox::take_panics().into_iter().map(|panic| format!("nothing panics: {panic}")));
+    Ok(outcome)
 }
 
 async fn play(scenario: &Scenario) -> Result<Outcome> {

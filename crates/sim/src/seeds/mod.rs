@@ -4,4 +4,4 @@ mod plan;
 mod run;
 
 pub use plan::{Fault, Plan};
-pub use run::run;
+pub use run::{run, run_all, run_flawed, threads};

@@ -38,6 +38,8 @@ pub enum Fault {
     Act(String),
     /// An object is to be like this.
     Apply(String, Tree),
+    /// An object is removed, and what belongs to it.
+    Remove(String),
     /// The containers of some running pod: the one at this place among all, killed or made to exit.
     Container {
         /// A number by which one is chosen.
@@ -80,6 +82,10 @@ impl Plan {
         };
         for number in 0..1 + chance.below(WORKLOADS_MAX) {
             let (head, said) = workload(&chance, number);
+            if let (0, Some((_, name))) = (chance.below(4), head.split_once(' ')) {
+                let budget = json!({"app": name, "most": 1});
+                plan.workload.insert(format!("poddisruptionbudget {name}"), budget);
+            }
             plan.workload.insert(head, said);
         }
         for _ in 0..chance.below(FAULTS_MAX + 1) {
@@ -96,7 +102,7 @@ impl Plan {
             Duration::from_millis([50, 1000, 6000, 20_000][chance.below(4) as usize] + chance.below(2000));
         let place = chance.u64();
         let mut act = |at: Duration, text: String| self.faults.push((at, Fault::Act(text)));
-        match chance.below(12) {
+        match chance.below(14) {
             0 => {
                 act(at, format!("cut {node}{}", ["", " in", " out"][chance.below(3) as usize]));
                 act(at + lasts, format!("heal {node}"));
@@ -125,6 +131,11 @@ impl Plan {
             7 => act(at, format!("drop watches {node}")),
             8 => self.faults.push((at, Fault::Pod { place, evict: chance.below(2) == 0 })),
             9 => self.change(chance, at),
+            10 => {
+                act(at, "begin second leader".into());
+                act(at + lasts, "end second leader".into());
+            }
+            11 => self.remove(chance, at),
             _ => {
                 let how = [Harm::Exit(1), Harm::Exit(137), Harm::MonitorLost, Harm::Unready]
                     [chance.below(4) as usize];
@@ -135,15 +146,28 @@ impl Plan {
 
     /// Somebody wants something else of one of the workloads: another count, or another program.
     fn change(&mut self, chance: &Chance, at: Duration) {
-        let heads: Vec<&String> = self.workload.keys().filter(|head| !head.starts_with("job ")).collect();
+        let is_fixed = |head: &str| head.starts_with("job ") || head.starts_with("poddisruptionbudget ");
+        let heads: Vec<&String> = self.workload.keys().filter(|head| !is_fixed(head)).collect();
         let Some(head) = heads.get(chance.below(heads.len() as u64) as usize) else { return };
         let mut said = self.workload[*head].clone();
         match chance.below(3) {
-            0 => said["replicas"] = json!(chance.below(5)),
+            0 if !head.starts_with("daemonset ") => said["replicas"] = json!(chance.below(5)),
             1 => said["labels"] = json!({"release": format!("r{}", chance.below(1000))}),
             _ => said["runs"] = json!(["run", "ready after 2s"][chance.below(2) as usize]),
         }
         self.faults.push((at, Fault::Apply((*head).clone(), said)));
+    }
+
+    /// Somebody removes one of the workloads, and perhaps wants it back.
+    fn remove(&mut self, chance: &Chance, at: Duration) {
+        let heads: Vec<&String> = self.workload.keys().collect();
+        let head = heads[chance.below(heads.len() as u64) as usize].clone();
+        self.faults.push((at, Fault::Remove(head.clone())));
+        if chance.below(2) == 0 {
+            let back = at + Duration::from_millis(chance.below(10_000));
+            let said = self.workload[&head].clone();
+            self.faults.push((back, Fault::Apply(head, said)));
+        }
     }
 }
 
@@ -162,13 +186,27 @@ fn workload(chance: &Chance, number: u64) -> (String, Tree) {
     if chance.below(4) == 0 {
         said["init"] = json!(["exit 0 after 200ms"]);
     }
-    match chance.below(4) {
+    match chance.below(6) {
         0 => {
             said["spec"] = json!({});
+            if chance.below(2) == 0 {
+                said["spec"]["podManagementPolicy"] = json!("Parallel");
+            }
             (format!("statefulset db{number}"), said)
         }
+        4 => {
+            said["spec"] = json!({});
+            (format!("daemonset each{number}"), said)
+        }
+        5 => {
+            said["spec"] = json!({});
+            (format!("replicaset set{number}"), said)
+        }
         1 => {
-            let said = json!({"completions": replicas, "runs": "exit 0 after 2s", "retries": 1000});
+            let mut said = json!({"completions": replicas, "runs": "exit 0 after 2s", "retries": 1000});
+            if chance.below(2) == 0 {
+                said["spec"] = json!({"completionMode": "Indexed", "parallelism": 2});
+            }
             (format!("job sum{number}"), said)
         }
         _ => (format!("deployment web{number}"), said),
@@ -194,9 +232,13 @@ mod tests {
                 let is = |fault: &&(Duration, Fault)| matches!(&fault.1, Fault::Act(text) if text.starts_with(word));
                 plan.faults.iter().filter(is).count()
             };
-            for (begin, end) in
-                [("cut", "heal"), ("power off", "power on"), ("pause", "resume"), ("fill", "free")]
-            {
+            for (begin, end) in [
+                ("cut", "heal"),
+                ("power off", "power on"),
+                ("pause", "resume"),
+                ("fill", "free"),
+                ("begin", "end"),
+            ] {
                 assert_eq!(count(begin), count(end), "seed {seed}: {begin}");
             }
         }

@@ -1,6 +1,8 @@
 //! Runs a seed.
 
 use std::collections::BTreeMap;
+use std::ops::{ControlFlow, Range};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -10,6 +12,7 @@ use serde_json::json;
 
 use super::plan::{Fault, Harm, Plan};
 use crate::cluster::Cluster;
+use crate::flaw::Flaw;
 use crate::node::NodeSettings;
 use crate::observe::text;
 use crate::runtime::Ailment;
@@ -38,15 +41,52 @@ const AFFLICTED_FOR: Duration = Duration::from_secs(5);
 
 /// Runs a seed to its end.
 pub fn run(seed: u64) -> Result<Outcome> {
-    sandbox::run(play(seed))?
+    run_flawed(seed, None)
 }
 
-async fn play(seed: u64) -> Result<Outcome> {
+/// The same in a world that may have a flaw, which the laws are to find.
+pub fn run_flawed(seed: u64, flaw: Option<Flaw>) -> Result<Outcome> {
+    let mut outcome = sandbox::run(play(seed, flaw))??;
+    outcome.faults.extend(sandbox::take_panics().into_iter().map(|panic| format!("nothing panics: {panic}")));
+    Ok(outcome)
+}
+
+/// Runs many seeds on so many threads; `tell` hears of each as it ends, and whether to go on is its answer.
+pub fn run_all(
+    seeds: Range<u64>,
+    threads: usize,
+    tell: impl Fn(u64, Result<Outcome>) -> ControlFlow<()> + Sync,
+) {
+    let (next, is_over) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
+    let work = || {
+        while !is_over.load(Ordering::Relaxed) {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return;
+            }
+            if tell(seed, run(seed)).is_break() {
+                is_over.store(true, Ordering::Relaxed);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+    });
+}
+
+/// The threads that seeds are best run on here: one a core.
+pub fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+async fn play(seed: u64, flaw: Option<Flaw>) -> Result<Outcome> {
     let plan = Plan::of(seed);
     let settings =
         NodeSettings { lease_every: LEASE_EVERY, lease_seconds: LEASE_SECONDS, ..NodeSettings::default() };
     let nodes: BTreeMap<_, _> = plan.nodes.iter().map(|name| (name.clone(), settings.clone())).collect();
-    let mut cluster = Cluster::start(seed, true, &nodes).await?;
+    let mut cluster = Cluster::start_flawed(seed, true, &nodes, flaw).await?;
     let book = cluster.book.clone();
     let runaway = book.runaway();
     tokio::select! {
@@ -105,8 +145,16 @@ async fn inflict(cluster: &mut Cluster, fault: &Fault, later: &mut Vec<String>) 
                 tolerate(apply(&cluster.user, &wanted).await)?;
             }
         }
+        Fault::Remove(head) if cluster.has_server() => {
+            cluster.book.line(&format!("do         remove {head}"));
+            for wanted in expand(head, &json!({"service": 80}))? {
+                let name = wanted.object["metadata"]["name"].as_str().unwrap_or_default();
+                let key = Key::new(&wanted.gvr, wanted.namespace.as_str(), name);
+                tolerate(cluster.user.delete(&key, &Deletion::default()).await.map(drop))?;
+            }
+        }
         Fault::Pod { place, evict } if cluster.has_server() => remove(cluster, *place, *evict).await?,
-        Fault::Apply(..) | Fault::Pod { .. } => {}
+        Fault::Apply(..) | Fault::Remove(..) | Fault::Pod { .. } => {}
         Fault::Container { place, how } => harm(cluster, *place, *how, later),
     }
     Ok(())
@@ -168,6 +216,7 @@ fn harm(cluster: &Cluster, place: u64, how: Harm, later: &mut Vec<String>) {
 async fn recover(cluster: &mut Cluster, afflicted: &[String]) -> Result<()> {
     cluster.book.line("do         end all faults");
     cluster.set_room(u64::MAX);
+    cluster.end_second_leader();
     cluster.start_server().await?;
     for node in cluster.nodes.values_mut() {
         node.line.heal();
