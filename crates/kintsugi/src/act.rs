@@ -4,12 +4,14 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use host::Host;
 use kintsugi::cluster::{self, Running};
 use kintsugi::place::Place;
-use kintsugi::settings::{Agent, Cli, Command, Demo, Down, DrillAct, ImageAct, Up, Why};
-use kintsugi::{agent, demo, down, drill, images, why};
+use kintsugi::ranges::Ranges;
+use kintsugi::server::{Reach, Server};
+use kintsugi::settings::{self, Agent, Cli, Command, Demo, Down, DrillAct, ImageAct, Up, Why};
+use kintsugi::{agent, demo, down, drill, images, join, token, why};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -28,7 +30,9 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Preflight => Ok(preflight()),
         Command::Why(settings) => start(tell_why(settings)),
         Command::Drill(settings) => start(run_drills(settings.act)),
+        Command::Server(settings) => start(serve(settings)),
         Command::Agent(settings) => run_agent(&settings),
+        Command::Token(settings) => start(token(settings.act)),
     }
 }
 
@@ -84,6 +88,40 @@ async fn up(settings: Up) -> Result<ExitCode> {
     }
     stop.await?;
     running.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(settings: settings::Server) -> Result<ExitCode> {
+    if let Some(file) = &settings.ready_file {
+        remove(file)?;
+    }
+    let host = Host::real();
+    let place = Place::open(&settings.data.data_dir)?;
+    let advertised = settings.advertise.unwrap_or(settings.cluster.listen.ip());
+    if advertised.is_unspecified() {
+        bail!(
+            "--listen {} says no address at which others reach it: give one with --advertise",
+            settings.cluster.listen
+        );
+    }
+    let _held = place.hold()?;
+    let ranges = Ranges::read(&place, &settings.cluster)?;
+    let reach = Reach::Outside(advertised);
+    let server = Server::start(&host, &place, &settings.cluster, &ranges, reach).await?;
+    println!("Kintsugi serves {}: export KUBECONFIG={}", server.inner_address, place.kubeconfig().display());
+    if let Some(file) = &settings.ready_file {
+        std::fs::write(file, format!("{}\n", place.kubeconfig().display()))
+            .with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    asked_to_stop().await?;
+    server.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn token(act: settings::TokenAct) -> Result<ExitCode> {
+    for line in token::run(&Host::real(), act).await? {
+        println!("{line}");
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -147,8 +185,16 @@ fn preflight() -> ExitCode {
 }
 
 fn run_agent(settings: &Agent) -> Result<ExitCode> {
+    let Some(file) = &settings.settings else {
+        begin()?.block_on(join::run(&Host::real(), settings, async {
+            if asked_to_stop().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }))?;
+        return Ok(ExitCode::SUCCESS);
+    };
     // Before any thread: a network namespace is entered thread by thread.
-    let settings = agent::enter(&settings.settings)?;
+    let settings = agent::enter(file)?;
     begin()?.block_on(async {
         agent::run(&settings, async {
             // Without a way to hear signals the agent runs until it is killed, which does no harm.

@@ -24,7 +24,7 @@ pub fn enter(settings: &Path) -> Result<NodeSettings> {
 
 /// Takes the node's folder for this process. An agent that outlived its server is asked to go, and waited for: its
 /// containers stay, and this one adopts them.
-fn take_over(dir: &Path) -> Result<File> {
+pub fn take_over(dir: &Path) -> Result<File> {
     let path = dir.join("agent.lock");
     let doing = || format!("cannot take {}", path.display());
     let mut file = File::options()

@@ -17,7 +17,7 @@ use crate::local::Local;
 use crate::node::{Node, NodeSettings};
 use crate::place::{Place, node_name};
 use crate::ranges::Ranges;
-use crate::server::{Server, node_identity};
+use crate::server::{Reach, Server, node_identity};
 use crate::settings::Cluster;
 use crate::supervise::Supervised;
 
@@ -40,9 +40,9 @@ impl Running {
         let held = place.hold()?;
         lacks()?;
         let ranges = Ranges::read(place, cluster)?;
-        let server = Server::start(host, place, cluster, &ranges).await?;
+        let server = Server::start(host, place, cluster, &ranges, Reach::Here).await?;
         let wiring = Wiring { host, place, cluster, ranges: &ranges, server: &server };
-        let settings = wiring.node_settings(1, server.lan.server_address(), None)?;
+        let settings = wiring.node_settings(1, server.inner_address.ip(), None)?;
         let transport: Arc<dyn Transport> =
             Arc::new(Local::new(server.service().clone(), node_identity(&settings.name)));
         let node = Node::start(host, &settings, transport).await?;
@@ -164,13 +164,15 @@ impl Wiring<'_> {
             client,
             api: self.server.inner_address,
             netns,
+            shown: None,
             name,
         })
     }
 
     /// Starts the agent of a further node in a process of its own, and has it started again whenever it ends.
     async fn agent(&self, number: u8) -> Result<Supervised> {
-        let joined = self.server.lan.join(u32::from(number)).await?;
+        let lan = self.server.lan.as_ref().context("this server has no network of its own nodes")?;
+        let joined = lan.join(u32::from(number)).await?;
         let settings = self.node_settings(number, joined.address, Some(joined.netns))?;
         std::fs::create_dir_all(&settings.dir)?;
         let file = settings.dir.join("agent.json");

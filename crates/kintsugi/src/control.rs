@@ -13,7 +13,7 @@ use store::{Limits, Store};
 use crate::local::Local;
 
 /// The user as which the controllers act.
-const CONTROLLERS: &str = "kube-controller-manager";
+pub const CONTROLLERS: &str = "kube-controller-manager";
 /// The user as which the scheduler acts.
 const SCHEDULER: &str = "kube-scheduler";
 

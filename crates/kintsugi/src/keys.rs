@@ -74,6 +74,17 @@ impl Keys {
         Ok(pki::issue(&self.authority, user, group, &Purpose::Server(names), now)?)
     }
 
+    /// How the server is verified, as a kubeconfig of nobody's.
+    pub fn public_kubeconfig(&self, server: &str) -> String {
+        let authority = STANDARD.encode(&self.authority.cert);
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "kintsugi", "users": [],
+            "clusters": [{"name": "kintsugi", "cluster": {"server": server, "certificate-authority-data": authority}}],
+            "contexts": [{"name": "kintsugi", "context": {"cluster": "kintsugi", "user": ""}}],
+        });
+        format!("{config:#}\n")
+    }
+
     /// A kubeconfig for a client certificate, in YAML's JSON subset with upstream's field order.
     pub fn kubeconfig(&self, server: &str, user: &str, client: &PemPair) -> String {
         let data = |text: &str| STANDARD.encode(text);

@@ -1,6 +1,7 @@
 //! The wiring: which parts a server and an agent are made of. The binary runs it, the simulator too.
 
 pub mod agent;
+pub mod certificates;
 pub mod cluster;
 pub mod control;
 pub mod demo;
@@ -8,6 +9,8 @@ pub mod down;
 pub mod drill;
 pub mod faults;
 pub mod images;
+pub mod join;
+pub mod joining;
 pub mod keys;
 pub mod local;
 pub mod names;
@@ -18,4 +21,5 @@ pub mod server;
 pub mod settings;
 mod supervise;
 pub mod tls;
+pub mod token;
 pub mod why;

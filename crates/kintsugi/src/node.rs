@@ -62,6 +62,9 @@ pub struct NodeSettings {
     pub api: SocketAddr,
     /// The network namespace that an agent of its own enters first.
     pub netns: Option<PathBuf>,
+    /// The certificate of its https face where that is renewed while it runs.
+    #[serde(skip)]
+    pub shown: Option<Arc<tls::Shown>>,
 }
 
 /// A certificate and its key, as PEM texts.
@@ -185,7 +188,10 @@ fn network_settings(settings: &NodeSettings) -> Result<network::Settings> {
 }
 
 fn agent_settings(settings: &NodeSettings) -> Result<kubelet::Settings> {
-    let serving: PemPair = settings.serving.clone().into();
+    let shown = match &settings.shown {
+        Some(shown) => shown.clone(),
+        None => Arc::new(tls::Shown::new(&settings.serving.clone().into())?),
+    };
     Ok(kubelet::Settings {
         node_name: settings.name.clone(),
         node_addresses: vec![settings.address],
@@ -194,7 +200,7 @@ fn agent_settings(settings: &NodeSettings) -> Result<kubelet::Settings> {
         cluster_domain: settings.domain.clone(),
         pod_cidr: settings.pods.clone(),
         listen: SocketAddr::new(settings.address, KUBELET_PORT),
-        tls: Some(tls::server(&serving, &settings.authority, true, &[b"http/1.1"])?),
+        tls: Some(tls::showing(shown, &settings.authority, true, &[b"http/1.1"])?),
         labels: BTreeMap::new(),
         machine: Machine::look(&settings.dir),
         curve: Curve::HEALING,

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use api::auth::tokens::Tokens;
 use api::auth::{Authenticator, FrontProxy, Identity, Lookup, MASTERS, Warden};
 use api::{Face, Service};
-use host::{Host, Tasks};
+use host::{Host, Task, Tasks};
 use model::Object;
 use network::links::{Lan, LanSettings};
 use store::Store;
@@ -20,6 +20,7 @@ use crate::place::Place;
 use crate::ranges::Ranges;
 use crate::settings::Cluster;
 use crate::tls::{self, Dialer};
+use crate::{certificates, joining};
 
 /// Who issues the tokens of service accounts, as tokens name it.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -32,18 +33,52 @@ pub struct Server {
     pub address: SocketAddr,
     /// Where the nodes and their pods find it.
     pub inner_address: SocketAddr,
-    /// The network of this machine's nodes.
-    pub lan: Lan,
+    /// The network of this machine's nodes, where there is one.
+    pub lan: Option<Lan>,
     /// The cluster's keys.
     pub keys: Arc<Keys>,
     /// Tells the listeners to stop.
     stop: watch::Sender<bool>,
     faces: Tasks,
+    /// Signs certificates, and serves machines that join.
+    _duties: [Task<()>; 2],
+}
+
+/// Whom a server is for.
+#[derive(Debug, Clone, Copy)]
+pub enum Reach {
+    /// Nodes of this machine, on a link of their own.
+    Here,
+    /// Other machines, which reach it at this address.
+    Outside(IpAddr),
+}
+
+/// Where the API is reached.
+#[derive(Debug, Clone)]
+pub struct Reached {
+    /// The addresses it listens on and is behind.
+    addresses: Vec<IpAddr>,
+    /// The range of Services.
+    services: api::Cidr,
+}
+
+impl Reached {
+    /// Whether an address may be that of the API: nobody else may answer there.
+    pub fn is_api(&self, address: IpAddr) -> bool {
+        let in_services = matches!(address, IpAddr::V4(address) if self.services.contains(address));
+        address.is_loopback() || address.is_unspecified() || in_services || self.addresses.contains(&address)
+    }
 }
 
 impl Server {
     /// Starts everything but nodes.
-    pub async fn start(host: &Host, place: &Place, cluster: &Cluster, ranges: &Ranges) -> Result<Self> {
+    pub async fn start(
+        host: &Host,
+        place: &Place,
+        cluster: &Cluster,
+        ranges: &Ranges,
+        reach: Reach,
+    ) -> Result<Self> {
         let keys = Arc::new(Keys::open(&place.keys(), host.now())?);
         let lan = LanSettings {
             data_dir: place.dir().to_owned(),
@@ -51,11 +86,21 @@ impl Server {
             subnet: ranges.nodes,
             cluster_cidr: ranges.pods,
         };
-        let (lan, store) =
-            tokio::join!(Lan::open(host.clone(), lan), control::open_store(host, place.store()));
+        let lan = async {
+            match reach {
+                Reach::Here => Lan::open(host.clone(), lan).await.map(Some),
+                Reach::Outside(_) => Ok(None),
+            }
+        };
+        let (lan, store) = tokio::join!(lan, control::open_store(host, place.store()));
         let (lan, store) = (lan.context("cannot make the network of this machine's nodes")?, store?);
-        let (outer, inner) = listen(cluster.listen, lan.server_address()).await?;
-        let (address, inner_address) = (outer.local_addr()?, inner.local_addr()?);
+        let (outer, inner) = listen(cluster.listen, lan.as_ref().map(Lan::server_address)).await?;
+        let address = outer.local_addr()?;
+        let inner_address = match (reach, &inner) {
+            (Reach::Outside(advertised), _) => SocketAddr::new(advertised, address.port()),
+            (Reach::Here, Some(inner)) => inner.local_addr()?,
+            (Reach::Here, None) => address,
+        };
         let tokens = Arc::new(Tokens::new(&keys.token_key, ISSUER)?);
         let audiences = vec![ISSUER.to_owned(), "kubernetes".to_owned()];
         let front_proxy = FrontProxy::new(&keys.front_proxy.cert, &["front-proxy-client"])?;
@@ -79,12 +124,21 @@ impl Server {
         let face = Face { service: control.service.clone(), authenticator, tls };
         let (stop, stopped) = watch::channel(false);
         let mut faces = Tasks::new();
-        for listener in [outer, inner] {
+        for listener in [Some(outer), inner].into_iter().flatten() {
             faces.spawn(api::serve(listener, face.clone(), stopped.clone()));
         }
         // After them comes what looks after the API servers behind this one: it ends with them.
         faces.spawn(until(stop.subscribe(), api::watch_extensions(control.service.clone())));
-        let server = Self { control, address, inner_address, lan, keys, stop, faces };
+        let reached =
+            Reached { addresses: vec![address.ip(), inner_address.ip()], services: ranges.services };
+        let signer = certificates::start(host, &control.service, keys.clone(), reached);
+        let public = match reach {
+            Reach::Here => format!("https://{}", shown(address)),
+            Reach::Outside(_) => format!("https://{inner_address}"),
+        };
+        let joining = joining::start(host, &control.service, &keys, ranges, &cluster.cluster_domain, &public);
+        let _duties = [signer, joining];
+        let server = Self { control, address, inner_address, lan, keys, stop, faces, _duties };
         server.write_kubeconfig(host, place)?;
         Ok(server)
     }
@@ -96,11 +150,7 @@ impl Server {
 
     fn write_kubeconfig(&self, host: &Host, place: &Place) -> Result<()> {
         let admin = self.keys.client("kubernetes-admin", MASTERS, host.now())?;
-        let shown = if self.address.ip().is_unspecified() {
-            SocketAddr::new([127, 0, 0, 1].into(), self.address.port())
-        } else {
-            self.address
-        };
+        let shown = shown(self.address);
         let text = self.keys.kubeconfig(&format!("https://{shown}"), "kubernetes-admin", &admin);
         write_private(&place.kubeconfig(), &text)
     }
@@ -114,17 +164,26 @@ impl Server {
     }
 }
 
-/// Opens the address for users, and the same port on the nodes' own link.
-async fn listen(outer: SocketAddr, lan: IpAddr) -> Result<(TcpListener, TcpListener)> {
+/// An address at which this machine itself reaches what listens there.
+fn shown(address: SocketAddr) -> SocketAddr {
+    match address.ip().is_unspecified() {
+        true => SocketAddr::new([127, 0, 0, 1].into(), address.port()),
+        false => address,
+    }
+}
+
+/// Opens the address for users, and the same port on the nodes' own link where there is one.
+async fn listen(outer: SocketAddr, lan: Option<IpAddr>) -> Result<(TcpListener, Option<TcpListener>)> {
     let open = async |address: SocketAddr| {
         TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
     };
     let listener = open(outer).await?;
     let port = listener.local_addr()?.port();
+    let Some(lan) = lan else { return Ok((listener, None)) };
     // Where users are served on all addresses, the nodes' link is one of them: it takes a port of its own.
     let inner =
         if outer.ip().is_unspecified() { SocketAddr::new(lan, 0) } else { SocketAddr::new(lan, port) };
-    Ok((listener, open(inner).await?))
+    Ok((listener, Some(open(inner).await?)))
 }
 
 /// The names and addresses under which the API is reached.
@@ -136,6 +195,7 @@ fn names(cluster: &Cluster, ranges: &Ranges, addresses: &[IpAddr]) -> Vec<String
     names.push(format!("kubernetes.default.svc.{domain}"));
     names.extend(["127.0.0.1", "::1"].map(str::to_owned));
     names.push(ranges.services.first().to_string());
+    names.extend(cluster.tls_san.iter().cloned());
     names.extend(addresses.iter().filter(|address| !address.is_unspecified()).map(IpAddr::to_string));
     names.extend(std::fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()));
     names.sort();

@@ -1,6 +1,6 @@
 //! Every setting and subcommand, with its default, unit and help: one row each, here and nowhere else.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -31,9 +31,12 @@ pub enum Command {
     Why(Why),
     /// Break a running cluster on purpose, and say whether it kept its promises
     Drill(Drill),
-    /// Run one more node of a cluster (started by `up --nodes N`)
-    #[command(hide = true)]
+    /// Serve a cluster for other machines, without a node of its own; they join by `agent`
+    Server(Server),
+    /// Join this machine to a cluster as a node, and run it until stopped; its containers outlive a stop
     Agent(Agent),
+    /// Make, list and delete the tokens by which machines join
+    Token(Token),
 }
 
 /// Where a cluster keeps everything.
@@ -79,6 +82,9 @@ pub struct Cluster {
     /// given it is one of the 512 in 198.18.0.0/15, chosen by the data directory's path
     #[arg(long, value_name = "CIDR")]
     pub node_cidr: Option<String>,
+    /// A further DNS name or address by which the API is reached, for its certificate; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub tls_san: Vec<String>,
     /// The DNS domain under which Services and pods are named
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     pub cluster_domain: String,
@@ -205,10 +211,88 @@ pub struct Why {
     pub kubeconfig: Option<PathBuf>,
 }
 
-/// The settings of a further node's agent.
+/// The settings of `server`.
+#[derive(Debug, Clone, Args)]
+pub struct Server {
+    /// Where the cluster is kept.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// What the cluster is made of.
+    #[command(flatten)]
+    pub cluster: Cluster,
+    /// The address at which other machines and their pods reach the API; that of --listen unless given
+    #[arg(long, value_name = "ADDR")]
+    pub advertise: Option<IpAddr>,
+    /// A file to write when the API answers, for scripts; removed at the start
+    #[arg(long, value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+}
+
+/// The settings of a node's agent.
 #[derive(Debug, Clone, Args)]
 pub struct Agent {
-    /// The agent's own settings, as the server wrote them (JSON)
-    #[arg(long, value_name = "FILE")]
-    pub settings: PathBuf,
+    /// The agent's own settings, as `up` wrote them (JSON)
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub settings: Option<PathBuf>,
+    /// Where the node is kept.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// The server, such as `https://10.0.0.1:6443`; needed the first time
+    #[arg(long, value_name = "URL")]
+    pub server: Option<String>,
+    /// The token by which to join (`kintsugi token create`); needed the first time, and when the node's certificate has expired
+    #[arg(long, value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// The hash by which the cluster's authority is known, as `token create` prints it; without it the token's signature must do
+    #[arg(long, value_name = "sha256:HEX")]
+    pub ca_hash: Option<String>,
+    /// The node's name; the machine's name unless given
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// The address at which others reach the node; the one from which the server is reached unless given
+    #[arg(long, value_name = "ADDR")]
+    pub node_address: Option<IpAddr>,
+    /// How long the node's certificates are to be good for, in seconds; the server's year unless given
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(600..))]
+    pub certificate_seconds: Option<u64>,
+}
+
+/// The settings of `token`.
+#[derive(Debug, Clone, Args)]
+pub struct Token {
+    /// What to do.
+    #[command(subcommand)]
+    pub act: TokenAct,
+}
+
+/// What to do with tokens.
+#[derive(Debug, Clone, Subcommand)]
+pub enum TokenAct {
+    /// Make a token, and print it and the command by which a machine joins with it
+    Create {
+        /// Where the cluster is kept.
+        #[command(flatten)]
+        data: DataDir,
+        /// How long the token is good for, in seconds; 0 for ever
+        #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
+        ttl_seconds: u64,
+        /// What it is for, in words
+        #[arg(long, value_name = "TEXT")]
+        description: Option<String>,
+    },
+    /// List the tokens, without what is secret of them
+    List {
+        /// Where the cluster is kept.
+        #[command(flatten)]
+        data: DataDir,
+    },
+    /// Delete a token: nobody joins with it any more
+    Delete {
+        /// Where the cluster is kept.
+        #[command(flatten)]
+        data: DataDir,
+        /// The token, or its first six characters
+        #[arg(value_name = "TOKEN")]
+        token: String,
+    },
 }

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -11,8 +12,13 @@ use async_trait::async_trait;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -36,14 +42,115 @@ pub fn server(
     clients_must: bool,
     protocols: &[&[u8]],
 ) -> Result<Arc<ServerConfig>> {
+    showing(Arc::new(Shown::new(own)?), authority, clients_must, protocols)
+}
+
+/// The same with a certificate that may be renewed. Where clients must have one, it has to be the API's own: others of
+/// the authority's are for the API to judge, and not for nodes.
+pub fn showing(
+    own: Arc<Shown>,
+    authority: &str,
+    clients_must: bool,
+    protocols: &[&[u8]],
+) -> Result<Arc<ServerConfig>> {
     let verifier = WebPkiClientVerifier::builder(roots(authority)?);
-    let verifier = if clients_must { verifier } else { verifier.allow_unauthenticated() };
-    let (chain, key) = own.to_der()?;
-    let config =
-        ServerConfig::builder().with_client_cert_verifier(verifier.build()?).with_single_cert(chain, key);
-    let mut config = config.context("the server's own certificate")?;
+    let verifier: Arc<dyn ClientCertVerifier> = if clients_must {
+        Arc::new(Masters(verifier.build()?))
+    } else {
+        verifier.allow_unauthenticated().build()?
+    };
+    let mut config = ServerConfig::builder().with_client_cert_verifier(verifier).with_cert_resolver(own);
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(config))
+}
+
+/// The certificate that a server shows, which may be renewed while it serves.
+#[derive(Debug)]
+pub struct Shown(RwLock<Arc<CertifiedKey>>);
+
+impl Shown {
+    /// Shows this one.
+    pub fn new(own: &PemPair) -> Result<Self> {
+        Ok(Self(RwLock::new(certified(own)?)))
+    }
+
+    /// Shows this one from now on; connections that are there go on.
+    pub fn renew(&self, own: &PemPair) -> Result<()> {
+        let own = certified(own)?;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = own;
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+fn certified(own: &PemPair) -> Result<Arc<CertifiedKey>> {
+    let (chain, key) = own.to_der()?;
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let key = CertifiedKey::from_der(chain, key, &provider).context("the server's own certificate")?;
+    Ok(Arc::new(key))
+}
+
+/// Lets in clients whose certificate is of the group that may do everything, which is given to nobody by request.
+#[derive(Debug)]
+struct Masters(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for Masters {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let verified = self.0.verify_client_cert(end_entity, intermediates, now)?;
+        let who = api::auth::from_certificate(end_entity);
+        if who.is_some_and(|who| who.is_in(api::auth::MASTERS)) {
+            return Ok(verified);
+        }
+        Err(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+/// Opens a connection to a server that nobody has verified yet: whatever certificate it shows is taken.
+pub async fn dial_anyone(address: SocketAddr) -> io::Result<Box<dyn Duplex>> {
+    let config = ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(TakeAny));
+    let connector = TlsConnector::from(Arc::new(config.with_no_client_auth()));
+    let open = async {
+        let stream = TcpStream::connect(address).await?;
+        let stream = connector.connect(ServerName::from(address.ip()), stream).await?;
+        Ok(Box::new(stream) as Box<dyn Duplex>)
+    };
+    tokio::time::timeout(DIAL_PATIENCE, open).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
 /// How many ways of knowing an extension are kept ready: more registrations than that are made ready each time.

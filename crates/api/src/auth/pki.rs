@@ -11,6 +11,7 @@ use rcgen::{
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use sha2::{Digest, Sha256};
 
 /// How long an authority is good for, in years: longer than any cluster that is not rebuilt.
 const AUTHORITY_YEARS: i16 = 10;
@@ -102,6 +103,24 @@ pub fn issue(
     let key = KeyPair::generate().map_err(unusable("a new key"))?;
     let cert = params.signed_by(&key, &issuer).map_err(unusable("a new certificate"))?;
     Ok(PemPair { cert: cert.pem(), key: key.serialize_pem() })
+}
+
+/// How an authority is told from others: the hash of its public key, as kubeadm writes it.
+pub fn pin(authority: &str) -> Result<String, PkiError> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(authority.as_bytes())
+        .map_err(unusable("the authority's certificate"))?;
+    let cert = pem.parse_x509().map_err(unusable("the authority's certificate"))?;
+    let hash = Sha256::digest(cert.public_key().raw);
+    let digits: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("sha256:{digits}"))
+}
+
+/// From when until when a certificate is good; `None` for what is none.
+pub fn validity(cert: &str) -> Option<(Timestamp, Timestamp)> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(cert.as_bytes()).ok()?;
+    let cert = pem.parse_x509().ok()?;
+    let at = |time: x509_parser::time::ASN1Time| Timestamp::from_second(time.timestamp()).ok();
+    Some((at(cert.validity().not_before)?, at(cert.validity().not_after)?))
 }
 
 /// Makes a new key for signing service account tokens (ES256), as PKCS #8 PEM.

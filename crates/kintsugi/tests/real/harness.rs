@@ -296,16 +296,7 @@ impl Cluster {
 
     /// A program in the cluster's network.
     pub fn inside(&self, program: &Path) -> Command {
-        let mut command = Command::new(program);
-        let namespace = self.namespace.as_raw_fd();
-        // SAFETY: setns is one system call, on a descriptor that outlives the child's start.
-        unsafe {
-            command.pre_exec(move || match libc::setns(namespace, libc::CLONE_NEWNET) {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            });
-        }
-        command
+        inside(&self.namespace, program)
     }
 
     /// `kubectl` with arguments and perhaps an input; its output.
@@ -521,8 +512,22 @@ impl Drop for Cluster {
     }
 }
 
+/// A program in a network namespace.
+pub fn inside(namespace: &OwnedFd, program: &Path) -> Command {
+    let mut command = Command::new(program);
+    let namespace = namespace.as_raw_fd();
+    // SAFETY: setns is one system call, on a descriptor that outlives the child's start.
+    unsafe {
+        command.pre_exec(move || match libc::setns(namespace, libc::CLONE_NEWNET) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+    command
+}
+
 /// A network namespace of its own with its loopback up; it goes with the descriptor and the processes inside.
-fn new_network_namespace() -> OwnedFd {
+pub fn new_network_namespace() -> OwnedFd {
     let making = std::thread::spawn(|| {
         // SAFETY: the thread is ours alone and ends after this.
         assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0, "the tests have to run as root");

@@ -5,19 +5,22 @@
 
 mod addresses;
 mod attach;
+mod tunnel;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use host::Host;
+use host::{Host, Task};
 
 use crate::links::{Links, Route, Steps, route_metric};
 use crate::services::{Packets, Place};
 use crate::{Cidr, Network, NetworkError, NodeRoute, PodNetwork, ServiceRules, failed};
 use addresses::Addresses;
 pub(crate) use addresses::pod_addresses;
+use tunnel::Tunnel;
 
 /// The largest packet where the way out says nothing else.
 const MTU_DEFAULT: u32 = 1500;
@@ -41,10 +44,16 @@ pub struct Settings {
     pub mtu: Option<u32>,
 }
 
+/// How often the routes to other nodes are looked at although nobody asked for a change: whoever took one away, or moved
+/// a node behind a router, is mended within this. A look is three lists of the kernel's.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
 /// The kernel's network. Dropping it leaves everything in place.
 pub struct KernelNetwork {
     host: Host,
     inner: Arc<Inner>,
+    /// Mends the routes; ends with it.
+    _mending: Task<()>,
 }
 
 struct Inner {
@@ -52,6 +61,10 @@ struct Inner {
     mtu: u32,
     /// The node's address, if it is one of this namespace: the kernel refuses others as a source.
     node_source: Option<Ipv4Addr>,
+    /// The way to nodes that share no link with this one.
+    tunnel: Tunnel,
+    /// The routes that were asked for last; held while they are carried out.
+    routes: Mutex<Vec<NodeRoute>>,
     /// Who has which address; held for one allocation or the writing of its file.
     addresses: Mutex<Addresses>,
     /// The links of the node's namespace; held for one pod's exchange with the kernel.
@@ -65,8 +78,18 @@ impl KernelNetwork {
     /// forwarded, and makes the table of rules (as it was left, until [`Network::serve`] is called).
     pub async fn open(host: Host, settings: Settings) -> Result<Self, NetworkError> {
         let disk = host.disk().clone();
-        let inner = host.blocking(move || Inner::open(disk, settings)).await?;
-        Ok(Self { host, inner: Arc::new(inner) })
+        let inner = Arc::new(host.blocking(move || Inner::open(disk, settings)).await?);
+        let (clock, mended) = (host.clone(), inner.clone());
+        let mending = host.spawn(async move {
+            loop {
+                clock.sleep(LOOK_EVERY).await;
+                let mended = mended.clone();
+                if let Err(error) = clock.blocking(move || mended.mend_routes()).await {
+                    tracing::warn!(%error, "the routes to other nodes could not be mended");
+                }
+            }
+        });
+        Ok(Self { host, inner, _mending: mending })
     }
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> T + Send + 'static) -> T {
@@ -95,7 +118,7 @@ impl Network for KernelNetwork {
     }
 
     async fn route(&self, routes: Vec<NodeRoute>) -> Result<(), NetworkError> {
-        self.run(move |inner| inner.route(&routes)).await
+        self.run(move |inner| inner.route(routes)).await
     }
 }
 
@@ -113,8 +136,12 @@ impl Inner {
         packets.set_host_ports(addresses.host_ports())?;
         let node_ip = settings.node_ip;
         let node_source = links.addresses()?.iter().any(|(_, here)| *here == node_ip).then_some(node_ip);
+        let ranges = (settings.cluster_cidr, settings.service_cidr);
+        let tunnel = Tunnel::new(&settings.name_prefix, ranges, node_ip, mtu);
         let inner = Self {
             settings,
+            tunnel,
+            routes: Mutex::default(),
             mtu,
             node_source,
             addresses: Mutex::new(addresses),
@@ -146,16 +173,46 @@ impl Inner {
         links.carry_out(steps)
     }
 
-    fn route(&self, wanted: &[NodeRoute]) -> Result<(), NetworkError> {
+    fn route(&self, wanted: Vec<NodeRoute>) -> Result<(), NetworkError> {
+        let mut known = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = wanted;
+        self.carry_out_routes(&known)
+    }
+
+    /// Makes the routes be as they were asked for last.
+    fn mend_routes(&self) -> Result<(), NetworkError> {
+        let known = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_empty() { Ok(()) } else { self.carry_out_routes(&known) }
+    }
+
+    fn carry_out_routes(&self, wanted: &[NodeRoute]) -> Result<(), NetworkError> {
         let metric = self.metric();
         let wanted: Vec<Route> =
             wanted.iter().map(|route| kernel_route(route, metric)).collect::<Result<_, _>>()?;
         let links = self.links();
+        let mut far = Vec::new();
+        for route in &wanted {
+            let via = route.via.unwrap_or(Ipv4Addr::UNSPECIFIED);
+            far.push(!links.is_next_door(via)?);
+        }
+        let tunnel = self.tunnel.open(&links, far.contains(&true))?;
+        let mut steps = Steps::default();
+        let mut through = Vec::new();
+        for (route, far) in wanted.into_iter().zip(far) {
+            match (far, tunnel, route.via) {
+                (true, Some(link), Some(via)) => {
+                    self.tunnel.lead(&mut steps, link, via);
+                    through.push(self.tunnel.route(&route, link, self.node_source));
+                }
+                _ => through.push(route),
+            }
+        }
+        links.carry_out(steps)?;
         let here = links.routes()?;
         let here = here
             .iter()
             .filter(|route| route.metric == metric && route.via.is_some() && route.to.prefix() > 0);
-        let steps = routes_difference(&here.cloned().collect::<Vec<_>>(), &wanted);
+        let steps = routes_difference(&here.cloned().collect::<Vec<_>>(), &through, tunnel);
         links.carry_out(steps)
     }
 
@@ -177,8 +234,9 @@ impl Inner {
 }
 
 /// What turns the routes that are here into those wanted.
-fn routes_difference(here: &[Route], wanted: &[Route]) -> Steps {
-    let same = |a: &Route, b: &Route| a.to == b.to && a.via == b.via;
+fn routes_difference(here: &[Route], wanted: &[Route], tunnel: Option<u32>) -> Steps {
+    let tunneled = |route: &Route| tunnel == Some(route.link);
+    let same = |a: &Route, b: &Route| a.to == b.to && a.via == b.via && tunneled(a) == tunneled(b);
     let mut steps = Steps::default();
     for route in here.iter().filter(|route| !wanted.iter().any(|other| other.to == route.to)) {
         steps.remove_route(route);

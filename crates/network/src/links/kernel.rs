@@ -70,6 +70,22 @@ pub(crate) struct Veth<'a> {
     pub mtu: u32,
 }
 
+/// A tunnel to make.
+pub(crate) struct Vxlan<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its hardware address.
+    pub mac: Mac,
+    /// The number its packets carry.
+    pub id: u32,
+    /// The address its packets come from.
+    pub local: Ipv4Addr,
+    /// The port it listens on.
+    pub port: u16,
+    /// The largest packet in it.
+    pub mtu: u32,
+}
+
 /// Changes to be made in order.
 #[derive(Default)]
 pub(crate) struct Steps {
@@ -116,6 +132,39 @@ impl Steps {
                     a.u32(libc::IFLA_NET_NS_FD, veth.peer_netns.as_raw_fd() as u32);
                 });
             });
+        });
+    }
+
+    /// Makes a tunnel that learns nothing from packets.
+    pub fn vxlan(&mut self, vxlan: &Vxlan<'_>) {
+        const ID: u16 = 1;
+        const LOCAL: u16 = 4;
+        const LEARNING: u16 = 7;
+        const PORT: u16 = 15;
+        let doing = (format!("make the tunnel {}", vxlan.name), &[][..]);
+        self.step((libc::RTM_NEWLINK, CREATE | EXCLUSIVE), &link_header(0, 0, 0), doing, |a| {
+            a.text(libc::IFLA_IFNAME, vxlan.name)
+                .put(libc::IFLA_ADDRESS, &vxlan.mac)
+                .u32(libc::IFLA_MTU, vxlan.mtu);
+            kind(a, "vxlan", |a| {
+                a.u32(ID, vxlan.id).put(LOCAL, &vxlan.local.octets());
+                a.put(LEARNING, &[0]).put(PORT, &vxlan.port.to_be_bytes());
+            });
+        });
+    }
+
+    /// Says to which address a tunnel sends what is for a hardware address.
+    pub fn forward(&mut self, link: u32, mac: Mac, to: Ipv4Addr) {
+        const BRIDGE: u8 = libc::AF_BRIDGE as u8;
+        const SELF: u8 = 2;
+        let mut header = [0; 12];
+        header[0] = BRIDGE;
+        header[4..8].copy_from_slice(&link.to_ne_bytes());
+        header[8..10].copy_from_slice(&(libc::NUD_PERMANENT | libc::NUD_NOARP).to_ne_bytes());
+        header[10] = SELF;
+        let doing = (format!("lead tunnel {link} to {to}"), &[][..]);
+        self.step((libc::RTM_NEWNEIGH, CREATE | REPLACE), &header, doing, |a| {
+            a.put(libc::NDA_DST, &to.octets()).put(libc::NDA_LLADDR, &mac);
         });
     }
 
@@ -256,6 +305,11 @@ fn route_header(route: &Route) -> [u8; 12] {
     header[5] = ROUTE_PROTOCOL;
     header[6] = scope;
     header[7] = libc::RTN_UNICAST;
+    if route.via.is_some() && route.link != 0 {
+        // Whoever names both has seen to it that the one is reached over the other.
+        const ONLINK: u32 = 4;
+        header[8..12].copy_from_slice(&ONLINK.to_ne_bytes());
+    }
     header
 }
 
@@ -341,6 +395,38 @@ impl Links {
     pub fn expect(&self, name: &str) -> Result<Link, NetworkError> {
         let missing = || failed(format!("find the link {name}"))(io::Error::from(io::ErrorKind::NotFound));
         self.find(name)?.ok_or_else(missing)
+    }
+
+    /// Whether an address is reached without anybody between; `false` too where it is not reached at all.
+    pub fn is_next_door(&self, address: Ipv4Addr) -> Result<bool, NetworkError> {
+        const ROUTE_HEADER_LEN: usize = 12;
+        let mut header = [0; ROUTE_HEADER_LEN];
+        header[0] = libc::AF_INET as u8;
+        header[1] = 32;
+        let mut batch = Batch::default();
+        batch.message(libc::RTM_GETROUTE, ACK, &header, |a| {
+            a.put(libc::RTA_DST, &address.octets());
+        });
+        let mut next_door = false;
+        let asked = self.0.dump(&batch, |kind, body| {
+            if kind == libc::RTM_NEWROUTE
+                && let Some((_, body)) = body.split_at_checked(ROUTE_HEADER_LEN)
+            {
+                next_door = attribute(body, libc::RTA_GATEWAY).is_none();
+            }
+        });
+        match asked {
+            Err(error)
+                if matches!(
+                    Errno::from_io_error(&error),
+                    Some(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::ACCESS | Errno::INVAL)
+                ) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(failed(format!("look for the way to {address}"))(error)),
+            Ok(()) => Ok(next_door),
+        }
     }
 
     /// Our routes in the main table, those of all clusters.

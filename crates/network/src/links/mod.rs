@@ -14,7 +14,7 @@ pub use lan::{Lan, LanNode, LanSettings};
 pub use namespace::enter;
 pub use tear_down::tear_down;
 
-pub(crate) use kernel::{Link, Links, Route, Steps, Veth};
+pub(crate) use kernel::{Link, Links, Mac, Route, Steps, Veth, Vxlan};
 pub(crate) use namespace::{inside, make, remove};
 
 use crate::Cidr;
