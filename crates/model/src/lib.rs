@@ -2,6 +2,7 @@
 
 pub mod controller;
 pub mod diagnosis;
+pub mod fence;
 pub mod fit;
 pub mod kinds;
 pub mod names;
