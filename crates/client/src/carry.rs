@@ -49,6 +49,10 @@ impl Client {
                 gone_is_done(done.map(|_| None))
             }
             Write::Absent { key, uid } => self.absent(key, uid).await,
+            // Voters are asked by whoever holds a way to them; the server has no part in it.
+            Write::Votes { lease, .. } => {
+                Err(ClientError::Conflict { message: format!("nobody here can ask for votes about {lease}") })
+            }
             Write::Delete { key, when, grace_seconds, propagation } => {
                 let deletion =
                     Deletion { when: when.clone(), grace_seconds: *grace_seconds, propagation: *propagation };

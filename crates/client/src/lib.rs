@@ -18,6 +18,7 @@ pub mod fake;
 pub mod follow;
 pub mod https;
 mod lines;
+pub mod peers;
 mod select;
 #[cfg(test)]
 mod tests;
@@ -33,5 +34,6 @@ pub use client::{Client, Deletion, PatchKind};
 pub use error::{ClientError, DEFAULT_RETRY_AFTER};
 pub use events::Events;
 pub use https::Https;
+pub use peers::{HttpsPeers, NoPeers, Peer, Peers, Wish};
 pub use select::Select;
 pub use transport::{Transport, TransportError, WatchEvent, WatchKind, WatchStream};

@@ -13,6 +13,7 @@ pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod event_expiry;
+pub mod fence;
 pub mod garbage;
 pub mod job;
 pub mod mirroring;
@@ -57,6 +58,8 @@ pub static ALL: &[&Controller] = &[
     &garbage::CONTROLLER,
     &node_lifecycle::CONTROLLER,
     &taint_eviction::CONTROLLER,
+    &fence::TAKEOVER,
+    &fence::VOTERS,
     &pod_cleanup::CONTROLLER,
     &volumes::CLAIMS,
     &volumes::VOLUMES,

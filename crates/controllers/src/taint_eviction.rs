@@ -1,5 +1,6 @@
 //! Pods on nodes with a taint that does not suffer them: they go, at once or when their patience ends.
 
+use model::fence::pod_epoch;
 use model::kinds::{NODE, POD, of};
 use model::{Controller, EventNote, Key, Object, Plan, Precondition, Time, Watch, World, time};
 use serde::Deserialize;
@@ -7,6 +8,9 @@ use serde_json::json;
 
 use crate::pods::{Pod, Taint};
 use crate::status::{self, Says};
+
+/// The taint of a node that is silent.
+const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 
 /// The controller.
 pub static CONTROLLER: Controller = Controller {
@@ -47,7 +51,11 @@ pub fn reconcile(key: &Key, world: &dyn World, now: Time) -> Plan {
     let mut plan = Plan::default();
     let Some(pod) = world.get(key).map(Pod::read).filter(|pod| !pod.node().is_empty()) else { return plan };
     let node = world.get(&Key::new(&NODE, "", pod.node()));
-    let taints = node.as_ref().map(evicting).unwrap_or_default();
+    let mut taints = node.as_ref().map(evicting).unwrap_or_default();
+    if pod_epoch(&pod.object).is_some() {
+        // Silence is no proof: a fenced pod may run on by its node's voters, and moves when the lease is lost.
+        taints.retain(|taint| taint.key != UNREACHABLE);
+    }
     match leaves_at(&pod, &taints) {
         None => {}
         Some(_) if pod.is_ending() => {}
@@ -112,6 +120,12 @@ mod tests {
             r#"patch pods a/status {"status":{"conditions":[{"type":"DisruptionTarget","reason":"DeletionByTaintManager"}]}}
                delete pods a"#,
         );
+    }
+
+    #[test]
+    fn silence_does_not_move_a_fenced_pod() {
+        let pod = r#"pods a on=n metadata.annotations={"healing.kintsugi.dev/fence":"7"}"#;
+        check(&format!("{GONE}{pod}"), 1000, decide, "");
     }
 
     #[test]

@@ -11,8 +11,10 @@ use futures_util::future::join_all;
 use host::Host;
 use model::{Act, Gvr, Key, Tree, World, Write};
 
+use crate::ballot::Ballot;
 use crate::barrier::{Decided, Mark};
 use crate::governor::{Governor, Verdict};
+use crate::pulse::Pulse;
 use crate::queue::Ended;
 
 /// How many writes of one plan may be under way at once.
@@ -35,6 +37,10 @@ pub struct Hand {
     pub events: Events,
     /// Allows disruptive acts; `None`: the member does none on suspicion. Guards the governor for one question.
     pub governor: Option<Arc<Mutex<Governor>>>,
+    /// Asks voters.
+    pub ballot: Arc<Ballot>,
+    /// Knows whether this process stood still.
+    pub pulse: Arc<Pulse>,
     /// Time.
     pub host: Host,
 }
@@ -69,6 +75,10 @@ impl Hand {
     async fn one(&self, act: &Act) -> Result<Option<Mark>, Stop> {
         if let Some(held) = self.held(&act.write) {
             return Err(Stop::Held(held));
+        }
+        if let Write::Votes { lease, revision, set } = &act.write {
+            let voted = self.ballot.hold(&self.caches, lease, *revision, set).await;
+            return voted.map(|()| None).map_err(|wait| Stop::Held(Ended::Later(wait)));
         }
         let before =
             subject(&act.write).and_then(|key| self.caches.get(key)).map_or(0, |seen| seen.revision());
@@ -200,7 +210,9 @@ fn sort(write: &Write) -> Sort<'_> {
         Write::Delete { .. } | Write::Evict { .. } => Sort::Ending,
         Write::Bind { .. } => Sort::OfPods,
         Write::Patch { key, part: "status", .. } if key.gvr.plural == "pods" => Sort::OfPods,
-        Write::Patch { .. } | Write::Replace { .. } | Write::Absent { .. } => Sort::Alone,
+        Write::Patch { .. } | Write::Replace { .. } | Write::Absent { .. } | Write::Votes { .. } => {
+            Sort::Alone
+        }
     }
 }
 
@@ -209,7 +221,7 @@ fn subject(write: &Write) -> Option<&Key> {
     match write {
         Write::Create { .. } => None,
         Write::Patch { key, .. } | Write::Replace { key, .. } => Some(key),
-        Write::Delete { key, .. } | Write::Absent { key, .. } => Some(key),
+        Write::Delete { key, .. } | Write::Absent { key, .. } | Write::Votes { lease: key, .. } => Some(key),
         Write::Bind { pod, .. } | Write::Evict { pod, .. } => Some(pod),
     }
 }
@@ -226,6 +238,7 @@ fn told(write: &Write) -> String {
         Write::Replace { key, part, .. } => format!("replace {part} {key}"),
         Write::Bind { pod, node, .. } => format!("bind {pod} to {node}"),
         Write::Evict { pod, .. } => format!("evict {pod}"),
+        Write::Votes { lease, .. } => format!("ask for votes about {lease}"),
         Write::Absent { key, .. } => format!("prove the absence of {key}"),
         Write::Delete { key, .. } => format!("delete {key}"),
     }
@@ -237,7 +250,11 @@ fn with_refusal(write: &Write, refusal: &str) -> Write {
     match &mut write {
         Write::Create { object, .. } | Write::Replace { object, .. } => fill(object, refusal),
         Write::Patch { patch, .. } => fill(patch, refusal),
-        Write::Bind { .. } | Write::Evict { .. } | Write::Absent { .. } | Write::Delete { .. } => {}
+        Write::Bind { .. }
+        | Write::Evict { .. }
+        | Write::Absent { .. }
+        | Write::Votes { .. }
+        | Write::Delete { .. } => {}
     }
     write
 }

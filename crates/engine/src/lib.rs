@@ -5,9 +5,11 @@
 //! one: what rests on suspicion asks the [`governor`] first.
 
 mod apply;
+mod ballot;
 mod barrier;
 pub mod governor;
 pub mod ledger;
+mod pulse;
 pub mod queue;
 mod run;
 mod seen;
@@ -20,7 +22,9 @@ pub use apply::WRITES_AT_ONCE;
 pub use barrier::Mark;
 pub use run::{Clients, Member, NEWS_AT_ONCE, PASSES_AT_ONCE, Setup, run};
 
-use client::Caches;
+use std::sync::Arc;
+
+use client::{Caches, Peers};
 use host::Host;
 use host::watch;
 
@@ -38,8 +42,8 @@ pub fn members() -> Vec<Member> {
 
 impl Setup {
     /// Everyone who decides, on a server that always leads: there is no other.
-    pub fn new(clients: Clients, caches: Caches, host: Host) -> Self {
+    pub fn new(clients: Clients, caches: Caches, host: Host, peers: Arc<dyn Peers>) -> Self {
         let (_, lead) = watch::channel(true);
-        Self { clients, caches, host, members: members(), lead }
+        Self { clients, caches, host, peers, members: members(), lead }
     }
 }

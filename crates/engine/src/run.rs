@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use client::{Caches, Changed, Changes, Client, Events, Follow, Picture};
+use client::{Caches, Changed, Changes, Client, Events, Follow, Peers, Picture};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
@@ -19,9 +19,11 @@ use model::controller::EVERY;
 use model::{Controller, Gvr, Key, Object, Plan, World};
 
 use crate::apply::Hand;
+use crate::ballot::{Ballot, LEASE};
 use crate::barrier::Decided;
 use crate::governor::Governor;
 use crate::ledger;
+use crate::pulse::{BEAT, Pulse};
 use crate::queue::{Ended, Item, Queue, Report};
 use crate::seen::{DEFINITIONS, Known, Seen, is_of_every};
 
@@ -54,6 +56,8 @@ pub struct Setup {
     pub caches: Caches,
     /// Time, chance and tasks.
     pub host: Host,
+    /// How voters are asked.
+    pub peers: Arc<dyn Peers>,
     /// Who decides.
     pub members: Vec<Member>,
     /// Whether this server leads.
@@ -111,12 +115,17 @@ struct Engine {
     progress: watch::Receiver<u64>,
     ledger: ledger::Keeper,
     host: Host,
+    ballot: Arc<Ballot>,
+    pulse: Arc<Pulse>,
 }
 
 impl Engine {
     fn new(setup: &Setup) -> Self {
         let governor = Arc::new(Mutex::new(Governor::new()));
-        let hands = setup.members.iter().map(|member| hand(member, setup, &governor)).collect();
+        let ballot = Arc::new(Ballot::new(setup.host.clone(), setup.peers.clone()));
+        let pulse = Arc::new(Pulse::new(setup.host.clone()));
+        let hands =
+            setup.members.iter().map(|member| hand(member, setup, (&governor, &ballot, &pulse))).collect();
         let mut engine = Self {
             queue: Queue::new(),
             members: setup.members.clone(),
@@ -135,6 +144,8 @@ impl Engine {
             ),
             caches: setup.caches.clone(),
             host: setup.host.clone(),
+            ballot,
+            pulse,
         };
         engine.wire();
         engine
@@ -158,6 +169,8 @@ impl Engine {
     /// Runs for as long as it is let.
     async fn beat(&mut self) {
         self.begin().await;
+        let mut felt = self.host.moment();
+        self.pulse.beat();
         loop {
             self.start_passes();
             tokio::select! {
@@ -165,6 +178,14 @@ impl Engine {
                 Some((item, report)) = self.passes.next() => self.ended(&item, report),
                 changed = self.changes.next() => self.take_news(changed),
                 _ = self.progress.changed() => {}
+                () = self.host.sleep(BEAT.saturating_sub(self.host.moment().since(felt))) => {
+                    felt = self.host.moment();
+                    if self.pulse.beat() {
+                        tracing::warn!("this process stood still: the silence of nodes is counted anew");
+                        self.ballot.forget();
+                        self.ballot.look(&self.caches.list(&LEASE, ""));
+                    }
+                }
                 () = until(&self.host, &self.queue) => self.queue.due(self.host.moment()),
             }
             if self.progress.has_changed().unwrap_or(false) {
@@ -185,6 +206,10 @@ impl Engine {
         named.iter().for_each(|gvr| self.caches.follow(Follow::all(gvr)));
         self.caches.synced_in(&named).await;
         self.learn();
+        named
+            .iter()
+            .filter(|gvr| **gvr == LEASE)
+            .for_each(|gvr| self.ballot.look(&self.caches.list(gvr, "")));
         self.changes = self.caches.changes();
         let followed: BTreeSet<Gvr> = self.caches.followed().into_iter().map(|what| what.gvr).collect();
         let there = self.caches.read(|world| {
@@ -225,6 +250,8 @@ impl Engine {
         if news.iter().any(|changed| *changed.gvr() == DEFINITIONS) {
             self.learn();
         }
+        let leases = news.iter().filter(|changed| *changed.gvr() == LEASE);
+        leases.for_each(|changed| self.ballot.note(&changed.key, changed.new.as_ref()));
         self.ledger.take_news(&news, &self.caches);
         self.wake(&news);
     }
@@ -236,7 +263,8 @@ impl Engine {
             for changed in news {
                 let every = self.every.iter().filter(|_| is_of_every(changed.gvr()));
                 for waker in self.wakers.get(changed.gvr()).into_iter().flatten().chain(every) {
-                    let world = Seen { caches, reads: &self.hands[waker.member].reads, known: &self.known };
+                    let (reads, steady) = (&self.hands[waker.member].reads, self.pulse.steady_since());
+                    let world = Seen { caches, reads, known: &self.known, steady };
                     let keys = match waker.wakes {
                         None => vec![changed.key.clone()],
                         Some(wakes) => guarded(|| wakes_of(wakes, changed, &world)).unwrap_or_default(),
@@ -277,7 +305,11 @@ async fn until(host: &Host, queue: &Queue) {
     }
 }
 
-fn hand(member: &Member, setup: &Setup, governor: &Arc<Mutex<Governor>>) -> Hand {
+fn hand(
+    member: &Member,
+    setup: &Setup,
+    (governor, ballot, pulse): (&Arc<Mutex<Governor>>, &Arc<Ballot>, &Arc<Pulse>),
+) -> Hand {
     let name = member.controller.name;
     let client = (setup.clients)(name);
     let also = member.controller.also.iter().map(|watch| &watch.gvr);
@@ -289,6 +321,8 @@ fn hand(member: &Member, setup: &Setup, governor: &Arc<Mutex<Governor>>) -> Hand
         caches: setup.caches.clone(),
         reads: reads.filter(|gvr| **gvr != EVERY).cloned().collect(),
         governor: member.governed.then(|| governor.clone()),
+        ballot: ballot.clone(),
+        pulse: pulse.clone(),
         host: setup.host.clone(),
     }
 }
@@ -305,7 +339,7 @@ fn wakes_of(wakes: Wakes, changed: &Changed, world: &dyn World) -> Vec<Key> {
 async fn pass(controller: &'static Controller, hand: Hand, key: Key, known: Arc<Known>) -> Report {
     let now = hand.host.now();
     let look = |caches: &Picture<'_>| {
-        let world = Seen { caches, reads: &hand.reads, known: &known };
+        let world = Seen { caches, reads: &hand.reads, known: &known, steady: hand.pulse.steady_since() };
         let plan = guarded(|| (controller.reconcile)(&key, &world, now))?;
         let decided = Decided::by(&plan.acts, caches);
         Some((plan, decided))

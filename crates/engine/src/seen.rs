@@ -103,6 +103,8 @@ pub struct Seen<'a> {
     pub reads: &'a [Gvr],
     /// The resources there are.
     pub known: &'a Known,
+    /// Since when this process runs without a gap.
+    pub steady: Time,
 }
 
 impl World for Seen<'_> {
@@ -133,6 +135,6 @@ impl World for Seen<'_> {
     }
 
     fn began(&self) -> Option<Time> {
-        self.caches.steady_since(self.reads)
+        self.caches.steady_since(self.reads).map(|since| since.max(self.steady))
     }
 }

@@ -62,8 +62,9 @@ fn start(fake: Fake, members: Vec<Member>, lead: watch::Receiver<bool>) -> Runni
     let host = Host::simulated(1, Time::UNIX_EPOCH, SimDisk::new());
     let client = Client::new(Arc::new(fake.clone()), "engine");
     let caches = Caches::new(client.clone(), host.clone());
-    let setup =
-        Setup { clients: Arc::new(move |_| client.clone()), caches, host: host.clone(), members, lead };
+    let peers = Arc::new(client::NoPeers);
+    let clients = Arc::new(move |_: &str| client.clone());
+    let setup = Setup { clients, caches, host: host.clone(), peers, members, lead };
     Running { fake, _engine: host.spawn(crate::run(setup, std::future::pending())) }
 }
 

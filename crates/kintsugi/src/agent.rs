@@ -56,10 +56,7 @@ pub async fn run(settings: &NodeSettings, stop: impl Future<Output = ()>) -> Res
         server: format!("https://{}", settings.api),
         authority_pem: settings.authority.clone().into_bytes(),
         server_name: None,
-        identity: client::Identity::Certificate {
-            chain_pem: settings.client.cert.clone().into_bytes(),
-            key_pem: settings.client.key.clone().into_bytes(),
-        },
+        identity: settings.client.identity(),
     };
     let transport = Arc::new(Https::new(&access).context("cannot speak to the API")?);
     let _node = Node::start(&host, settings, transport).await?;

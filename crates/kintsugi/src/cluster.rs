@@ -163,6 +163,7 @@ impl Wiring<'_> {
             serving,
             client,
             api: self.server.inner_address,
+            hosts_server: netns.is_none(),
             netns,
             shown: None,
             name,

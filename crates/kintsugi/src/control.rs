@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use api::Service;
 use api::auth::Identity;
-use client::{Caches, Client};
+use client::{Caches, Client, Peers};
 use host::{Host, Task};
 use store::{Limits, Store};
 
@@ -33,15 +33,20 @@ pub async fn open_store(host: &Host, dir: PathBuf) -> Result<Store> {
 }
 
 /// Starts the API over a store and the loops over the API.
-pub async fn start(host: &Host, store: Store, settings: api::Settings) -> Result<Control> {
+pub async fn start(
+    host: &Host,
+    store: Store,
+    settings: api::Settings,
+    peers: Arc<dyn Peers>,
+) -> Result<Control> {
     let service =
         Service::open(host.clone(), store, settings).await.context("cannot begin to serve the API")?;
-    let (caches, engine) = lead(host, &service);
+    let (caches, engine) = lead(host, &service, peers);
     Ok(Control { service, caches, _engine: engine })
 }
 
 /// Starts the loops over the API, and the caches that they see it by. They end when the task is dropped.
-pub fn lead(host: &Host, service: &Service) -> (Caches, Task<()>) {
+pub fn lead(host: &Host, service: &Service, peers: Arc<dyn Peers>) -> (Caches, Task<()>) {
     let clients = {
         let service = service.clone();
         Arc::new(move |component: &str| {
@@ -50,7 +55,7 @@ pub fn lead(host: &Host, service: &Service) -> (Caches, Task<()>) {
         })
     };
     let caches = Caches::new(client(service, Identity::component(CONTROLLERS), CONTROLLERS), host.clone());
-    let setup = engine::Setup::new(clients, caches.clone(), host.clone());
+    let setup = engine::Setup::new(clients, caches.clone(), host.clone(), peers);
     (caches, host.spawn(engine::run(setup, std::future::pending())))
 }
 

@@ -165,6 +165,7 @@ impl Asked {
             client,
             api: self.address,
             netns: None,
+            hosts_server: false,
             shown: None,
         };
         let as_node = self.client(Arc::new(self.https(&node)?));

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use client::{Caches, Client, Transport};
+use client::{Caches, Client, HttpsPeers, Transport};
 use futures_util::FutureExt;
 use host::{Host, Task};
 use kubelet::{Curve, Machine, Means};
+use model::fence::Terms;
 use network::{Cidr, KernelNetwork};
 use runtime::{KernelRuntime, Runtime};
 use serde::{Deserialize, Serialize};
@@ -62,6 +63,9 @@ pub struct NodeSettings {
     pub api: SocketAddr,
     /// The network namespace that an agent of its own enters first.
     pub netns: Option<PathBuf>,
+    /// Whether a server runs on this host.
+    #[serde(default)]
+    pub hosts_server: bool,
     /// The certificate of its https face where that is renewed while it runs.
     #[serde(skip)]
     pub shown: Option<Arc<tls::Shown>>,
@@ -74,6 +78,16 @@ pub struct Pair {
     pub cert: String,
     /// The key.
     pub key: String,
+}
+
+impl Pair {
+    /// The certificate as who asks.
+    pub fn identity(&self) -> client::Identity {
+        client::Identity::Certificate {
+            chain_pem: self.cert.clone().into_bytes(),
+            key_pem: self.key.clone().into_bytes(),
+        }
+    }
 }
 
 impl From<PemPair> for Pair {
@@ -129,6 +143,11 @@ impl Node {
             network,
             files: Arc::new(kubelet::RealFiles),
             dial: Arc::new(kubelet::TcpDial),
+            peers: Arc::new(HttpsPeers::new(
+                settings.authority.clone().into_bytes(),
+                settings.client.identity(),
+            )),
+            voice: kubelet::Voice::new(None),
         };
         let (stop, mut stopped) = watch::channel(false);
         let shutdown = async move {
@@ -206,6 +225,8 @@ fn agent_settings(settings: &NodeSettings) -> Result<kubelet::Settings> {
         curve: Curve::HEALING,
         lease_every: kubelet::LEASE_EVERY,
         lease_seconds: LEASE_SECONDS,
+        terms: Terms::LAN,
+        hosts_server: settings.hosts_server,
         log_len_max: LOG_LEN_MAX,
         log_files_max: LOG_FILES_MAX,
     })

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use api::auth::tokens::Tokens;
 use api::auth::{Authenticator, FrontProxy, Identity, Lookup, MASTERS, Warden};
 use api::{Face, Service};
+use client::HttpsPeers;
 use host::{Host, Task, Tasks};
 use model::Object;
 use network::links::{Lan, LanSettings};
@@ -115,7 +116,12 @@ impl Server {
             guard: Arc::new(Warden::new(store.clone(), authenticator.clone())),
             dial: Arc::new(Dialer::new(&own, &keys.authority.cert, keys.front_proxy_client(host.now())?)?),
         };
-        let control = control::start(host, store, settings).await?;
+        let identity = client::Identity::Certificate {
+            chain_pem: own.cert.clone().into_bytes(),
+            key_pem: own.key.clone().into_bytes(),
+        };
+        let peers = HttpsPeers::new(keys.authority.cert.clone().into_bytes(), identity);
+        let control = control::start(host, store, settings, Arc::new(peers)).await?;
         let names = names(cluster, ranges, &[address.ip(), inner_address.ip()]);
         let certificate = keys.server("kube-apiserver", "", names, host.now())?;
         // Which of the two signed a client's certificate tells a user from a front proxy.

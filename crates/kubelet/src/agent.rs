@@ -13,6 +13,7 @@ use model::{Key, World};
 use crate::ask::Asker;
 use crate::environment::NodeFacts;
 use crate::events::{About, Events};
+use crate::fence::Fence;
 use crate::pod::PodView;
 use crate::settings::{Means, Settings};
 use crate::tokens::Tokens;
@@ -39,6 +40,8 @@ pub struct Agent {
     pub node: NodeFacts,
     /// Whether the lease was renewed when it was last tried.
     pub is_leased: watch::Sender<bool>,
+    /// What its lease lets it run.
+    pub fence: Arc<Fence>,
 }
 
 impl Agent {

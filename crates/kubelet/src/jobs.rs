@@ -135,6 +135,7 @@ pub async fn make_sandbox(agent: &Agent, pod: &PodView) -> Result<Vec<IpAddr>, S
         sysctls: sysctls.map(|sysctl| (sysctl.name.clone(), sysctl.value.clone())).collect(),
         resources: resources::pod_limits(pod),
         annotations: BTreeMap::new(),
+        fence: agent.fence.permit(agent, pod).await?,
     };
     let mut made = agent.means.runtime.create_sandbox(sandbox.clone()).await?;
     if !made.alive {
@@ -409,6 +410,7 @@ fn credential(registry: &str, entry: &serde_json::Value) -> Option<RegistryAuth>
 pub async fn start(agent: &Agent, start: Start) -> Result<(ContainerStatus, Resources), StartFault> {
     show_images(agent, &start).await?;
     let services = agent.services(&start.pod.namespace);
+    let pod = start.pod.clone();
     let settings = agent.settings.clone();
     let (files, node) = (agent.means.files.clone(), agent.node.clone());
     let version = format!("{:016x}", agent.means.host.chance().u64());
@@ -435,6 +437,8 @@ pub async fn start(agent: &Agent, start: Start) -> Result<(ContainerStatus, Reso
     };
     let spec = agent.means.host.blocking(work).await.map_err(|missing| StartFault::Config(missing.0))?;
     let wanted = Resources { oom_score_adj: None, ..spec.resources.clone() };
+    let armed = agent.fence.arm(agent, &pod).await;
+    armed.map_err(|error| StartFault::Runtime(spelled(&error)))?;
     let status = agent.means.runtime.start(spec).await.map_err(start_fault)?;
     Ok((status, wanted))
 }
@@ -553,5 +557,6 @@ pub async fn remove(agent: &Agent, uid: &str) -> Result<(), String> {
     let (files, paths) = (agent.means.files.clone(), Paths::new(&agent.settings.data_dir, uid));
     let cleared = agent.means.host.blocking(move || volumes::clear(&*files, &paths)).await;
     agent.tokens.forget(uid);
+    agent.fence.forget(uid);
     cleared.map_err(|error| error.to_string())
 }

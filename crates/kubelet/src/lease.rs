@@ -1,11 +1,13 @@
-//! Says every second that this node is alive: renews its lease in `kube-node-lease`.
+//! Holds the node's lease: renews it every second, each time naming the revision that it replaces; takes it up again
+//! after a restart; begins a new epoch once an old one is over.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use client::{ClientError, PatchKind};
+use model::fence::{Record, Renewal, State, VoterSet};
 use model::kinds as gvr;
-use model::{Key, Object, Precondition, World};
+use model::{Key, Object, Precondition, Tree, World};
 use serde_json::json;
 
 use crate::agent::Agent;
@@ -17,45 +19,185 @@ const NAMESPACE: &str = "kube-node-lease";
 /// How long one renewal may take; the next one says the same, only later.
 const RENEWAL_MAX: Duration = Duration::from_secs(5);
 
+/// Steps made at once: to look, to let go, to begin, to renew, and to look again when somebody was faster.
+const STEPS_MAX: usize = 8;
+
+/// Why there is no lease now.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    /// The server did not do it.
+    #[error(transparent)]
+    Api(#[from] ClientError),
+    /// The node's own disk or runtime did not.
+    #[error("{0}")]
+    Own(String),
+    /// It is somebody else's turn.
+    #[error("{0}")]
+    Waits(&'static str),
+}
+
+/// What to do next.
+enum Next {
+    /// See what there is.
+    Look,
+    /// Renew what is held.
+    Renew,
+    /// Nothing before the next turn.
+    Rest,
+}
+
 /// Renews until the agent ends.
 pub async fn keep(agent: Arc<Agent>) {
-    let key = Key::new(&gvr::LEASE, NAMESPACE, agent.settings.node_name.clone());
-    let mut is_there = false;
+    let mut next = Next::Look;
     loop {
-        let renewal = async { if is_there { renew(&agent, &key).await } else { make(&agent, &key).await } };
-        let renewed = agent.means.host.within(RENEWAL_MAX, renewal).await;
-        agent.is_leased.send_replace(matches!(renewed, Some(Ok(()))));
-        match renewed {
-            Some(Ok(())) => is_there = true,
-            Some(Err(ClientError::NotFound { .. })) => is_there = false,
-            Some(Err(error)) => tracing::debug!(%error, "the node's lease could not be renewed"),
-            None => tracing::debug!("the node's lease was not renewed in time"),
+        let turn = agent.means.host.within(RENEWAL_MAX, turn(&agent, &mut next)).await;
+        match turn {
+            Some(Ok(())) => _ = agent.is_leased.send_replace(true),
+            Some(Err(trouble)) => {
+                agent.is_leased.send_replace(false);
+                tracing::debug!(%trouble, "the node's lease is not renewed");
+            }
+            None => {
+                agent.is_leased.send_replace(false);
+                tracing::debug!("the node's lease was not renewed in time");
+            }
         }
         agent.means.host.sleep(agent.settings.lease_every).await;
     }
 }
 
-async fn renew(agent: &Agent, key: &Key) -> Result<(), ClientError> {
-    let patch = json!({"spec": {"renewTime": model::time::micros(agent.means.host.now())}});
-    let done = agent.means.client.patch(key, "", PatchKind::Merge, &patch, &Precondition::default()).await;
-    done.map(|_| ())
+/// One turn: ends with a lease that was just renewed, or with the reason why not.
+async fn turn(agent: &Agent, next: &mut Next) -> Result<(), Trouble> {
+    let key = Key::new(&gvr::LEASE, NAMESPACE, agent.settings.node_name.clone());
+    for _ in 0..STEPS_MAX {
+        *next = match next {
+            Next::Look | Next::Rest => look(agent, &key).await?,
+            Next::Renew => renew(agent, &key).await?,
+        };
+        if let Next::Rest = next {
+            *next = Next::Renew;
+            return Ok(());
+        }
+    }
+    Err(Trouble::Waits("others keep changing it"))
 }
 
-async fn make(agent: &Agent, key: &Key) -> Result<(), ClientError> {
+/// Sees what the store has, and does what is due before a renewal.
+async fn look(agent: &Agent, key: &Key) -> Result<Next, Trouble> {
+    let lease = match agent.means.client.get(key).await {
+        Ok(lease) => lease,
+        Err(ClientError::NotFound { .. }) => make(agent, key).await?,
+        Err(error) => return Err(error.into()),
+    };
+    let me = agent.fence.me();
+    let Some(record) = Record::read(&lease) else { return begin(agent, key, &lease).await };
+    match record.state {
+        State::Lost if lease.is_ending() => Err(Trouble::Waits("it ends with its Node")),
+        State::Lost => {
+            let_go(agent, &lease).await?;
+            begin(agent, key, &lease).await
+        }
+        _ if record.incarnation != me.incarnation => {
+            Err(Trouble::Waits("another life of this host holds it, until it is lost"))
+        }
+        State::Held if agent.fence.holds(record.epoch) => {
+            agent.fence.shown(record.grant());
+            Ok(Next::Renew)
+        }
+        // The Node was deleted, the machine has booted, or the node's word was given: that word ends it.
+        State::Ending | State::Held => {
+            let_go(agent, &lease).await?;
+            patch(agent, key, &lease, json!({"metadata": Record::losing()})).await?;
+            Ok(Next::Look)
+        }
+    }
+}
+
+async fn let_go(agent: &Agent, lease: &Object) -> Result<(), Trouble> {
+    agent.fence.let_go(agent, lease.revision()).await.map_err(Trouble::Own)
+}
+
+async fn begin(agent: &Agent, key: &Key, lease: &Object) -> Result<Next, Trouble> {
+    let me = agent.fence.me();
+    let terms = agent.fence.terms();
+    let set = newest(agent).unwrap_or_else(|| VoterSet::alone(me.clone(), terms.lease));
+    let sent = agent.means.host.moment().0;
+    let mut beginning = json!({
+        "metadata": Record::beginning(lease.revision(), &me.incarnation, &set),
+        "spec": spec(agent),
+    });
+    beginning["metadata"]["annotations"][model::fence::SERVER] =
+        if agent.settings.hosts_server { json!("true") } else { Tree::Null };
+    let begun = patch(agent, key, lease, beginning).await?;
+    let record = Record::read(&begun).ok_or(Trouble::Waits("somebody took its record away"))?;
+    let kept = agent.fence.begun(record.grant(), sent).await;
+    kept.map_err(|error| Trouble::Own(format!("cannot write down the lease: {error}")))?;
+    Ok(Next::Rest)
+}
+
+async fn renew(agent: &Agent, key: &Key) -> Result<Next, Trouble> {
+    let newest = newest(agent);
+    let renewal = agent.fence.renewal(agent, newest.as_ref()).await;
+    let renewal = renewal.map_err(|error| Trouble::Own(format!("cannot prepare a renewal: {error}")))?;
+    let Some(renewal) = renewal else { return Ok(Next::Look) };
+    let sent = agent.means.host.moment().0;
+    match send(agent, key, &renewal).await {
+        Ok(lease) => match Record::read(&lease) {
+            Some(record) if record.state == State::Held && record.epoch == renewal.epoch => {
+                agent.fence.acknowledged(agent, &renewal, record.revision, sent).await;
+                Ok(Next::Rest)
+            }
+            _ => Ok(Next::Look),
+        },
+        Err(ClientError::Conflict { .. } | ClientError::NotFound { .. }) => Ok(Next::Look),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn send(agent: &Agent, key: &Key, renewal: &Renewal) -> Result<Object, ClientError> {
+    let when = Precondition { uid: None, resource_version: Some(renewal.replaces.to_string()) };
+    let mut body = json!({
+        "metadata": Record::renewal(&renewal.set),
+        "spec": {"renewTime": model::time::micros(agent.means.host.now())},
+    });
+    // The lease may be older than its Node, which it is to end with.
+    if let Some(node) = agent.means.caches.get(&node_key(agent)) {
+        body["metadata"]["ownerReferences"] = json!([owner(&node)]);
+    }
+    agent.means.client.patch(key, "", PatchKind::Merge, &body, &when).await
+}
+
+async fn patch(agent: &Agent, key: &Key, lease: &Object, body: Tree) -> Result<Object, ClientError> {
+    let when = Precondition::exactly(lease);
+    agent.means.client.patch(key, "", PatchKind::Merge, &body, &when).await
+}
+
+/// The newest set of voters, as far as is seen.
+fn newest(agent: &Agent) -> Option<VoterSet> {
+    let all = agent.means.caches.list(&gvr::VOTER_SET, "");
+    let read = all.iter().filter_map(|set| set.view::<model::fence::SetBody>().ok());
+    read.map(|body| body.spec).max_by_key(|set| set.number)
+}
+
+fn spec(agent: &Agent) -> Tree {
+    json!({
+        "holderIdentity": agent.settings.node_name,
+        "leaseDurationSeconds": agent.settings.lease_seconds,
+        "renewTime": model::time::micros(agent.means.host.now()),
+    })
+}
+
+async fn make(agent: &Agent, key: &Key) -> Result<Object, Trouble> {
     let node = agent.means.caches.get(&node_key(agent));
     let owners: Vec<_> = node.iter().map(owner).collect();
     let lease = json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
         "metadata": {"name": key.name, "namespace": NAMESPACE, "ownerReferences": owners},
-        "spec": {
-            "holderIdentity": key.name,
-            "leaseDurationSeconds": agent.settings.lease_seconds,
-            "renewTime": model::time::micros(agent.means.host.now()),
-        },
+        "spec": spec(agent),
     });
     match agent.means.client.create(&gvr::LEASE, NAMESPACE, &lease).await {
-        Err(ClientError::AlreadyExists { .. }) => renew(agent, key).await,
-        other => other.map(|_| ()),
+        Err(ClientError::AlreadyExists { .. }) => Ok(agent.means.client.get(key).await?),
+        other => Ok(other?),
     }
 }
 

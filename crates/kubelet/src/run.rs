@@ -15,6 +15,7 @@ use runtime::{RuntimeEvent, Sandbox};
 use crate::agent::Agent;
 use crate::environment::NodeFacts;
 use crate::events::Events;
+use crate::fence::{self, Fence};
 use crate::memory::{ContainerMemory, PodMemory, Run};
 use crate::pod::PodView;
 use crate::settings::{KubeletError, Means, Settings};
@@ -33,6 +34,13 @@ pub async fn run(
     let told = client::Events::new(means.client.clone(), "kubelet", &settings.node_name, means.host.clone());
     let listening = server::listen(&settings).await?;
     let port = listening.as_ref().map_or(0, |listening| listening.port);
+    let fence = {
+        let (host, dir) = (means.host.clone(), settings.data_dir.clone());
+        let (name, boot, terms) =
+            (settings.node_name.clone(), settings.machine.boot_id.clone(), settings.terms);
+        let open = move || Fence::open(&host, &dir, &name, &boot, terms);
+        Arc::new(means.host.blocking(open).await.map_err(KubeletError::Fence)?)
+    };
     let facts = NodeFacts {
         name: settings.node_name.clone(),
         addresses: settings.node_addresses.clone(),
@@ -47,7 +55,9 @@ pub async fn run(
         wanted: Default::default(),
         node: facts,
         is_leased: watch::Sender::new(true),
+        fence,
     });
+    agent.means.voice.send_replace(Some(Arc::downgrade(&agent)));
     let mut tasks = Tasks::new();
     if let Some(listening) = listening {
         tasks.spawn(server::serve(agent.clone(), listening));
@@ -82,14 +92,18 @@ async fn keep(agent: Arc<Agent>, port: u16, tasks: &mut Tasks) -> Result<(), Kub
         Follow::all(&gvr::SERVICE),
         Follow::all(&gvr::ENDPOINT_SLICE),
         Follow::all(&gvr::NODE),
+        Follow::all(&gvr::VOTER_SET),
     ] {
         caches.follow(what);
     }
     let (node_news, node_seen) = watch::channel(());
     let (rule_news, rules_seen) = watch::channel(());
     tasks.spawn(node::keep(agent.clone(), port, node_seen));
-    tasks.spawn(lease::keep(agent.clone()));
     let unclaimed = find(&agent).await?;
+    // Not before what runs here is known: the monitors are told by it.
+    tasks.spawn(lease::keep(agent.clone()));
+    tasks.spawn(fence::keep(agent.clone()));
+    let mut epochs = agent.fence.epochs();
     let mut pods = Pods { agent: agent.clone(), handles: BTreeMap::new(), unclaimed };
     caches.synced().await;
     tasks.spawn(services::keep(agent.clone(), rules_seen));
@@ -102,6 +116,7 @@ async fn keep(agent: Arc<Agent>, port: u16, tasks: &mut Tasks) -> Result<(), Kub
                 // The runtime feeds somebody else now: there is nobody left to serve here.
                 None => std::future::pending().await,
             },
+            Ok(()) = epochs.changed() => pods.begin(tasks),
             changed = changes.next() => {
                 if changed.key.gvr == gvr::POD {
                     pods.take_pod(changed).await;
@@ -123,6 +138,7 @@ async fn keep(agent: Arc<Agent>, port: u16, tasks: &mut Tasks) -> Result<(), Kub
 /// What runs here, by the uid of its pod.
 async fn find(agent: &Agent) -> Result<BTreeMap<String, Found>, KubeletError> {
     let sandboxes = agent.means.runtime.sandboxes().await.map_err(KubeletError::Runtime)?;
+    agent.fence.adopt(&sandboxes);
     let attached = match agent.means.network.attached().await {
         Ok(attached) => attached.into_iter().collect::<BTreeMap<_, _>>(),
         Err(error) => {
@@ -145,7 +161,9 @@ impl Pods {
     /// Gives every pod its owner, and removes what belongs to none.
     fn begin(&mut self, tasks: &mut Tasks) {
         for object in self.agent.means.caches.list(&gvr::POD, "") {
-            self.own(&object);
+            if !self.handles.contains_key(object.uid()) {
+                self.own(&object);
+            }
         }
         for uid in std::mem::take(&mut self.unclaimed).into_keys() {
             tasks.spawn(sweep(self.agent.clone(), uid));
@@ -161,6 +179,11 @@ impl Pods {
             }
         };
         if pod.spec().node_name.as_deref() != Some(self.agent.settings.node_name.as_str()) {
+            return;
+        }
+        // Bound to an epoch that is over, or that has not begun as far as is known: it is not run, and what is left of it
+        // goes. Whoever leads releases it.
+        if fence::epoch_of(&pod).is_some_and(|epoch| self.agent.fence.epoch() != Some(epoch)) {
             return;
         }
         let mut memory = PodMemory::default();

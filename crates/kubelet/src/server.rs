@@ -34,6 +34,7 @@ use crate::streams::{self, Protocol, Purpose, Wanted};
 
 mod query;
 mod report;
+mod voters;
 
 use query::Query;
 
@@ -83,7 +84,10 @@ pub async fn serve(agent: Arc<Agent>, listening: Listening) {
                 connections.spawn(async move {
                     let _ = stream.set_nodelay(true);
                     match host.within(HANDSHAKE_MAX, tls.accept(stream)).await {
-                        Some(Ok(stream)) => connection(face, TokioIo::new(stream), peer).await,
+                        Some(Ok(stream)) => {
+                            let may_ask = voters::may_ask(stream.get_ref().1.peer_certificates());
+                            connection(face, TokioIo::new(stream), peer, may_ask).await;
+                        }
                         Some(Err(error)) => tracing::debug!(%error, %peer, "a TLS handshake failed"),
                         None => tracing::debug!(%peer, "a TLS handshake took too long"),
                     }
@@ -103,17 +107,18 @@ async fn connection(
     face: Arc<Face>,
     io: impl hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
     peer: SocketAddr,
+    may_ask: bool,
 ) {
     let answer = service_fn(move |request| {
         let face = face.clone();
-        async move { Ok::<_, Infallible>(answer(&face, request).await) }
+        async move { Ok::<_, Infallible>(answer(&face, request, may_ask).await) }
     });
     if let Err(error) = Builder::new(TokioExecutor::new()).serve_connection_with_upgrades(io, answer).await {
         tracing::debug!(error, %peer, "a connection ended badly");
     }
 }
 
-async fn answer(face: &Arc<Face>, request: Request<Incoming>) -> Response<Body> {
+async fn answer(face: &Arc<Face>, request: Request<Incoming>, may_ask: bool) -> Response<Body> {
     let path = request.uri().path().to_owned();
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let is_get = request.method() == Method::GET;
@@ -130,6 +135,9 @@ async fn answer(face: &Arc<Face>, request: Request<Incoming>) -> Response<Body> 
         }
         ["attach", namespace, pod, .., container] => {
             command(face, (namespace, pod, container), request, false).await
+        }
+        ["fence", wish] if request.method() == Method::POST => {
+            voters::answer(&face.agent, wish, request, may_ask).await
         }
         ["portForward", namespace, pod, ..] => forward(face, namespace, pod, request),
         _ => Err(refusal(StatusCode::NOT_FOUND, "404 page not found")),
@@ -157,6 +165,7 @@ fn refusal(status: StatusCode, why: impl Into<String>) -> Response<Body> {
     let reason = match status {
         StatusCode::BAD_REQUEST => "BadRequest",
         StatusCode::NOT_FOUND => "NotFound",
+        StatusCode::FORBIDDEN => "Forbidden",
         _ => "InternalError",
     };
     let mut response = json_of(&serde_json::json!({

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Caches, Client};
-use host::Host;
+use client::{Caches, Client, Peers};
+use host::{Host, watch};
+use model::fence::Terms;
 use network::Network;
 use runtime::Runtime;
 
+use crate::agent::Agent;
 use crate::ask::Dial;
 use crate::backoff::Curve;
 use crate::files::Files;
@@ -49,6 +51,10 @@ pub struct Settings {
     pub lease_every: Duration,
     /// How long a lease lasts, in seconds, as it says itself.
     pub lease_seconds: i32,
+    /// What the fence counts with.
+    pub terms: Terms,
+    /// Whether a server runs on this host: such hosts vote first.
+    pub hosts_server: bool,
     /// Bytes after which a container's log is rotated.
     pub log_len_max: u64,
     /// Log files kept of a container, the current one included.
@@ -95,7 +101,15 @@ pub struct Means {
     pub files: Arc<dyn Files>,
     /// How probes and hooks reach pods.
     pub dial: Arc<dyn Dial>,
+    /// How other agents are asked.
+    pub peers: Arc<dyn Peers>,
+    /// Who answers as this node's voter: the agent puts itself here while it runs, for those who reach it without TLS
+    /// (the simulator).
+    pub voice: Voice,
 }
+
+/// Where an agent's voter is found by others of the same process.
+pub type Voice = watch::Sender<Option<std::sync::Weak<Agent>>>;
 
 /// Why an agent ended on its own.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +122,9 @@ pub enum KubeletError {
         /// Why not.
         source: std::io::Error,
     },
+    /// What the fence must remember cannot be read or written: without it nothing may run.
+    #[error("cannot keep the fence's files")]
+    Fence(#[source] std::io::Error),
     /// The runtime does not say what runs here: nothing can be adopted safely.
     #[error("cannot tell what runs here")]
     Runtime(#[source] runtime::RuntimeError),

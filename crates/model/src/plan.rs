@@ -1,5 +1,6 @@
 //! What a decision returns: writes, each with its precondition and its reason, and perhaps a time to look again.
 
+use crate::fence::VoterSet;
 use crate::{Gvr, Key, Time, Tree};
 
 /// The outcome of one pass. The engine carries the acts out in order and stops at the first refusal.
@@ -135,6 +136,18 @@ pub enum Write {
         key: Key,
         /// Which incarnation of it.
         uid: String,
+    },
+    /// Go on only if a strict majority of the set votes against a node's lease at this revision, and whoever carries this
+    /// out has itself seen that revision for longer than the node may run.
+    ///
+    /// It writes nothing here; each voter writes its vote down. Without the majority it is a refusal.
+    Votes {
+        /// The lease.
+        lease: Key,
+        /// Its revision.
+        revision: u64,
+        /// Who votes: the set in that lease.
+        set: VoterSet,
     },
     /// Delete an object; "not found" counts as done.
     Delete {

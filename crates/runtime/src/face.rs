@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use model::fence::Deadline;
 use tokio::sync::mpsc;
 
 /// A point in wall-clock time.
@@ -41,6 +42,9 @@ pub trait Runtime: Send + Sync + 'static {
     async fn signal(&self, container: &ContainerRef, signal: i32) -> Result<(), RuntimeError>;
     /// Removes an ended container's root and state; its log stays until the sandbox goes or the log is pruned.
     async fn remove(&self, container: &ContainerRef) -> Result<(), RuntimeError>;
+    /// Says until when a fenced pod may run. Its monitor kills it when that passes, whoever else is dead or hangs by then,
+    /// and starts nothing afterwards until told a later time. A pod that is not fenced, or not here, is let be.
+    async fn fence(&self, pod_uid: &str, deadline: Deadline) -> Result<(), RuntimeError>;
     /// Changes the limits of a running container.
     async fn resize(&self, container: &ContainerRef, resources: Resources) -> Result<(), RuntimeError>;
 
@@ -133,6 +137,9 @@ pub struct SandboxSpec {
     pub resources: Resources,
     /// Annotations kept with it, for whoever adopts it.
     pub annotations: BTreeMap<String, String>,
+    /// Until when its containers may run; `None`: as long as they like. Older ones have none.
+    #[serde(default)]
+    pub fence: Option<Deadline>,
 }
 
 /// A sandbox as it is.

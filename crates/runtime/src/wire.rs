@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
+use model::fence::Deadline;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags,
@@ -50,6 +51,8 @@ pub(crate) enum Request {
     Attach { id: String, stdin: bool },
     /// Make a TCP socket in the pod's network, not connected yet.
     Socket { ipv6: bool },
+    /// Let the fenced pod run until then. Only a monitor whose sandbox was made with a deadline is asked this.
+    Fence { deadline: Deadline },
     /// Say what there is.
     List,
     /// Send events on this connection from now on.

@@ -19,6 +19,7 @@ use crate::network::SimNetwork;
 use crate::node::{NodeSettings, SimNode, Surroundings};
 use crate::observe::{Book, text};
 use crate::pace::Pace;
+use crate::peers::{Doors, SimPeers};
 use crate::runtime::{Ailment, Registry};
 use crate::wire::{Line, Server, Wire};
 
@@ -42,6 +43,7 @@ pub struct Cluster {
     pub user: Client,
     disk: SimDisk,
     server: Server,
+    doors: Doors,
     control: Option<Running>,
     flaw: Option<Flaw>,
     chance: Chance,
@@ -77,6 +79,7 @@ impl Cluster {
         let chance = host.chance().fork();
         let book = Book::new(host.clone());
         let (server, registry) = (Server::default(), Registry::default());
+        let doors = Doors::default();
         let around = Surroundings {
             host: host.clone(),
             jitters,
@@ -84,6 +87,7 @@ impl Cluster {
             registry: registry.clone(),
             book: book.clone(),
             server: server.clone(),
+            doors: doors.clone(),
         };
         let admin = Identity::user("admin", &[MASTERS]);
         let line = Line::new(host.clone(), Pace::Steady, None);
@@ -102,7 +106,7 @@ impl Cluster {
         let nodes = nodes.collect();
         let user = Client::new(wire, "kubectl");
         let mut cluster =
-            Self { host, book, registry, nodes, user, disk, server, control: None, flaw, chance };
+            Self { host, book, registry, nodes, user, disk, server, doors, control: None, flaw, chance };
         cluster.start_server().await?;
         cluster.nodes.values_mut().for_each(SimNode::start_agent);
         Ok(cluster)
@@ -130,7 +134,8 @@ impl Cluster {
         }
         let observer = self.host.spawn(self.book.clone().follow(store.clone()));
         let settings = api::Settings { guard: Arc::new(SimGuard), ..api::Settings::default() };
-        let control = control::start(&self.host, store, settings).await?;
+        let peers = SimPeers { host: self.host.clone(), doors: self.doors.clone(), own: None };
+        let control = control::start(&self.host, store, settings, Arc::new(peers)).await?;
         self.server.up(control.service.clone());
         let intruder = self.flaw.map(|flaw| {
             let store = control.service.store().clone();
@@ -144,7 +149,8 @@ impl Cluster {
     pub fn begin_second_leader(&mut self) {
         let host = self.host.clone();
         if let Some(running) = self.control.as_mut().filter(|running| running.second.is_none()) {
-            let (_, leads) = control::lead(&host, &running.control.service);
+            let peers = SimPeers { host: host.clone(), doors: self.doors.clone(), own: None };
+            let (_, leads) = control::lead(&host, &running.control.service, Arc::new(peers));
             running.second = Some(leads);
         }
     }

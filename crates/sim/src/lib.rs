@@ -12,6 +12,7 @@ mod network;
 mod node;
 mod observe;
 mod pace;
+mod peers;
 mod runtime;
 mod sandbox;
 pub mod scenario;

@@ -9,13 +9,15 @@ use std::time::Duration;
 use api::auth::Identity;
 use client::{Caches, Client};
 use host::{Host, SimDisk, Task};
-use kubelet::{Allocatable, Curve, Machine, Means, RuntimeDial, Settings, SimFiles};
+use kubelet::{Allocatable, Curve, Machine, Means, RuntimeDial, Settings, SimFiles, Voice};
+use model::fence::Terms;
 
 use crate::flaw::Flaw;
 use crate::gate::Gate;
 use crate::network::SimNetwork;
 use crate::observe::Book;
 use crate::pace::Pace;
+use crate::peers::{Door, Doors, SimPeers};
 use crate::runtime::{Registry, SimRuntime};
 use crate::wire::{Line, Server, Wire};
 
@@ -70,6 +72,8 @@ pub struct Surroundings {
     pub book: Book,
     /// Where the API is.
     pub server: Server,
+    /// Where the agents are.
+    pub doors: Doors,
 }
 
 /// A machine that pods run on.
@@ -148,11 +152,20 @@ impl SimNode {
         let client = Client::new(wire, "kubelet");
         let caches = Caches::new(client.clone(), self.host.clone());
         let runtime = Arc::new(self.runtime.clone());
+        let voice = Voice::new(None);
+        let door = Door { line: self.line.clone(), gate: self.gate.clone(), voice: voice.clone() };
+        around.doors.put(&self.name, door);
         let means = Means {
             host: self.host.clone(),
             client,
             caches: caches.clone(),
             dial: Arc::new(RuntimeDial(runtime.clone())),
+            peers: Arc::new(SimPeers {
+                host: self.host.clone(),
+                doors: around.doors.clone(),
+                own: Some((self.line.clone(), self.gate.clone())),
+            }),
+            voice: voice.clone(),
             runtime,
             network: Arc::new(self.network.clone()),
             files: Arc::new(self.files.clone()),
@@ -241,6 +254,11 @@ impl SimNode {
             curve: self.settings.curve,
             lease_every: self.settings.lease_every,
             lease_seconds: self.settings.lease_seconds,
+            terms: Terms {
+                lease: Duration::from_secs(u64::try_from(self.settings.lease_seconds).unwrap_or(4)),
+                ..Terms::LAN
+            },
+            hosts_server: false,
             log_len_max: LOG_LEN_MAX,
             log_files_max: 2,
         }

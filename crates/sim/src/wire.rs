@@ -141,7 +141,7 @@ impl Line {
     }
 
     /// A message travels: it waits out a short cut; a longer one breaks the connection.
-    async fn travel(&self, direction: Direction) -> Result<(), TransportError> {
+    pub async fn travel(&self, direction: Direction) -> Result<(), TransportError> {
         self.host.sleep(self.pace.of(DELAY)).await;
         let is_open = |now: &Condition| match direction {
             Direction::Out => !now.out_cut,

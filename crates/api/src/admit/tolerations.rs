@@ -1,4 +1,4 @@
-//! Pods bear a silent node for five minutes, unless they say otherwise.
+//! Pods bear a node that is not ready for five minutes, and a silent one not at all, unless they say otherwise.
 
 use model::tree::{items, text};
 use model::{Tree, kinds};
@@ -8,17 +8,26 @@ use super::service_account::push;
 use super::{Asked, Extra};
 use crate::refusal::Refusal;
 
-/// How long a pod stays bound to a node that is not ready or not reachable, in seconds: upstream's default.
-const SECONDS: i64 = 300;
+/// How long a pod stays bound to a node that says that it is not ready, in seconds: upstream's default.
+const NOT_READY_SECONDS: i64 = 300;
+
+/// How long a pod stays bound to a node that is silent, in seconds. Upstream waits for five minutes because nothing there
+/// proves that the node is gone; here what must not run twice is fenced and moves by proof alone, and all else is replaced
+/// as soon as the node's lease is overdue.
+const UNREACHABLE_SECONDS: i64 = 0;
 
 /// Adds the two tolerations where the pod says nothing of their taints, at updates too: they cannot be taken away.
 pub fn admit(asked: &Asked<'_>, object: &mut Tree, _extra: &mut Extra) -> Result<(), Refusal> {
     if !asked.writes(&kinds::POD) {
         return Ok(());
     }
-    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+    let each = [
+        ("node.kubernetes.io/not-ready", NOT_READY_SECONDS),
+        ("node.kubernetes.io/unreachable", UNREACHABLE_SECONDS),
+    ];
+    for (key, seconds) in each {
         if !items(object, "spec.tolerations").iter().any(|known| speaks_of(known, key)) {
-            let toleration = json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS});
+            let toleration = json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
             push(&mut object["spec"], "tolerations", toleration);
         }
     }
@@ -36,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pod_bears_a_silent_node_for_five_minutes() {
+    fn a_pod_says_how_long_it_bears_a_node_that_is_not_ready_or_silent() {
         let count = |tolerations: Tree| {
             let pod = json!({"metadata": {"name": "p"}, "spec": {"tolerations": tolerations}});
             check(&[], &kinds::POD, admit, pod).map(|made| items(&made, "spec.tolerations").len())

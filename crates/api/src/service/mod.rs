@@ -12,6 +12,7 @@ mod connect;
 mod converted_tests;
 #[cfg(test)]
 mod customs;
+mod fence;
 #[cfg(test)]
 mod flows;
 #[cfg(test)]

@@ -120,7 +120,8 @@ impl Call<'_> {
         let now = self.inner.host.now();
         for _ in 0..TRIES {
             let held = self.hold().await?;
-            let new = bind::bind(&self.resource, &held.object, binding, now)?;
+            let mut new = bind::bind(&self.resource, &held.object, binding, now)?;
+            super::fence::stamp(&mut new, &self.about(), &View(&self.inner.store))?;
             if let Tried::Done(_) =
                 self.carry_out(&held, Verdict::Put(new), Extra::default(), options.dry_run).await?
             {

@@ -11,10 +11,10 @@ use model::{Time, Tree, kinds};
 use serde_json::json;
 use store::{Change, Expect, Record, StoreError, Txn};
 
-use super::Call;
 use super::admission::Memo;
 use super::list::Found;
 use super::read::parse;
+use super::{Call, fence};
 use crate::admit::{self, Asked, Extra, Operation};
 use crate::answer::Answer;
 use crate::codec::{self, Read};
@@ -387,7 +387,7 @@ impl Call<'_> {
     ) -> Result<Tried, Refusal> {
         let path = held.record.path.clone();
         extra.expect.push((path.clone(), Expect::At(held.record.revision)));
-        match verdict {
+        match self.fenced(held, verdict) {
             Verdict::Keep(_) => Ok(Tried::Done(Done::Stored(held.record.value.clone()))),
             Verdict::Put(new) => self.commit(Some(new), path, extra, dry_run).await,
             Verdict::Remove(last) => {
@@ -402,6 +402,25 @@ impl Call<'_> {
                     Err(beaten) => Tried::Beaten(beaten),
                 })
             }
+        }
+    }
+
+    /// What the fence makes of a verdict about a pod.
+    fn fenced(&self, held: &Held, verdict: Verdict) -> Verdict {
+        if !self.resource.is(&kinds::POD) {
+            return verdict;
+        }
+        match verdict {
+            Verdict::Put(mut new) => {
+                fence::keep(&held.object, &mut new);
+                Verdict::Put(new)
+            }
+            Verdict::Remove(last)
+                if fence::reserves(&held.object, self.identity, &View(&self.inner.store)) =>
+            {
+                if last == held.object { Verdict::Keep(last) } else { Verdict::Put(last) }
+            }
+            other => other,
         }
     }
 

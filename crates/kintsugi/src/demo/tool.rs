@@ -47,6 +47,7 @@ fn act(step: &[&str]) -> Result<Option<u8>> {
         ["cat"] => drop(std::io::copy(&mut std::io::stdin(), &mut std::io::stdout())?),
         ["cat", file] => say(&fs::read_to_string(file)?)?,
         ["write", file, text] => fs::write(file, text)?,
+        ["beat", file] => beat(file)?,
         ["env", name] => say(&format!("{}\n", std::env::var(name).map_err(Error::other)?))?,
         ["list", dir] => list(dir)?,
         ["get", server] => say(&get(server)?)?,
@@ -120,6 +121,18 @@ fn count(to: u32) -> Result<()> {
 }
 
 /// Takes memory and uses it, MiB by MiB.
+/// Appends who writes and the boot-time clock's milliseconds to a file, fifty times a second, for ever.
+fn beat(file: &str) -> Result<()> {
+    let clock = host::Clock::real();
+    let writer = clock.moment().0.as_nanos();
+    let mut file = fs::OpenOptions::new().create(true).append(true).open(file)?;
+    loop {
+        let line = format!("{writer} {}\n", clock.moment().0.as_millis());
+        file.write_all(line.as_bytes())?;
+        sleep(Duration::from_millis(20));
+    }
+}
+
 fn eat(mib: usize) {
     let mut eaten = Vec::new();
     for _ in 0..mib {

@@ -6,6 +6,7 @@ mod bad_luck;
 mod clients;
 mod drills;
 mod extend;
+mod fence;
 mod harness;
 mod heal;
 mod images;

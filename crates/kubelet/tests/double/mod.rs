@@ -154,6 +154,9 @@ impl Runtime for FakeRuntime {
     async fn sandboxes(&self) -> Result<Vec<Sandbox>, RuntimeError> {
         Ok(self.state().sandboxes.values().cloned().collect())
     }
+    async fn fence(&self, _pod_uid: &str, _deadline: model::fence::Deadline) -> Result<(), RuntimeError> {
+        Ok(())
+    }
     async fn start(&self, spec: ContainerSpec) -> Result<ContainerStatus, RuntimeError> {
         self.host.sleep(Duration::from_millis(2)).await;
         let mut state = self.state();
@@ -378,6 +381,8 @@ impl Stopped {
             network: network.clone(),
             files: Arc::new(files.0.clone()),
             dial: Arc::new(RuntimeDial(Arc::new(runtime.clone()))),
+            peers: Arc::new(client::NoPeers),
+            voice: kubelet::Voice::new(None),
         };
         let agent = host.spawn(async move {
             kubelet::run(settings(), means, std::future::pending()).await.expect("the agent runs on");
@@ -407,6 +412,8 @@ fn settings() -> Settings {
         curve: Curve::HEALING,
         lease_every: LEASE_EVERY,
         lease_seconds: 4,
+        terms: model::fence::Terms::LAN,
+        hosts_server: true,
         log_len_max: 10 << 20,
         log_files_max: 5,
     }

@@ -117,6 +117,11 @@ impl Holder {
         self.kept.lease.as_ref()
     }
 
+    /// Whether the lease of this epoch is still taken for ours.
+    pub fn holds(&self, epoch: u64) -> bool {
+        !self.is_leaving && self.kept.lease.as_ref().is_some_and(|lease| lease.epoch == epoch)
+    }
+
     /// The epoch under which pods may run here, if any may.
     pub fn epoch(&self) -> Option<u64> {
         self.usable().map(|lease| lease.epoch)
@@ -185,12 +190,13 @@ impl Holder {
         }
     }
 
-    /// The node's own word, at once: whatever answers still arrive, it runs nothing fenced before a new epoch.
-    pub fn leave(&mut self) {
+    /// The node's own word, at once: whatever answers still arrive, it runs nothing fenced before a new epoch. The word is
+    /// to be written down before it leaves, and names `revision`: a later agent must not take that lease up again, though
+    /// its acknowledgement may come after all.
+    pub fn leave(&mut self, revision: u64) {
         self.is_leaving = true;
-        if let Some(lease) = &self.kept.lease {
-            self.kept.given_up = self.kept.given_up.max(lease.revision);
-        }
+        let known = self.kept.lease.as_ref().map_or(0, |lease| lease.revision);
+        self.kept.given_up = self.kept.given_up.max(known).max(revision);
     }
 
     /// The node's vote against itself: only when its deadline has passed and nothing fenced runs. It sticks: no lease up
@@ -380,9 +386,11 @@ mod tests {
     fn a_node_that_leaves_runs_nothing_before_a_new_epoch() {
         let mut holder = begun(set(1, &["a"]));
         let sent = holder.renewal(None, at(1000)).expect("it holds a lease");
-        holder.leave();
+        holder.leave(12);
         holder.acknowledged(&sent, 12, at(1000), at(1100));
         assert_eq!((holder.right(), holder.epoch()), (Right::None, None));
+        let later = Holder::new(member("a"), Terms::LAN, holder.kept().clone(), at(1200));
+        assert_eq!(later.right(), Right::None, "its next agent does not either");
         holder.lost(10);
         holder.begun(Grant { revision: 20, epoch: 19, set: set(1, &["a"]) }, at(5000), at(5001));
         assert_eq!((holder.right(), holder.epoch()), (Right::Endless, Some(19)));

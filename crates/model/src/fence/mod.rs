@@ -17,7 +17,9 @@ use std::time::Duration;
 
 pub use deadline::Deadline;
 pub use holder::{Ask, Grant, Holder, Kept, Renewal, Right};
-pub use record::{EPOCH, FENCE, FINALIZER, INCARNATION, Record, SET, STATE, State, is_exclusive, pod_epoch};
+pub use record::{
+    EPOCH, FENCE, FINALIZER, INCARNATION, Record, SERVER, SET, STATE, State, is_exclusive, pod_epoch,
+};
 pub use set::{MEMBERS_MAX, Member, SetBody, VoterSet, choose};
 pub use voter::{No, Question, Voter, Votes};
 

@@ -17,6 +17,8 @@ pub const INCARNATION: &str = "healing.kintsugi.dev/incarnation";
 pub const SET: &str = "healing.kintsugi.dev/voters";
 /// The annotation of a Lease that says whether it is lost.
 pub const STATE: &str = "healing.kintsugi.dev/lease-state";
+/// The annotation of a Lease that says that a server runs on its node: such nodes vote first.
+pub const SERVER: &str = "healing.kintsugi.dev/server";
 /// The annotation that a fenced pod gets when it is bound: the epoch of its node's lease.
 pub const FENCE: &str = "healing.kintsugi.dev/fence";
 /// The finalizer of a Lease that is fenced by.

@@ -122,4 +122,5 @@ resources! {
     STORAGE_VERSION = "internal.apiserver.k8s.io" "v1alpha1" "storageversions";
     STORAGE_VERSION_MIGRATION = "storagemigration.k8s.io" "v1beta1" "storageversionmigrations";
     REPAIR = "healing.kintsugi.dev" "v1alpha1" "repairs";
+    VOTER_SET = "healing.kintsugi.dev" "v1alpha1" "votersets";
 }

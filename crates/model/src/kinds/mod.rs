@@ -84,6 +84,7 @@ mod validating_admission_policy_binding;
 mod validating_webhook_configuration;
 mod volume_attachment;
 mod volume_attributes_class;
+mod voter_set;
 mod webhooks;
 mod workload;
 
@@ -367,6 +368,7 @@ pub static KINDS: &[&Kind] = &[
     &storage_version::KIND,
     &storage_version_migration::KIND,
     &repair::KIND,
+    &voter_set::KIND,
 ];
 
 /// The kind that is served under a resource.

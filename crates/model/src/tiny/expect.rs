@@ -49,6 +49,10 @@ fn write(write: &Write) -> String {
         Write::Replace { key, part, object } => format!("replace {} {part} {object}", short(key)),
         Write::Bind { pod, node, .. } => format!("bind {} to {node}", short(pod)),
         Write::Evict { pod, .. } => format!("evict {}", short(pod)),
+        Write::Votes { lease, set, .. } => {
+            let hosts: Vec<&str> = set.voters.iter().map(|voter| voter.host.as_str()).collect();
+            format!("votes {} of {}", short(lease), hosts.join(","))
+        }
         Write::Absent { key, uid } => format!("absent {} uid {uid}", short(key)),
         Write::Delete { key, grace_seconds, propagation, .. } => {
             let grace = grace_seconds.map(|grace| format!(" grace {grace}")).unwrap_or_default();

@@ -162,6 +162,7 @@ pub(super) fn is_namespaced(gvr: &Gvr) -> bool {
         "apiservices",
         "csinodes",
         "runtimeclasses",
+        "votersets",
     ];
     !CLUSTER.contains(&&*gvr.plural)
 }

@@ -21,6 +21,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use host::{Host, Tasks};
+use model::fence::Deadline;
 use tokio::sync::mpsc;
 
 use crate::cgroup::Cgroups;
@@ -339,6 +340,27 @@ impl Runtime for KernelRuntime {
                 Ok(status)
             }
             (other, _) => Err(failed("start a container", format!("the monitor said {other:?}"))),
+        }
+    }
+
+    async fn fence(&self, pod_uid: &str, deadline: Deadline) -> Result<(), RuntimeError> {
+        layout::check_uid(pod_uid)?;
+        // Not in turn: a deadline must not wait for anything slow. A link that is not open yet is opened in turn.
+        let link = match self.known_link(pod_uid) {
+            Some(link) => link,
+            None => match self.link(pod_uid).await {
+                Ok(link) => link,
+                Err(RuntimeError::NotFound(_)) => return Ok(()),
+                Err(error) => return Err(error),
+            },
+        };
+        if link.file.spec.fence.is_none() {
+            return Ok(());
+        }
+        match link.ask(Request::Fence { deadline }).await? {
+            (Reply::Done, _) => Ok(()),
+            (Reply::Failed(why), _) => Err(failed("move the deadline", why)),
+            (other, _) => Err(failed("move the deadline", format!("an odd answer: {other:?}"))),
         }
     }
 

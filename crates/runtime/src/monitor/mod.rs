@@ -7,6 +7,7 @@
 pub(crate) mod capabilities;
 mod container;
 mod exec;
+mod fence;
 mod identity;
 mod init;
 mod output;

@@ -5,10 +5,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use model::fence::Deadline;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::monitor::container::Container;
 use crate::monitor::exec::Exec;
+use crate::monitor::fence::Fence;
 use crate::monitor::init::{Fault, Stdio};
 use crate::monitor::output::Stream;
 use crate::monitor::process::{Process, Progress};
@@ -28,6 +30,9 @@ const CONTAINERS_MAX: usize = 1024;
 const UNMAKE_TRIES: usize = 400;
 const UNMAKE_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 
+/// Why nothing is started after the deadline.
+const FENCED: &str = "fenced: the node's lease has run out";
+
 /// One connection of an agent.
 struct Conn {
     socket: UnixStream,
@@ -39,6 +44,7 @@ struct Conn {
 /// What there is to wait for.
 enum Source {
     Listener,
+    Deadline,
     Conn(u64),
     Report(String),
     Ended(String),
@@ -56,14 +62,26 @@ pub(crate) struct Server {
     seed: Option<Seed>,
     next: u64,
     quitting: Option<(u64, u64)>,
+    fence: Option<Fence>,
 }
 
 impl Server {
     /// A monitor of a sandbox without containers.
     pub(crate) fn new(sandbox: Sandbox) -> Self {
         let (conns, containers, execs) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let mut server = Self { sandbox, conns, containers, execs, seed: None, next: 1, quitting: None };
+        let deadline = sandbox.file.spec.fence;
+        let mut server =
+            Self { sandbox, conns, containers, execs, seed: None, next: 1, quitting: None, fence: None };
         server.sow();
+        server.fence = deadline.and_then(|deadline| match Fence::new(deadline) {
+            Ok(fence) => Some(fence),
+            Err(error) => {
+                // Without a clock to watch it must not start anything: an epoch that nobody has, and no time left.
+                monitor::complain(&server.sandbox.pod, &format!("cannot watch the deadline: {error}"));
+                server.quitting.get_or_insert((0, 0));
+                None
+            }
+        });
         server
     }
 
@@ -105,6 +123,9 @@ impl Server {
         if self.conns.len() < CONNS_MAX {
             each(Source::Listener, self.sandbox.listener.as_fd(), PollFlags::IN);
         }
+        if let Some(fence) = &self.fence {
+            each(Source::Deadline, fence.timer.as_fd(), PollFlags::IN);
+        }
         for (number, conn) in &self.conns {
             let out = if conn.outbox.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
             each(Source::Conn(*number), conn.socket.as_fd(), PollFlags::IN | out);
@@ -130,6 +151,7 @@ impl Server {
     fn handle(&mut self, source: Source, flags: PollFlags) {
         match source {
             Source::Listener => self.accept(),
+            Source::Deadline => self.take_deadline(),
             Source::Conn(number) => self.serve_conn(number, flags),
             Source::Report(id) => self.take_report(&id),
             Source::Ended(id) => self.take_end(&id),
@@ -194,6 +216,7 @@ impl Server {
             Request::Remove { id } => (self.remove(&id), None),
             Request::Resize { id, resources } => (self.resize(&id, resources), None),
             Request::Socket { ipv6 } => socket(ipv6),
+            Request::Fence { deadline } => (self.extend(deadline), None),
             Request::List => (self.list(), None),
             Request::Subscribe => (self.subscribe(conn), None),
             Request::Quit => return self.quit(conn, request),
@@ -210,6 +233,9 @@ impl Server {
             let why = "the container exists, there are too many, or the sandbox goes";
             return self.reply(conn, request, Reply::Failed(why.to_owned()), None);
         }
+        if self.is_fenced() {
+            return self.reply(conn, request, Reply::Failed(FENCED.to_owned()), None);
+        }
         self.sow();
         let Some(seed) = self.seed.take() else {
             return self.reply(conn, request, Reply::Failed("no process can be started".to_owned()), None);
@@ -225,6 +251,34 @@ impl Server {
                 self.reply(conn, request, fault_reply(fault), None);
             }
         }
+    }
+
+    /// The node may run this pod until then.
+    fn extend(&mut self, deadline: Deadline) -> Reply {
+        let Some(fence) = &mut self.fence else { return Reply::Done };
+        match fence.take(deadline) {
+            Ok(()) => Reply::Done,
+            Err(error) => Reply::Failed(error.to_string()),
+        }
+    }
+
+    /// Kills what runs when the deadline has passed.
+    fn take_deadline(&mut self) {
+        let Some(fence) = &mut self.fence else { return };
+        fence.silence();
+        if !fence.has_passed() {
+            return;
+        }
+        monitor::complain(&self.sandbox.pod, "fenced: the node's lease has run out");
+        for container in self.containers.values().filter(|container| container.process.is_some()) {
+            container.process.iter().for_each(Process::kill);
+            container.group().kill();
+        }
+        self.execs.values().for_each(|exec| exec.process.kill());
+    }
+
+    fn is_fenced(&self) -> bool {
+        self.fence.as_ref().is_some_and(Fence::has_passed)
     }
 
     /// Starts the process that waits to become the next container, unless there is one that lives.
@@ -310,7 +364,9 @@ impl Server {
             stdio.stdin = if wish.stdin { inbox.next_fd() } else { None };
             (stdio.stdout, stdio.stderr) = (inbox.next_fd(), inbox.next_fd());
         }
-        let Some(container) = self.containers.get(&wish.id).filter(|container| container.has_started())
+        let is_fenced = self.fence.as_ref().is_some_and(Fence::has_passed);
+        let Some(container) =
+            self.containers.get(&wish.id).filter(|container| container.has_started() && !is_fenced)
         else {
             return self.reply(conn, request, Reply::NotFound(wish.id.clone()), None);
         };

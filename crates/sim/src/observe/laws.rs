@@ -141,7 +141,9 @@ fn of_removal(sight: &Sight, path: &str, old: &Tree, last: &Tree) -> Vec<String>
     }
     if path.starts_with("/pods/") {
         let uid = text(old, "metadata.uid");
-        let is_forced = sight.forced.contains(uid);
+        // A fenced pod's name is free only when it runs nowhere, whoever forces its deletion.
+        let is_fenced = at(old, "metadata.annotations").get(model::fence::FENCE).is_some();
+        let is_forced = sight.forced.contains(uid) && !is_fenced;
         let still = sight.running.keys().filter(|(whose, _)| whose == uid && !is_forced);
         for (_, container) in still {
             broken.push(format!("a pod outlives its containers: {path} is gone, {container} runs"));

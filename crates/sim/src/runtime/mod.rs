@@ -16,6 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use host::{Host, Task};
+use model::fence::Deadline;
 use runtime::{
     AttachSpec, ContainerRef, ContainerSpec, ContainerStatus, Duplex, ExecOutput, ExecSpec, Exit, Image,
     LogRequest, RegistryAuth, Resources, Runtime, RuntimeError, RuntimeEvent, Sandbox, SandboxSpec, Streams,
@@ -175,6 +176,33 @@ impl SimRuntime {
         true
     }
 
+    /// What a pod's monitor does about its deadline. It belongs to the machine: nothing pauses it.
+    fn watch_deadline(&self, uid: &str) {
+        let deadline = |sandbox: &SimSandbox| sandbox.spec.fence.filter(|_| sandbox.alive)?.until;
+        let mut state = self.state();
+        let Some(sandbox) = state.sandboxes.get_mut(uid) else { return };
+        let Some(until) = deadline(sandbox) else {
+            sandbox.watch = None;
+            return;
+        };
+        let (inner, whose, host) = (Arc::downgrade(&self.0), uid.to_owned(), self.0.host.clone());
+        let wait = until.saturating_sub(host.moment().0);
+        sandbox.watch = Some(self.0.host.spawn(async move {
+            host.sleep(wait).await;
+            let Some(runtime) = inner.upgrade().map(SimRuntime) else { return };
+            let usual = runtime.0.pace.of(KILLED_IN);
+            let running: Vec<ContainerRef> = {
+                let state = runtime.state();
+                let running = state.sandboxes.get(&whose).into_iter().flat_map(SimSandbox::running);
+                running.map(|one| one.status.container.clone()).collect()
+            };
+            host.sleep(usual).await;
+            for container in running {
+                runtime.finish(&container.pod_uid, &container.id, 128 + SIGKILL, Some(SIGKILL));
+            }
+        }));
+    }
+
     /// A task that ends a container after a while.
     fn later(&self, wait: Duration, container: &ContainerRef, code: i32, signal: Option<i32>) -> Task<()> {
         let (inner, container) = (Arc::downgrade(&self.0), container.clone());
@@ -278,8 +306,11 @@ impl Runtime for SimRuntime {
         let now = self.0.host.now();
         let mut state = self.state();
         let uid = spec.pod_uid.clone();
-        let made = state.sandboxes.entry(uid).or_insert_with(|| SimSandbox::new(spec, now));
-        Ok(made.shown())
+        let made = state.sandboxes.entry(uid.clone()).or_insert_with(|| SimSandbox::new(spec, now));
+        let shown = made.shown();
+        drop(state);
+        self.watch_deadline(&uid);
+        Ok(shown)
     }
 
     async fn remove_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError> {
@@ -313,6 +344,9 @@ impl Runtime for SimRuntime {
         let pid = state.next_pid();
         let sandbox = state.sandboxes.get_mut(&uid).filter(|sandbox| sandbox.alive);
         let sandbox = sandbox.ok_or_else(|| missing(&uid))?;
+        if sandbox.spec.fence.is_some_and(|fence| fence.has_passed(host.moment().0)) {
+            return Err(failed("start a container", "fenced: the node's lease has run out"));
+        }
         let mut made = SimContainer::new(spec, id, pid, host.now(), host.moment());
         if !made.behaviour.starts {
             return Err(RuntimeError::Start("exec: no such file or directory".to_owned()));
@@ -326,6 +360,17 @@ impl Runtime for SimRuntime {
         drop(state);
         self.0.book.started(&self.0.node, &whose, &status.name, &status.container.id);
         Ok(status)
+    }
+
+    async fn fence(&self, pod_uid: &str, deadline: Deadline) -> Result<(), RuntimeError> {
+        self.take(ASK).await;
+        if let Some(sandbox) = self.state().sandboxes.get_mut(pod_uid).filter(|sandbox| sandbox.alive)
+            && let Some(fence) = &mut sandbox.spec.fence
+        {
+            fence.take(deadline);
+        }
+        self.watch_deadline(pod_uid);
+        Ok(())
     }
 
     async fn signal(&self, container: &ContainerRef, signal: i32) -> Result<(), RuntimeError> {

@@ -41,6 +41,8 @@ pub struct SimSandbox {
     pub alive: bool,
     /// The runs of its containers, oldest first.
     pub containers: Vec<SimContainer>,
+    /// Kills them when the deadline passes.
+    pub watch: Option<Task<()>>,
 }
 
 /// One run of a container.
@@ -114,7 +116,7 @@ impl State {
 impl SimSandbox {
     /// An empty sandbox.
     pub fn new(spec: SandboxSpec, created_at: Time) -> Self {
-        Self { spec, created_at, alive: true, containers: Vec::new() }
+        Self { spec, created_at, alive: true, containers: Vec::new(), watch: None }
     }
 
     /// As the agent sees it.
