@@ -141,13 +141,7 @@ async fn take_down(settings: Down) -> Result<ExitCode> {
 }
 
 async fn play(settings: Demo) -> Result<ExitCode> {
-    let stop = asked_to_stop();
-    tokio::pin!(stop);
-    tokio::select! {
-        biased;
-        stopped = &mut stop => stopped.map(|()| ExitCode::FAILURE),
-        played = demo::run(&settings, |line| println!("{line}"), asked_to_stop) => played,
-    }
+    demo::run(&settings, |line| println!("{line}"), asked_to_stop).await
 }
 
 async fn image(act: ImageAct) -> Result<ExitCode> {

@@ -21,7 +21,7 @@ pub enum Command {
     Up(Up),
     /// Stop and remove everything that the data directory's cluster started; what is stored stays
     Down(Down),
-    /// Start a cluster, break it in five ways, and show how it heals
+    /// Start a cluster, break it on purpose, and show how it heals; with three nodes and more, nodes and the server too
     Demo(Demo),
     /// List, import, pull and remove the node's images
     Image(Image),

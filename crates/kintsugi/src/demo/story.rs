@@ -85,6 +85,13 @@ impl Stage {
         Ok(took)
     }
 
+    /// Goes on with another client: the server was started again.
+    pub async fn begin_anew(&mut self, client: Client) -> Result<()> {
+        self.pods = Some(Pods::follow(&client, &self.host, self.namespace, "app=web").await?);
+        self.client = client;
+        Ok(())
+    }
+
     /// A container's process is killed with SIGKILL; its replacement answers.
     pub async fn kill_container(&mut self) -> Result<Row> {
         let pod = self.some_pod().await?;

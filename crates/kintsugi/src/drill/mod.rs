@@ -4,7 +4,7 @@
 //! deadline; what was broken is mended again and the namespace removed, also when the drill fails.
 
 mod check;
-mod nodes;
+pub mod nodes;
 mod table;
 
 use std::process::ExitCode;
@@ -78,7 +78,8 @@ async fn all(
     Ok(kept)
 }
 
-async fn play(name: &str, stage: &mut Stage, faults: &Faults, client: &Client) -> Result<Row> {
+/// Breaks what the drill of a name breaks, and measures what comes of it.
+pub async fn play(name: &str, stage: &mut Stage, faults: &Faults, client: &Client) -> Result<Row> {
     match name {
         "container-killed" => stage.kill_container().await,
         "pod-deleted" => stage.delete_pod().await,

@@ -43,7 +43,7 @@ fn node(pod: &Pod) -> &str {
 }
 
 /// The names of the stage's pods with how often each was restarted: what must not change.
-async fn picture(stage: &mut Stage) -> Result<Vec<(String, i32)>> {
+pub async fn picture(stage: &mut Stage) -> Result<Vec<(String, i32)>> {
     let seen = stage.pods()?.until("the pods", |pods| {
         Some(pods.values().map(|pod| (name(pod).to_owned(), restarts(pod))).collect())
     });
