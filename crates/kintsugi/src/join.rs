@@ -57,11 +57,10 @@ pub async fn run(host: &Host, settings: &Agent, stop: impl Future<Output = ()>) 
     let shown = Arc::new(Shown::new(&joined.node.serving.clone().into())?);
     joined.node.shown = Some(shown.clone());
     let transport = Arc::new(Renewing::new(asked.https(&joined.node)?));
-    let node = Node::start(host, &joined.node, transport.clone()).await?;
+    let _node = Node::start(host, &joined.node, transport.clone()).await?;
     tokio::select! {
         biased;
         () = stop => Ok(()),
-        ended = node.ended() => ended,
         () = asked.keep_fresh(host, &mut joined, &transport, &shown) => Ok(()),
     }
 }
