@@ -8,6 +8,7 @@ use clap::Parser;
 mod bench;
 mod checks;
 mod clients;
+mod fuzz;
 mod sim;
 mod table;
 mod tidy;
@@ -23,6 +24,8 @@ enum Command {
     Tidy,
     /// Measure speed and size of the release binary (as root) and write docs/bench.md.
     Bench(bench::Args),
+    /// Throw garbage at everything that reads bytes of strangers.
+    Fuzz(fuzz::Args),
     /// Run simulated clusters: all scenarios, or what `--seed N`, `--seeds N`, `--endless`, `--scenario FILE` say;
     /// `--timeline` shows what happened, `--accept` makes it the timeline of the scenarios.
     Sim(sim::Args),
@@ -38,6 +41,7 @@ fn main() -> Result<()> {
         Command::Clients => clients::run(root),
         Command::Tidy => tidy::run(root),
         Command::Bench(args) => bench::run(root, &args),
+        Command::Fuzz(args) => fuzz::run(root, &args),
         Command::Sim(args) => sim::run(root, &args),
         Command::Table(args) => table::run(&args),
     }

@@ -11,8 +11,10 @@ use http::{Response, StatusCode};
 use model::Tree;
 
 use crate::dial::Duplex;
-use crate::http::status;
+use crate::http::{negotiate, status};
+use crate::proto;
 use crate::refusal::Refusal;
+use crate::service::Turn;
 
 /// An answer.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The body.
     pub body: Body,
+    /// The turn in which it was made, which lasts until it is as it goes out.
+    pub(crate) turn: Option<Turn>,
 }
 
 /// How many warnings one answer carries: headers have to fit what clients read.
@@ -55,8 +59,10 @@ impl Told {
 pub enum Body {
     /// All of it.
     Whole(Bytes),
-    /// Pieces as they come.
+    /// Pieces as they come. Whoever does not take them is cut off.
     Stream(BoxStream<'static, io::Result<Bytes>>),
+    /// The same, of a kubelet or a server behind: logs, which somebody reads at their leisure.
+    Relayed(BoxStream<'static, io::Result<Bytes>>),
     /// The connection becomes this backend's, byte for byte.
     Upgrade(Box<dyn Duplex>),
 }
@@ -65,7 +71,7 @@ impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Whole(bytes) => write!(f, "{}", String::from_utf8_lossy(bytes)),
-            Self::Stream(_) => f.write_str("a stream"),
+            Self::Stream(_) | Self::Relayed(_) => f.write_str("a stream"),
             Self::Upgrade(_) => f.write_str("an upgrade"),
         }
     }
@@ -76,12 +82,34 @@ impl Answer {
     pub fn bytes(status: StatusCode, media: &'static str, bytes: Bytes) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
-        Self { status, headers, body: Body::Whole(bytes) }
+        Self { status, headers, body: Body::Whole(bytes), turn: None }
     }
 
     /// JSON bytes.
     pub fn json(status: StatusCode, bytes: Bytes) -> Self {
         Self::bytes(status, "application/json", bytes)
+    }
+
+    /// JSON of an object, a list or a status in protobuf; as it is where there is no such form.
+    pub fn protobuf(status: StatusCode, json: Bytes) -> Self {
+        match proto::from_json(&json) {
+            Ok(bytes) => Self::bytes(status, proto::MEDIA, bytes),
+            Err(_) => Self::json(status, json),
+        }
+    }
+
+    /// A refusal for who sent these headers.
+    pub fn refused(refusal: Refusal, headers: &HeaderMap) -> Self {
+        let answer = Self::from(refusal);
+        match answer.body {
+            Body::Whole(json) if negotiate::wants_protobuf(headers) => {
+                let written = Self::protobuf(answer.status, json);
+                let mut headers = answer.headers;
+                headers.extend(written.headers);
+                Self { headers, ..written }
+            }
+            body => Self { body, ..answer },
+        }
     }
 
     /// A tree as JSON.
@@ -109,7 +137,7 @@ impl Answer {
     pub fn into_whole(self) -> Response<Bytes> {
         let bytes = match self.body {
             Body::Whole(bytes) => bytes,
-            Body::Stream(_) | Body::Upgrade(_) => {
+            Body::Stream(_) | Body::Relayed(_) | Body::Upgrade(_) => {
                 return Self::from(Refusal::bad_request("this answer comes in pieces")).into_whole();
             }
         };

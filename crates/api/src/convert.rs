@@ -23,7 +23,8 @@ pub fn served(resource: &Resource, stored: &Bytes) -> Bytes {
     }
 }
 
-fn is_served_so(resource: &Resource, stored: &Bytes) -> bool {
+/// Whether a resource serves a stored object byte for byte.
+pub fn is_served_so(resource: &Resource, stored: &Bytes) -> bool {
     match &resource.meaning {
         Meaning::BuiltIn(_) => resource.gvr == resource.stored,
         // It may have been stored when another version was the stored one, and when there were other defaults.

@@ -50,9 +50,12 @@ pub fn answer(
         return Ok(tagged_bytes(headers, gnostic::MEDIA, document));
     }
     // Clients may ask for YAML or for pretty JSON; nearly none does.
-    let form = negotiate::form(headers, query, &[negotiate::View::Object])?;
+    let offer = negotiate::Offer { views: &[negotiate::View::Object], protobuf: false };
+    let form = negotiate::form(headers, query, offer)?;
     match form.syntax {
-        negotiate::Syntax::Json => Ok(tagged(headers, "application/json", &document)),
+        negotiate::Syntax::Json | negotiate::Syntax::Protobuf => {
+            Ok(tagged(headers, "application/json", &document))
+        }
         negotiate::Syntax::Pretty => {
             Ok(Answer::json(StatusCode::OK, serde_json::to_vec_pretty(&document).unwrap_or_default().into()))
         }
@@ -130,7 +133,7 @@ fn group_of(seen: &Seen, wanted: &str) -> Result<Tree, Refusal> {
 
 fn verbs(resource: &Resource) -> Vec<&'static str> {
     match resource.verbs {
-        Verbs::All => ALL_VERBS.to_vec(),
+        Verbs::All => ALL_VERBS.into_iter().filter(|verb| resource.has(verb)).collect(),
         Verbs::CreateOnly => vec!["create"],
         Verbs::ReadOnly => vec!["get", "list"],
     }

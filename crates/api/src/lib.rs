@@ -16,6 +16,7 @@ mod custom;
 pub mod dial;
 mod discovery;
 mod encode;
+pub mod fuzz;
 mod guard;
 mod health;
 mod hooks;

@@ -108,6 +108,11 @@ impl Resource {
         }
     }
 
+    /// Whether a verb that nearly all resources have is one of this resource's: namespaces go one by one.
+    pub fn has(&self, verb: &str) -> bool {
+        verb != "deletecollection" || !self.is(&model::kinds::NAMESPACE)
+    }
+
     /// Where an object lies.
     pub fn path(&self, namespace: &str, name: &str) -> String {
         if self.namespaced {

@@ -13,6 +13,7 @@ mod environment;
 mod events;
 mod fence;
 mod files;
+pub mod fuzz;
 mod jobs;
 mod lease;
 mod memory;

@@ -92,6 +92,11 @@ impl Memory {
         self.collections.get(collection_of(path))?.records.get(path)
     }
 
+    /// How many records lie in the collection of a path or prefix.
+    pub fn count(&self, prefix: &str) -> usize {
+        self.collections.get(collection_of(prefix)).map_or(0, |collection| collection.records.len())
+    }
+
     /// Takes in what a batch wrote, forgets history beyond the limits, and returns the bells to ring.
     pub fn apply(&mut self, events: Vec<Arc<Event>>, at: Moment, limits: &Limits) -> Vec<Bell> {
         let mut touched: BTreeMap<Box<str>, Vec<Arc<Event>>> = BTreeMap::new();

@@ -88,6 +88,11 @@ impl Store {
         self.0.shared.read().list(range)
     }
 
+    /// How many records lie in the collection of a path or prefix.
+    pub fn count(&self, prefix: &str) -> usize {
+        self.0.shared.read().count(prefix)
+    }
+
     /// Does a transaction, whole or not at all; returns when it is on disk and visible.
     ///
     /// Dropped while it waits, the transaction may be done or not.

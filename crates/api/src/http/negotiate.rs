@@ -35,6 +35,8 @@ pub enum Syntax {
     Pretty,
     /// YAML.
     Yaml,
+    /// Kubernetes' protobuf.
+    Protobuf,
 }
 
 /// Whether discovery is wanted in its aggregated form (`apidiscovery.k8s.io/v2`).
@@ -54,15 +56,43 @@ fn is_aggregated(clause: &str) -> bool {
     wanted.into_iter().all(|(name, value)| parameter(clause, name) == Some(value))
 }
 
-/// The first form of `Accept` that can be given.
-pub fn form(headers: &HeaderMap, query: &Query, views: &[View]) -> Result<Form, Refusal> {
+/// What can be given.
+#[derive(Debug, Clone, Copy)]
+pub struct Offer<'a> {
+    /// What can be shown of an object.
+    pub views: &'a [View],
+    /// Whether whole objects have a protobuf form; their metadata alone always has, tables never.
+    pub protobuf: bool,
+}
+
+impl Offer<'_> {
+    fn has(&self, Form { view, syntax }: Form) -> bool {
+        let writable = match syntax {
+            Syntax::Json | Syntax::Pretty => true,
+            Syntax::Yaml => view == View::Object,
+            Syntax::Protobuf => match view {
+                View::Object => self.protobuf,
+                View::Metadata => true,
+                View::Table => false,
+            },
+        };
+        writable && self.views.contains(&view)
+    }
+}
+
+/// The form of `Accept` that can be given and is liked best; of those liked alike the first.
+pub fn form(headers: &HeaderMap, query: &Query, offer: Offer<'_>) -> Result<Form, Refusal> {
     let plain = if query.flag("pretty") { Syntax::Pretty } else { Syntax::Json };
-    let mut asked = false;
-    for clause in clauses(headers) {
-        asked = true;
+    let mut wanted: Vec<&str> = clauses(headers).collect();
+    if wanted.is_empty() {
+        return Ok(Form { view: View::Object, syntax: plain });
+    }
+    wanted.sort_by_key(|clause| (std::cmp::Reverse(liking(clause)), breadth(media(clause))));
+    for clause in wanted {
         let syntax = match media(clause) {
             "application/json" | "*/*" | "application/*" => plain,
             "application/yaml" => Syntax::Yaml,
+            crate::proto::MEDIA => Syntax::Protobuf,
             _ => continue,
         };
         let (group, version) =
@@ -77,15 +107,37 @@ pub fn form(headers: &HeaderMap, query: &Query, views: &[View]) -> Result<Form, 
             }
             Some(_) => continue,
         };
-        if views.contains(&view) && (syntax != Syntax::Yaml || view == View::Object) {
-            return Ok(Form { view, syntax });
+        let form = Form { view, syntax };
+        if offer.has(form) {
+            return Ok(form);
         }
     }
-    if asked {
-        let message = "only the following media types are accepted: application/json, application/yaml";
-        return Err(Refusal::new(Reason::NotAcceptable, message));
+    let message = format!(
+        "only the following media types are accepted: application/json, application/yaml, {}",
+        crate::proto::MEDIA
+    );
+    Err(Refusal::new(Reason::NotAcceptable, message))
+}
+
+/// Whether a refusal is to be written in protobuf: whoever prefers that for objects prefers it for statuses.
+pub fn wants_protobuf(headers: &HeaderMap) -> bool {
+    let offer = Offer { views: &[View::Object, View::Metadata, View::Table], protobuf: true };
+    form(headers, &Query::default(), offer).is_ok_and(|form| form.syntax == Syntax::Protobuf)
+}
+
+/// How much a clause is liked, in thousandths (`q`).
+fn liking(clause: &str) -> u32 {
+    let said = parameter(clause, "q").and_then(|value| value.parse::<f64>().ok());
+    said.map_or(1000, |q| (q.clamp(0.0, 1.0) * 1000.0) as u32)
+}
+
+/// What names a type comes before what names none.
+fn breadth(media: &str) -> u8 {
+    match media {
+        "*/*" => 2,
+        media if media.ends_with("/*") => 1,
+        _ => 0,
     }
-    Ok(Form { view: View::Object, syntax: plain })
 }
 
 fn clauses(headers: &HeaderMap) -> impl Iterator<Item = &str> {
@@ -110,24 +162,40 @@ fn parameter<'a>(clause: &'a str, name: &str) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    fn check(accept: &str, wanted: Option<(View, Syntax)>) {
+    fn check(accept: &str, protobuf: bool, wanted: Option<(View, Syntax)>) {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, accept.parse().expect("a good header"));
-        let views = [View::Object, View::Table, View::Metadata];
-        let told = form(&headers, &Query::default(), &views).ok().map(|form| (form.view, form.syntax));
+        let offer = Offer { views: &[View::Object, View::Table, View::Metadata], protobuf };
+        let told = form(&headers, &Query::default(), offer).ok().map(|form| (form.view, form.syntax));
         assert_eq!(told, wanted, "{accept}");
     }
 
     #[test]
     fn the_first_form_that_can_be_given_is_given() {
-        check("application/json", Some((View::Object, Syntax::Json)));
-        check("application/vnd.kubernetes.protobuf, */*", Some((View::Object, Syntax::Json)));
+        let json = Some((View::Object, Syntax::Json));
+        check("application/json", true, json);
         check(
             "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+            true,
             Some((View::Table, Syntax::Json)),
         );
-        check("application/json;as=Chart;v=v1;g=meta.k8s.io", None);
-        check("application/yaml", Some((View::Object, Syntax::Yaml)));
-        check("text/html", None);
+        check("application/json;as=Chart;v=v1;g=meta.k8s.io", true, None);
+        check("application/yaml", true, Some((View::Object, Syntax::Yaml)));
+        check("text/html", true, None);
+        check("*/*, application/yaml", true, Some((View::Object, Syntax::Yaml)));
+        check("application/yaml;q=0.5, application/json;q=0.9", true, json);
+    }
+
+    #[test]
+    fn protobuf_is_given_of_what_has_such_a_form() {
+        let protobuf = Some((View::Object, Syntax::Protobuf));
+        let metadata = Some((View::Metadata, Syntax::Protobuf));
+        check("application/vnd.kubernetes.protobuf, */*", true, protobuf);
+        check("application/vnd.kubernetes.protobuf, */*", false, Some((View::Object, Syntax::Json)));
+        check("application/vnd.kubernetes.protobuf", false, None);
+        check("application/vnd.kubernetes.protobuf;stream=watch, application/json", true, protobuf);
+        let partial = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+        check(partial, false, metadata);
+        check("application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1", true, None);
     }
 }

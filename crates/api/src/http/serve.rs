@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use host::Tasks;
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, VARY};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, VARY,
+};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -27,6 +29,8 @@ use crate::auth::{Authenticator, Credentials, Identity, Peer};
 use crate::codec::BODY_LEN_MAX;
 use crate::refusal::{Reason, Refusal};
 use crate::service::Service;
+
+use super::patient::{self, Leisure, Patient};
 
 /// How many connections there are at once; more wait in the listener's queue.
 ///
@@ -96,14 +100,20 @@ pub async fn serve(listener: TcpListener, face: Face, stop: watch::Receiver<bool
 async fn connection(stream: TcpStream, face: Face, acceptor: TlsAcceptor, mut stop: watch::Receiver<bool>) {
     // Answers are written whole; waiting for more would only delay them.
     let _ = stream.set_nodelay(true);
+    if let Err(why) = patient::keep_alive(&stream) {
+        tracing::debug!(%why, "a connection without keepalive");
+    }
     let host = face.service.host().clone();
+    let leisure = Leisure::default();
+    let stream = Patient::new(stream, host.clone(), leisure.clone());
     let Some(Ok(stream)) = host.within(HEAD_TIMEOUT, acceptor.accept(stream)).await else { return };
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let peer = face.authenticator.peer(chain, host.now());
     let stop_streams = stop.clone();
     let one = service_fn(|request: Request<Incoming>| {
         let (face, peer, stop) = (face.clone(), peer.clone(), stop_streams.clone());
-        async move { Ok::<_, Infallible>(one(face, peer, request, stop).await) }
+        let leisure = leisure.clone();
+        async move { Ok::<_, Infallible>(one(face, peer, request, stop, leisure).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -145,19 +155,33 @@ async fn one(
     peer: Peer,
     mut request: Request<Incoming>,
     mut stop: watch::Receiver<bool>,
+    leisure: Leisure,
 ) -> Response<Out> {
     let on_upgrade = request.extensions_mut().remove::<OnUpgrade>();
     let gzip = accepts_gzip(request.headers());
     let is_head = request.method() == http::Method::HEAD;
+    let accept = request.headers().get_all(ACCEPT).iter().cloned().collect::<Vec<_>>();
     let mut answer = match admitted(&face, peer, request).await {
         Ok((identity, request)) => face.service.handle(&identity, request).await,
-        Err(refusal) => refusal.into(),
+        Err(refusal) => {
+            let accept = accept.into_iter().map(|value| (ACCEPT, value));
+            Answer::refused(refusal, &accept.collect())
+        }
     };
-    if let Body::Stream(pieces) = answer.body {
-        // Watches and logs have no end of their own: they end with the server.
-        let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
-        answer.body = Body::Stream(pieces.take_until(Box::pin(stopped)).boxed());
-    }
+    // Watches and logs have no end of their own: they end with the server.
+    let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
+    answer.body = match answer.body {
+        Body::Stream(pieces) => Body::Stream(pieces.take_until(Box::pin(stopped)).boxed()),
+        Body::Relayed(pieces) => {
+            leisure.grant();
+            Body::Relayed(pieces.take_until(Box::pin(stopped)).boxed())
+        }
+        Body::Upgrade(backend) => {
+            leisure.grant();
+            Body::Upgrade(backend)
+        }
+        whole => whole,
+    };
     let mut response = respond(&face, answer, on_upgrade, gzip);
     if is_head {
         *response.body_mut() = boxed(Empty::new());
@@ -222,7 +246,7 @@ fn respond(face: &Face, answer: Answer, on_upgrade: Option<OnUpgrade>, gzip: boo
                 if gzip && bytes.len() >= COMPRESS_LEN_MIN { compress(headers, bytes) } else { bytes };
             *response.body_mut() = boxed(Full::new(bytes));
         }
-        Body::Stream(pieces) => {
+        Body::Stream(pieces) | Body::Relayed(pieces) => {
             *response.body_mut() = StreamBody::new(pieces.map(|piece| piece.map(Frame::data))).boxed_unsync();
         }
         Body::Upgrade(mut backend) => {

@@ -1,8 +1,10 @@
-//! Bodies in Kubernetes' protobuf: the envelope, and messages read by the schema table into trees.
-//!
-//! Typed Go clients write so by default. What they read may be JSON: their `Accept` says so, and that is what they get.
+//! Kubernetes' protobuf: the envelope, messages read by the schema table into trees, and JSON bytes of ours written as
+//! messages. Typed Go clients speak so by default.
 
+#[cfg(test)]
+mod laws;
 mod wire;
+mod write;
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
@@ -15,11 +17,14 @@ use serde_json::{Map, Value, json};
 use wire::{Reader, Wire};
 
 pub use wire::NotProtobuf;
+pub use write::{frame, from_json};
 
 /// The media type.
 pub const MEDIA: &str = "application/vnd.kubernetes.protobuf";
 /// The first bytes of every body.
 const MAGIC: &[u8] = b"k8s\0";
+/// The type of schemas within definitions, whose members may be one thing or another.
+const PROPS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
 /// How deep messages may nest: what JSON bodies may as well.
 const DEPTH_MAX: u32 = model::schema::DEPTH_MAX as u32;
 
@@ -60,6 +65,8 @@ fn type_meta(bytes: &[u8]) -> Result<(String, String), NotProtobuf> {
 /// Kinds that are sent in the version of another group: options of every request, and what subresources take.
 const SHARED: &[(&str, &str)] = &[
     ("DeleteOptions", "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"),
+    ("PartialObjectMetadata", "io.k8s.apimachinery.pkg.apis.meta.v1.PartialObjectMetadata"),
+    ("PartialObjectMetadataList", "io.k8s.apimachinery.pkg.apis.meta.v1.PartialObjectMetadataList"),
     ("Status", "io.k8s.apimachinery.pkg.apis.meta.v1.Status"),
     ("TokenRequest", "io.k8s.api.authentication.v1.TokenRequest"),
     ("Eviction", "io.k8s.api.policy.v1.Eviction"),
@@ -70,12 +77,15 @@ fn type_of(schema: &Schema, api_version: &str, kind: &str) -> Option<TypeId> {
         return schema.type_named(name);
     }
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    let known = model::kinds::KINDS
-        .iter()
-        .find(|known| known.kind == kind && known.gvr.group == group && known.gvr.version == version);
-    match known {
-        Some(known) => schema.type_named(known.schema),
-        None => {
+    let known = |kind: &str| {
+        model::kinds::KINDS
+            .iter()
+            .find(|known| known.kind == kind && known.gvr.group == group && known.gvr.version == version)
+    };
+    match (known(kind), kind.strip_suffix("List").and_then(known)) {
+        (Some(known), _) => schema.type_named(known.schema),
+        (None, Some(of)) => schema.type_named(&format!("{}List", of.schema)),
+        (None, None) => {
             let short = if group.is_empty() { "core" } else { group.split('.').next().unwrap_or_default() };
             schema.type_named(&format!("io.k8s.api.{short}.{version}.{kind}"))
         }
@@ -123,7 +133,10 @@ fn take(
             }
         }
         Shape::Map { value: of, .. } => {
-            let (key, item) = entry(schema, of, wire.bytes()?, depth)?;
+            let (key, item) = match &**of {
+                Shape::Any if kind.ends_with(".JSONSchemaProps") => dependency(schema, wire.bytes()?, depth)?,
+                of => entry(schema, of, wire.bytes()?, depth)?,
+            };
             let slot = tree.entry(&*field.name).or_insert_with(|| json!({}));
             if let Value::Object(map) = slot {
                 map.insert(key, item);
@@ -216,6 +229,29 @@ fn entry(schema: &Schema, of: &Shape, bytes: &[u8], depth: u32) -> Result<(Strin
     Ok((key, item.unwrap_or_else(|| model::schema::zero(of))))
 }
 
+/// An entry of a JSON schema's `dependencies`: a schema, or names of properties.
+fn dependency(schema: &Schema, bytes: &[u8], depth: u32) -> Result<(String, Value), NotProtobuf> {
+    let key = only(bytes, 1)?.map_or(Ok(String::new()), Wire::text)?;
+    let value = only(bytes, 2)?.map_or(Ok(&[][..]), Wire::bytes)?;
+    if let Some(props) = only(value, 1)? {
+        let id = schema.type_named(PROPS).ok_or(NotProtobuf("no such type"))?;
+        return Ok((key, Value::Object(message(schema, id, &[], props.bytes()?, depth)?)));
+    }
+    Ok((key, items_at(value, 2)?))
+}
+
+/// The texts of a repeated field.
+fn items_at(bytes: &[u8], wanted: u32) -> Result<Value, NotProtobuf> {
+    let mut list = Vec::new();
+    let mut reader = Reader::new(bytes);
+    while let Some((number, wire)) = reader.next_field()? {
+        if number == wanted {
+            list.push(json!(wire.text()?));
+        }
+    }
+    Ok(Value::Array(list))
+}
+
 fn only(bytes: &[u8], wanted: u32) -> Result<Option<Wire<'_>>, NotProtobuf> {
     let mut reader = Reader::new(bytes);
     while let Some((number, wire)) = reader.next_field()? {
@@ -261,7 +297,6 @@ fn schema_choice(
     bytes: &[u8],
     depth: u32,
 ) -> Result<Option<Value>, NotProtobuf> {
-    const PROPS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
     let Some(id) = schema.type_named(PROPS) else { return Ok(None) };
     let props = |bytes| message(schema, id, &[], bytes, depth).map(Value::Object);
     match name {

@@ -62,7 +62,12 @@ async fn answer(answered: Answered, upgrade: bool) -> Result<Answer, Refusal> {
         let upgraded = upgraded.map_err(|why| Refusal::new(Reason::ServiceUnavailable, why.to_string()))?;
         // The task that carried the head has handed the connection over.
         drop(carrier);
-        return Ok(Answer { status, headers, body: Body::Upgrade(Box::new(TokioIo::new(upgraded))) });
+        return Ok(Answer {
+            status,
+            headers,
+            body: Body::Upgrade(Box::new(TokioIo::new(upgraded))),
+            turn: None,
+        });
     }
     if status.is_redirection() && response.headers().contains_key(LOCATION) {
         return Ok(bad_gateway("the backend attempted to redirect this request, which is not permitted"));
@@ -81,7 +86,7 @@ async fn answer(answered: Answered, upgrade: bool) -> Result<Answer, Refusal> {
             }
         }
     });
-    Ok(Answer { status, headers, body: Body::Stream(body.boxed()) })
+    Ok(Answer { status, headers, body: Body::Relayed(body.boxed()), turn: None })
 }
 
 fn bad_gateway(why: &str) -> Answer {

@@ -124,7 +124,12 @@ impl Call<'_> {
         if status == StatusCode::SWITCHING_PROTOCOLS {
             let headers = response.headers().clone();
             let upgraded = hyper::upgrade::on(&mut response).await.map_err(|why| down(&why))?;
-            return Ok(Answer { status, headers, body: Body::Upgrade(Box::new(TokioIo::new(upgraded))) });
+            return Ok(Answer {
+                status,
+                headers,
+                body: Body::Upgrade(Box::new(TokioIo::new(upgraded))),
+                turn: None,
+            });
         }
         let (parts, body) = response.into_parts();
         let mut headers = parts.headers;
@@ -141,7 +146,7 @@ impl Call<'_> {
                 }
             }
         });
-        Ok(Answer { status, headers, body: Body::Stream(body.boxed()) })
+        Ok(Answer { status, headers, body: Body::Relayed(body.boxed()), turn: None })
     }
 
     fn outgoing(&self, backend: &Backend, path: &str) -> Result<Request<Full<Bytes>>, Refusal> {
@@ -179,7 +184,7 @@ async fn led_back(mut answer: Answer, path: &str) -> Answer {
     if !is_page || answer.headers.contains_key(CONTENT_ENCODING) {
         return answer;
     }
-    let Body::Stream(mut pieces) = answer.body else { return answer };
+    let Body::Relayed(mut pieces) = answer.body else { return answer };
     let mut page = Vec::new();
     while page.len() <= PAGE_LEN_MAX {
         match pieces.next().await {
@@ -191,12 +196,12 @@ async fn led_back(mut answer: Answer, path: &str) -> Answer {
             }
             // What came arrives, and the reader learns that there is no more.
             Some(Err(why)) => {
-                answer.body = Body::Stream(stream::iter([Ok(page.into()), Err(why)]).boxed());
+                answer.body = Body::Relayed(stream::iter([Ok(page.into()), Err(why)]).boxed());
                 return answer;
             }
         }
     }
-    answer.body = Body::Stream(stream::iter([Ok(page.into())]).chain(pieces).boxed());
+    answer.body = Body::Relayed(stream::iter([Ok(page.into())]).chain(pieces).boxed());
     answer
 }
 

@@ -10,12 +10,13 @@ use store::{Page, Range, Record, StoreError};
 
 use super::Call;
 use super::read::{parse, written};
+use super::turns::LONG_MIN;
 use crate::answer::Answer;
 use crate::convert;
 use crate::encode::type_prefix;
 use crate::http::negotiate::{Form, Syntax, View};
 use crate::refusal::{Reason, Refusal};
-use crate::request::{ListOptions, RevisionMatch};
+use crate::request::{self, ListOptions, RevisionMatch};
 use crate::table;
 
 /// Where a page ended: what a `continue` token says.
@@ -55,6 +56,16 @@ impl Call<'_> {
         let options = self.list_options()?;
         let found = self.find(&options).await?;
         self.show_list(form, &found)
+    }
+
+    /// Whether it is a list of so many objects that writing it takes a while.
+    pub(super) fn lists_many(&self) -> bool {
+        let lists =
+            self.target.part.is_empty() && request::verb(&self.target, &self.method, &self.query) == "list";
+        let limit = self.query.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(0);
+        lists
+            && (limit == 0 || limit >= LONG_MIN)
+            && self.inner.store.count(&self.resource.prefix) >= LONG_MIN
     }
 
     /// What the query asks for, with its fields by their stored names.
@@ -102,10 +113,7 @@ impl Call<'_> {
         match form.view {
             View::Object => {
                 let bytes = self.concatenate(&metadata, items());
-                if form.syntax == Syntax::Json {
-                    return Ok(Answer::json(StatusCode::OK, bytes));
-                }
-                Ok(written(StatusCode::OK, form.syntax, &parse(&bytes)?))
+                written_bytes(form.syntax, bytes)
             }
             View::Table => {
                 let include = table::Include::read(&self.query)?;
@@ -117,10 +125,7 @@ impl Call<'_> {
                 let items = items().map(|item| table::partial(&item)).collect::<Result<Vec<_>, _>>()?;
                 let bytes =
                     join(&list_head("meta.k8s.io/v1", "PartialObjectMetadataList", &metadata), items.iter());
-                if form.syntax == Syntax::Json {
-                    return Ok(Answer::json(StatusCode::OK, bytes));
-                }
-                Ok(written(StatusCode::OK, form.syntax, &parse(&bytes)?))
+                written_bytes(form.syntax, bytes)
             }
         }
     }
@@ -144,6 +149,15 @@ impl Call<'_> {
         }
         out.extend_from_slice(b"]}\n");
         Bytes::from(out)
+    }
+}
+
+/// A list's JSON in a syntax.
+fn written_bytes(syntax: Syntax, bytes: Bytes) -> Result<Answer, Refusal> {
+    match syntax {
+        Syntax::Json => Ok(Answer::json(StatusCode::OK, bytes)),
+        Syntax::Protobuf => Ok(Answer::protobuf(StatusCode::OK, bytes)),
+        Syntax::Pretty | Syntax::Yaml => Ok(written(StatusCode::OK, syntax, &parse(&bytes)?)),
     }
 }
 

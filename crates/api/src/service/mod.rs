@@ -24,10 +24,12 @@ mod policies;
 mod read;
 mod review;
 mod served;
+mod shown;
 mod subresource;
 #[cfg(test)]
 pub(crate) mod tests;
 mod token;
+mod turns;
 mod watch;
 mod write;
 
@@ -58,6 +60,9 @@ pub use away::say_who;
 pub use watch::{EventKind, EventStream};
 
 use served::Served;
+use shown::Shown;
+pub(crate) use turns::Turn;
+use turns::Turns;
 
 /// How long a request may take before its caller is told to try again: upstream's minute.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -88,6 +93,10 @@ pub(crate) struct Inner {
     pub hooks: OnceLock<Hooks>,
     /// Which policies are asked about writes; as with webhooks, none until then.
     pub policies: OnceLock<policy::Kept>,
+    /// Whose turn it is when many ask at once.
+    pub turns: Turns,
+    /// Forms of objects that watchers share.
+    pub shown: Arc<Shown>,
     /// What else `/metrics` tells.
     more_metrics: OnceLock<Metrics>,
 }
@@ -122,6 +131,7 @@ impl Service {
         let converter = Converter::new(outbound.clone(), host.clone(), store.clone());
         let extensions = Extensions::new(&store)?;
         let (hooks, policies) = (OnceLock::new(), OnceLock::new());
+        let (turns, shown) = (Turns::default(), Arc::default());
         let inner = Inner {
             host,
             store,
@@ -134,6 +144,8 @@ impl Service {
             converter,
             hooks,
             policies,
+            turns,
+            shown,
             more_metrics,
         };
         let service = Self(Arc::new(inner));
@@ -145,14 +157,16 @@ impl Service {
         Ok(service)
     }
 
-    /// Answers a request. Every refusal is an answer too.
+    /// Answers a request when its user's turn has come. Every refusal is an answer too.
     pub async fn handle(&self, identity: &Identity, request: Request<Bytes>) -> Answer {
-        self.0.answer(identity, &request).await.unwrap_or_else(Answer::from)
+        let answer = self.0.answer(identity, &request, Door::Outer).await;
+        answer.unwrap_or_else(|refusal| Answer::refused(refusal, request.headers()))
     }
 
-    /// The same for callers in the same process, whose answers come whole.
+    /// The same for callers in the same process, who need not wait and whose answers come whole.
     pub async fn call(&self, identity: &Identity, request: Request<Bytes>) -> Response<Bytes> {
-        self.handle(identity, request).await.into_whole()
+        let answer = self.0.answer(identity, &request, Door::Inner).await;
+        answer.unwrap_or_else(|refusal| Answer::refused(refusal, request.headers())).into_whole()
     }
 
     /// A watch for callers in the same process: the events share their bytes with the store.
@@ -168,7 +182,7 @@ impl Service {
         let (parts, ()) = request.into_parts();
         let watched = self.0.take_apart(identity, &parts.method, &parts.uri, &parts.headers, &body);
         let events = match watched {
-            Ok(Asked::Call(call)) => call.events().await,
+            Ok(Asked::Call(call)) => call.served_events().await,
             // Those in this process who watch find such groups over https.
             Ok(Asked::Path(_) | Asked::Away(_)) => Err(Refusal::no_such_path()),
             Err(refusal) => Err(refusal),
@@ -220,6 +234,15 @@ impl Service {
     }
 }
 
+/// Where a request comes from: over a wire, or from one of the server's own loops, which nobody is to hold up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// Over a wire.
+    Outer,
+    /// From the same process.
+    Inner,
+}
+
 /// What a request turns out to be for.
 enum Asked<'a> {
     Call(Box<Call<'a>>),
@@ -236,12 +259,16 @@ impl Inner {
 
     fn metrics(&self) -> String {
         let watches = WATCHES_MAX - self.watches.available_permits();
+        let waiting = self.turns.waiting();
         let more = self.more_metrics.get().map(|more| more()).unwrap_or_default();
         let hooks = self.hooks.get().map(Hooks::metrics).unwrap_or_default();
         format!(
             "# HELP apiserver_longrunning_requests Watches under way.\n\
              # TYPE apiserver_longrunning_requests gauge\n\
              apiserver_longrunning_requests{{verb=\"WATCH\"}} {watches}\n\
+             # HELP kintsugi_requests_waiting Requests that wait for their turn.\n\
+             # TYPE kintsugi_requests_waiting gauge\n\
+             kintsugi_requests_waiting {waiting}\n\
              # HELP kintsugi_store_revision The newest revision of the store.\n\
              # TYPE kintsugi_store_revision counter\n\
              kintsugi_store_revision {}\n{hooks}{more}",
@@ -249,22 +276,40 @@ impl Inner {
         )
     }
 
-    async fn answer(&self, identity: &Identity, request: &Request<Bytes>) -> Result<Answer, Refusal> {
+    async fn answer(
+        &self,
+        identity: &Identity,
+        request: &Request<Bytes>,
+        door: Door,
+    ) -> Result<Answer, Refusal> {
         let identity = &*self.impersonated(identity, request.headers())?;
         let (uri, headers) = (request.uri(), request.headers());
         match self.take_apart(identity, request.method(), uri, headers, request.body())? {
             Asked::Call(call) => {
-                let answer = if call.is_long() {
-                    call.answer().await
+                let (answer, turn) = if call.is_long() {
+                    (call.answer().await, None)
                 } else {
+                    let turn = self.turn(&call, door).await?;
                     let answer = self.host.within(REQUEST_TIMEOUT, call.answer()).await;
                     let late = "request did not complete within the allowed duration";
-                    answer.unwrap_or_else(|| Err(Refusal::new(Reason::Timeout, late)))
+                    (answer.unwrap_or_else(|| Err(Refusal::new(Reason::Timeout, late))), turn)
                 };
-                Ok(answer.unwrap_or_else(Answer::from).warned(&call.told.take()))
+                let mut answer = answer.unwrap_or_else(|refusal| Answer::refused(refusal, headers));
+                // It lasts until the answer is as it goes out.
+                answer.turn = turn;
+                Ok(answer.warned(&call.told.take()))
             }
             Asked::Path(path) => self.answer_path(request.method(), &path, request),
             Asked::Away(extension) => self.pass_on(&extension, identity, request).await,
+        }
+    }
+
+    /// Waits until it is the user's turn.
+    async fn turn(&self, call: &Call<'_>, door: Door) -> Result<Option<Turn>, Refusal> {
+        match door {
+            Door::Inner => Ok(None),
+            Door::Outer if call.lists_many() => Ok(Some(self.turns.long(&self.host, call.identity).await?)),
+            Door::Outer => self.turns.short(&self.host, call.identity).await,
         }
     }
 
@@ -399,7 +444,7 @@ impl Call<'_> {
             (_, "update") => self.update("").await,
             (_, "patch") => self.patch("").await,
             (_, "delete") => self.delete().await,
-            (_, "deletecollection") => self.delete_collection().await,
+            (_, "deletecollection") if self.resource.has(verb) => self.delete_collection().await,
             _ => Err(Refusal::method_not_allowed()),
         }
     }

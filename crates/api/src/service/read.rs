@@ -8,8 +8,9 @@ use store::Record;
 use super::Call;
 use crate::answer::Answer;
 use crate::convert;
-use crate::http::negotiate::{self, Form, Syntax, View};
+use crate::http::negotiate::{self, Form, Offer, Syntax, View};
 use crate::refusal::Refusal;
+use crate::registry::Meaning;
 use crate::table;
 
 impl Call<'_> {
@@ -21,7 +22,14 @@ impl Call<'_> {
 
     /// The form in which objects are wanted.
     pub(super) fn form(&self) -> Result<Form, Refusal> {
-        negotiate::form(self.headers, &self.query, &[View::Object, View::Table, View::Metadata])
+        self.form_of(&[View::Object, View::Table, View::Metadata])
+    }
+
+    /// The form in which an answer is wanted that can be shown so.
+    pub(super) fn form_of(&self, views: &[View]) -> Result<Form, Refusal> {
+        // What subresources take and give is built in, whatever they belong to.
+        let protobuf = !matches!(self.resource.meaning, Meaning::Custom(_));
+        negotiate::form(self.headers, &self.query, Offer { views, protobuf })
     }
 
     /// What lies where the request points.
@@ -41,6 +49,7 @@ impl Call<'_> {
         let bytes = convert::served(&self.resource, &stored);
         match form {
             Form { view: View::Object, syntax: Syntax::Json } => Ok(Answer::json(status, bytes)),
+            Form { view: View::Object, syntax: Syntax::Protobuf } => Ok(Answer::protobuf(status, bytes)),
             Form { view: View::Object, syntax } => Ok(written(status, syntax, &parse(&bytes)?)),
             Form { view: View::Table, .. } => {
                 let include = table::Include::read(&self.query)?;
@@ -59,6 +68,7 @@ impl Call<'_> {
 pub(super) fn written(status: StatusCode, syntax: Syntax, tree: &Tree) -> Answer {
     match syntax {
         Syntax::Json => Answer::tree(status, tree),
+        Syntax::Protobuf => Answer::protobuf(status, model::schema::to_bytes(tree)),
         Syntax::Pretty => {
             let mut text = serde_json::to_vec_pretty(tree).unwrap_or_default();
             text.push(b'\n');

@@ -13,14 +13,14 @@ use crate::answer::Answer;
 use crate::auth::{Attributes, Identity};
 use crate::codec;
 use crate::hooks::{Operation, user_info};
-use crate::http::negotiate;
+use crate::http::negotiate::View;
 use crate::refusal::Refusal;
 use crate::request::WriteOptions;
 use crate::verbs::create::{check_namespace, set_type};
 
 impl Call<'_> {
     pub(super) async fn review(&self) -> Result<Answer, Refusal> {
-        let form = negotiate::form(self.headers, &self.query, &[negotiate::View::Object])?;
+        let form = self.form_of(&[View::Object])?;
         if self.resource.is(&kinds::BINDING) {
             let dry_run = WriteOptions::read(&self.query, self.headers)?.dry_run;
             let binding = self.read_part()?;

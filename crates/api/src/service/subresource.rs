@@ -14,7 +14,7 @@ use crate::codec;
 use crate::encode;
 use crate::hooks::Operation;
 use crate::hooks::matching::kind_of;
-use crate::http::negotiate::{self, View as Shown};
+use crate::http::negotiate::View as Shown;
 use crate::http::status;
 use crate::refusal::{About, Refusal};
 use crate::registry::Scale;
@@ -81,7 +81,7 @@ impl Call<'_> {
 
     async fn scale(&self, verb: &str) -> Result<Answer, Refusal> {
         let Some(paths) = &self.resource.scale else { return Err(Refusal::no_such_path()) };
-        let form = negotiate::form(self.headers, &self.query, &[Shown::Object])?;
+        let form = self.form_of(&[Shown::Object])?;
         let shown = match verb {
             "get" => scale::show(paths, &self.hold().await?.object),
             "update" => {
@@ -116,6 +116,7 @@ impl Call<'_> {
 
     /// Gives the pod its node.
     pub(super) async fn bind(&self, binding: &Tree) -> Result<Answer, Refusal> {
+        let form = self.form_of(&[Shown::Object])?;
         let options = WriteOptions::read(&self.query, self.headers)?;
         let now = self.inner.host.now();
         for _ in 0..TRIES {
@@ -125,7 +126,7 @@ impl Call<'_> {
             if let Tried::Done(_) =
                 self.carry_out(&held, Verdict::Put(new), Extra::default(), options.dry_run).await?
             {
-                return Ok(Answer::tree(StatusCode::CREATED, &status::success(&About::default())));
+                return Ok(written(StatusCode::CREATED, form.syntax, &status::success(&About::default())));
             }
         }
         Err(Refusal::stale(&self.about()))
@@ -136,6 +137,7 @@ impl Call<'_> {
         let dry_run = WriteOptions::read(&self.query, self.headers)?.dry_run
             || DeleteOptions::read(&eviction["deleteOptions"], &self.query)?.dry_run;
         let eviction = self.admitted_part(Operation::Create, "eviction", eviction, dry_run).await?;
+        let form = self.form_of(&[Shown::Object])?;
         let mut options = DeleteOptions::read(&eviction["deleteOptions"], &self.query)?;
         options.dry_run |= dry_run;
         for _ in 0..TRIES {
@@ -151,7 +153,7 @@ impl Call<'_> {
                 admit::release(&self.resource, &held.object, &View(&self.inner.store), &mut extra);
             }
             if let Tried::Done(_) = self.carry_out(&held, verdict, extra, options.dry_run).await? {
-                return Ok(Answer::tree(StatusCode::CREATED, &status::success(&About::default())));
+                return Ok(written(StatusCode::CREATED, form.syntax, &status::success(&About::default())));
             }
         }
         Err(Refusal::stale(&self.about()).retry_after(1))

@@ -6,10 +6,11 @@ use model::{Gvr, Key, Tree, World, kinds};
 use serde_json::{Value, json};
 
 use super::Call;
-use super::read::parse;
+use super::read::{parse, written};
 use crate::admit::restriction;
 use crate::answer::Answer;
 use crate::guard::TokenAsked;
+use crate::http::negotiate::View as Shown;
 use crate::refusal::{Reason, Refusal};
 use crate::verbs::{is_ending, meta};
 use crate::view::View;
@@ -22,6 +23,7 @@ const SECONDS_MAX: i64 = 1 << 32;
 
 impl Call<'_> {
     pub(super) fn token(&self, mut request: Tree) -> Result<Answer, Refusal> {
+        let form = self.form_of(&[Shown::Object])?;
         let account = parse(&self.record()?.value)?;
         let spec = &request["spec"];
         let seconds = spec["expirationSeconds"].as_i64().unwrap_or(SECONDS_DEFAULT);
@@ -49,7 +51,7 @@ impl Call<'_> {
         request["spec"]["expirationSeconds"] = json!(seconds);
         request["status"] =
             json!({"token": issued.token, "expirationTimestamp": crate::verbs::stamp(issued.expires)});
-        Ok(Answer::tree(StatusCode::CREATED, &request))
+        Ok(written(StatusCode::CREATED, form.syntax, &request))
     }
 
     /// The agent of a node has tokens for the pods that run there.

@@ -16,12 +16,14 @@ use store::{Batch, Event, Record, StoreError, Watch};
 
 use super::Call;
 use super::read::parse;
+use super::shown::{self, Shown};
 use crate::answer::{Answer, Body};
 use crate::convert;
 use crate::converter::Converter;
 use crate::encode;
-use crate::http::negotiate::View;
+use crate::http::negotiate::{Form, Syntax, View};
 use crate::http::status;
+use crate::proto;
 use crate::refusal::{Reason, Refusal};
 use crate::registry::Resource;
 use crate::request::{ListOptions, RevisionMatch};
@@ -36,6 +38,9 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// How long a watch over HTTP lasts at least when it does not say: half an hour, as upstream, and up to twice that, so
 /// that clients that came together do not come back together.
 const TIMEOUT_MIN: Duration = Duration::from_secs(1800);
+
+/// The media type of frames of protobuf.
+const MEDIA_PROTOBUF: &str = "application/vnd.kubernetes.protobuf;stream=watch";
 
 /// What a watch event says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +87,7 @@ struct Cursor {
 }
 
 impl Call<'_> {
-    /// A watch as an answer: one JSON document after the other.
+    /// A watch as an answer: one JSON document after the other, or one frame of protobuf.
     pub(super) async fn watch(&self) -> Result<Answer, Refusal> {
         let form = self.form()?;
         let options = self.list_options()?;
@@ -95,42 +100,46 @@ impl Call<'_> {
             refusal.retry_after(5)
         };
         let room = self.inner.watches.clone().try_acquire_owned().map_err(too_many)?;
+        let own = self.inner.turns.watch(self.identity)?;
         let events = self.events().await?;
-        let resource = self.resource.clone();
-        let host = self.inner.host.clone();
-        let include = table::Include::read(&self.query)?;
-        let show = move |kind: EventKind, object: Bytes| match form.view {
-            View::Object => object,
-            _ if kind == EventKind::Error => object,
-            View::Metadata => table::partial(&object).unwrap_or(object),
-            View::Table => table_event(&resource, object, include, &host),
+        let showing = Showing {
+            form,
+            resource: self.resource.clone(),
+            include: table::Include::read(&self.query)?,
+            host: self.inner.host.clone(),
+            shown: self.inner.shown.clone(),
         };
         // Events that are ready at once go out in one piece.
-        let lines = events.ready_chunks(EVENTS_AT_ONCE).map(move |events| {
+        let pieces = events.ready_chunks(EVENTS_AT_ONCE).map(move |events| {
             let mut out = BytesMut::new();
             for (kind, object) in events {
-                let object = show(kind, object);
-                out.reserve(object.len() + 40);
-                out.put_slice(b"{\"type\":\"");
-                out.put_slice(kind.as_str().as_bytes());
-                out.put_slice(b"\",\"object\":");
-                out.put_slice(&object);
-                out.put_slice(b"}\n");
+                showing.put(&mut out, kind, object);
             }
             Ok::<_, io::Error>(out.freeze())
         });
         let end = self.inner.host.clone();
-        let lines = lines.take_until(async move {
+        let pieces = pieces.take_until(async move {
             end.sleep(timeout).await;
-            drop(room);
+            drop((room, own));
         });
-        let mut answer = Answer::json(StatusCode::OK, Bytes::new());
-        answer.body = Body::Stream(lines.boxed());
+        let media = if form.syntax == Syntax::Protobuf { MEDIA_PROTOBUF } else { "application/json" };
+        let mut answer = Answer::bytes(StatusCode::OK, media, Bytes::new());
+        answer.body = Body::Stream(pieces.boxed());
         Ok(answer)
     }
 
-    /// The events that a watch asks for. It does not end by itself.
-    pub(super) async fn events(&self) -> Result<EventStream, Refusal> {
+    /// The events that a watch asks for, with their objects as they are served. It does not end by itself.
+    pub(super) async fn served_events(&self) -> Result<EventStream, Refusal> {
+        let resource = self.resource.clone();
+        let served = move |(kind, object): (EventKind, Bytes)| match kind {
+            EventKind::Error | EventKind::Bookmark => (kind, object),
+            _ => (kind, convert::served(&resource, &object)),
+        };
+        Ok(self.events().await?.map(served).boxed())
+    }
+
+    /// The same with their objects as they are stored, or as a webhook has converted them.
+    async fn events(&self) -> Result<EventStream, Refusal> {
         let options = self.watch_options()?;
         let mut ready = VecDeque::new();
         let after = self.begin(&options, &mut ready).await?;
@@ -193,7 +202,7 @@ impl Call<'_> {
         let all = ListOptions { selection: options.selection.clone(), ..ListOptions::default() };
         let found = self.find(&all).await?;
         for record in &found.records {
-            ready.push_back((EventKind::Added, convert::served(&self.resource, &record.value)));
+            ready.push_back((EventKind::Added, record.value.clone()));
         }
         if options.initial_events == Some(true) && options.bookmarks {
             ready.push_back((EventKind::Bookmark, bookmark(&self.resource, found.revision, true)));
@@ -204,6 +213,46 @@ impl Call<'_> {
 
 /// How many events go out in one piece: enough to fill a TLS record or two, few enough to begin at once.
 const EVENTS_AT_ONCE: usize = 64;
+
+/// How the events of a watch are written.
+struct Showing {
+    form: Form,
+    resource: Arc<Resource>,
+    include: table::Include,
+    host: Host,
+    shown: Arc<Shown>,
+}
+
+impl Showing {
+    fn put(&self, out: &mut BytesMut, kind: EventKind, object: Bytes) {
+        let object = self.object(kind, object);
+        if self.form.syntax == Syntax::Protobuf {
+            out.put_slice(&proto::frame(kind.as_str(), &object));
+            return;
+        }
+        out.reserve(object.len() + 40);
+        out.put_slice(b"{\"type\":\"");
+        out.put_slice(kind.as_str().as_bytes());
+        out.put_slice(b"\",\"object\":");
+        out.put_slice(&object);
+        out.put_slice(b"}\n");
+    }
+
+    fn object(&self, kind: EventKind, object: Bytes) -> Bytes {
+        match (kind, self.form.view) {
+            (EventKind::Error, _) => shown::show(Form { view: View::Object, ..self.form }, &object),
+            (EventKind::Bookmark, View::Object | View::Metadata) => shown::show(self.form, &object),
+            (EventKind::Bookmark, View::Table) => {
+                table_event(&self.resource, object, self.include, &self.host)
+            }
+            (_, View::Table) => {
+                let served = convert::served(&self.resource, &object);
+                table_event(&self.resource, served, self.include, &self.host)
+            }
+            (_, View::Object | View::Metadata) => self.shown.of(&self.resource, self.form, &object),
+        }
+    }
+}
 
 impl Cursor {
     async fn next(&mut self) -> Option<(EventKind, Bytes)> {
@@ -267,7 +316,7 @@ fn tell(resource: &Resource, selection: &Selection, event: &Event) -> Option<(Ev
         // It left the selection: it is shown as it was when it was last selected, at the revision of its leaving.
         (Some(before), false) => (EventKind::Deleted, restamped(before, event.record.revision)),
     };
-    Some((kind, convert::served(resource, &bytes)))
+    Some((kind, bytes))
 }
 
 fn restamped(record: &Record, revision: u64) -> Bytes {

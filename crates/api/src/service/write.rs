@@ -13,7 +13,7 @@ use store::{Change, Expect, Record, StoreError, Txn};
 
 use super::admission::Memo;
 use super::list::Found;
-use super::read::parse;
+use super::read::{parse, written};
 use super::{Call, fence};
 use crate::admit::{self, Asked, Extra, Operation};
 use crate::answer::Answer;
@@ -478,7 +478,7 @@ impl Call<'_> {
         {
             let mut about = self.about();
             about.uid = meta(&parse(last)?, "uid").to_owned();
-            return Ok(Answer::tree(StatusCode::OK, &status::success(&about)));
+            return Ok(written(StatusCode::OK, form.syntax, &status::success(&about)));
         }
         self.show(form, StatusCode::OK, done.bytes()).await
     }

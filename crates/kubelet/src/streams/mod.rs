@@ -7,7 +7,7 @@ mod command;
 mod connection;
 mod forward;
 mod negotiate;
-mod spdy;
+pub(crate) mod spdy;
 mod websocket;
 
 pub use command::{Wanted, serve as serve_command};
