@@ -9,9 +9,9 @@ use anyhow::{Context, Result, bail};
 /// What to measure.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only these parts (size, start, thirty, heal, idle, load); all unless given, and then docs/bench.md is written
+    /// Only these parts (size, start, thirty, heal, idle, load, api); all unless given, and then docs/bench.md is written
     parts: Vec<String>,
-    /// Measure the API of the cluster of this kubeconfig instead (the part `load` only)
+    /// Measure the API of the cluster of this kubeconfig instead (the parts `load` and `api`)
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
 }

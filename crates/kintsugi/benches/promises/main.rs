@@ -5,6 +5,7 @@
 //! also when it fails or is interrupted.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it speaks to a terminal")]
 
+mod api;
 mod cluster;
 mod figures;
 mod heal;
@@ -37,6 +38,8 @@ enum Part {
     Idle,
     /// Durable creates over https.
     Load,
+    /// 10,000 pods and 200 watchers: creates, gets, lists, events, memory, and a start on all of it.
+    Api,
 }
 
 /// Measures what the project promises.
@@ -46,7 +49,7 @@ struct Args {
     /// Only these parts; all unless given
     #[arg(value_enum)]
     parts: Vec<Part>,
-    /// Measure the API of the cluster of this kubeconfig instead (the part `load` only)
+    /// Measure the API of the cluster of this kubeconfig instead (the parts `load` and `api`)
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// Measure this binary instead of the one just built
@@ -83,14 +86,20 @@ fn measure(args: &Args) -> Result<()> {
 
 async fn rows(args: &Args) -> Result<()> {
     let mut table = Table::default();
+    let wanted = |part: Part| args.parts.is_empty() || args.parts.contains(&part);
     if let Some(file) = &args.kubeconfig {
         let text = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-        table.add(load::rows(&Access::from_kubeconfig(&text)?).await);
+        let access = Access::from_kubeconfig(&text)?;
+        if wanted(Part::Load) {
+            table.add(load::rows(&access).await);
+        }
+        if wanted(Part::Api) {
+            table.add(api::rows(&access).await);
+        }
         return Ok(());
     }
     let built = PathBuf::from(env!("CARGO_BIN_EXE_kintsugi"));
     let binary = args.binary.as_deref().unwrap_or(&built);
-    let wanted = |part: Part| args.parts.is_empty() || args.parts.contains(&part);
     if wanted(Part::Size) {
         table.add(idle::size(binary));
     }
@@ -108,6 +117,9 @@ async fn rows(args: &Args) -> Result<()> {
     }
     if wanted(Part::Load) {
         table.add(load::alone(binary).await);
+    }
+    if wanted(Part::Api) {
+        table.add(api::alone(binary).await);
     }
     if args.parts.is_empty() && table.is_whole() {
         table.write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/bench.md"))?;
