@@ -271,7 +271,10 @@ fn dial_text(address: &str, source: &io::Error) -> String {
     match (source.kind(), certificate) {
         (_, Some(Error::InvalidCertificate(why))) => {
             let why = match why {
-                CertificateError::UnknownIssuer => "certificate signed by unknown authority".to_owned(),
+                // A bad signature is one of another authority of the same name.
+                CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                    "certificate signed by unknown authority".to_owned()
+                }
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                     format!("certificate is not valid for the name it is asked for: {why}")
                 }

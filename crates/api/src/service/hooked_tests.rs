@@ -304,3 +304,42 @@ async fn selectors_follow_the_labels_of_this_moment() {
     assert_eq!(lab.post("/api/v1/namespaces", skip).await.0, 201);
     assert_eq!(lab.post("/api/v1/namespaces/free/configmaps", config_map("a")).await.0, 201);
 }
+
+#[tokio::test(start_paused = true)]
+async fn conditions_decide_who_is_asked() {
+    let (lab, outside) = lab().await;
+    let when = |expression: &str| json!({"matchConditions": [{"name": "when", "expression": expression}]});
+    let (code, told) = lab
+        .post(VALIDATING, json!({"metadata": {"name": "odd"}, "webhooks": [hook("deny", when("object ["))]}))
+        .await;
+    let message = told["message"].as_str().unwrap_or_default();
+    assert!(
+        code == 422
+            && message.contains("matchConditions[0].expression")
+            && message.contains("compilation failed"),
+        "{told}"
+    );
+    let skip = "request.operation != 'CREATE' || object.metadata.name != 'skip-me'";
+    configure(&lab, VALIDATING, "a", &[hook("deny", when(skip))]).await;
+    assert_eq!(lab.post(CONFIG_MAPS, config_map("skip-me")).await.0, 201);
+    assert_eq!(lab.post(CONFIG_MAPS, config_map("a")).await.0, 403);
+    assert_eq!(outside.paths().len(), 1);
+    assert_eq!(lab.delete(&format!("{VALIDATING}/a")).await.0, 200);
+    // What cannot be told stands in the way, or is passed over.
+    let unknown = "object.absent == 'x'";
+    configure(&lab, VALIDATING, "b", &[hook("allow", when(unknown))]).await;
+    let (code, told) = lab.post(CONFIG_MAPS, config_map("b")).await;
+    let message = told["message"].as_str().unwrap_or_default();
+    assert!(
+        code == 403
+            && message.starts_with("configmaps \"b\" is forbidden: ")
+            && message.contains("no such key: absent"),
+        "{told}"
+    );
+    assert_eq!(lab.delete(&format!("{VALIDATING}/b")).await.0, 200);
+    let mut ignored = when(unknown);
+    ignored["failurePolicy"] = json!("Ignore");
+    configure(&lab, VALIDATING, "c", &[hook("deny", ignored)]).await;
+    assert_eq!(lab.post(CONFIG_MAPS, config_map("b")).await.0, 201);
+    assert_eq!(outside.paths(), Vec::<String>::new());
+}
