@@ -1,7 +1,7 @@
 //! What containers run in tests and examples where others would want a shell: one program of a few small steps.
 //!
 //! `tool STEP… then STEP…` does one step after the other: `echo`, `complain` (on standard error), `cat [FILE]`, `write
-//! FILE TEXT`, `env NAME`, `list DIR`, `get HOST:PORT`, `resolve NAME`, `api PATH`, `count N`, `eat MIB`, `sleep [SECONDS]`
+//! FILE TEXT`, `beat FILE`, `env NAME`, `list DIR`, `get HOST:PORT`, `resolve NAME`, `api PATH`, `count N`, `eat MIB`, `sleep [SECONDS]`
 //! and `exit CODE`. The first step that fails ends it with code 1.
 
 use std::fs;
