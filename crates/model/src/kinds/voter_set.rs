@@ -26,7 +26,7 @@ fn check(object: &Tree, faults: &mut Faults) {
     for (at, voter) in items(object, "spec.voters").iter().enumerate() {
         for field in ["host", "incarnation"] {
             if text(voter, field).is_empty() {
-                faults.required(&format!("spec.voters[{at}].{field}"), "");
+                faults.required(format!("spec.voters[{at}].{field}"), "");
             }
         }
     }
