@@ -12,7 +12,9 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use model::{Key, World, kinds};
 use network::names::{Names, NamesSettings, Records, rules};
-use network::{KernelNetwork, Network, NetworkError, NodeRoute, PodNetwork, ServicePort, ServiceRules};
+use network::{
+    KernelNetwork, Network, NetworkError, NodeRoute, PodNetwork, PolicyRules, ServicePort, ServiceRules,
+};
 
 /// The label by which an EndpointSlice names its Service.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
@@ -124,6 +126,9 @@ impl Network for NamedNetwork {
         rules.ports.extend(self.names.rules.iter().cloned());
         rules.ports.sort();
         self.network.serve(rules).await
+    }
+    async fn guard(&self, rules: PolicyRules) -> Result<(), NetworkError> {
+        self.network.guard(rules).await
     }
     async fn route(&self, routes: Vec<NodeRoute>) -> Result<(), NetworkError> {
         self.network.route(routes).await

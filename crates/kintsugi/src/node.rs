@@ -227,6 +227,7 @@ fn agent_settings(settings: &NodeSettings) -> Result<kubelet::Settings> {
         lease_seconds: LEASE_SECONDS,
         terms: Terms::LAN,
         hosts_server: settings.hosts_server,
+        has_policies: true,
         log_len_max: LOG_LEN_MAX,
         log_files_max: LOG_FILES_MAX,
     })

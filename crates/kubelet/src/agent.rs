@@ -15,6 +15,7 @@ use crate::environment::NodeFacts;
 use crate::events::{About, Events};
 use crate::fence::Fence;
 use crate::pod::PodView;
+use crate::resources::Taken;
 use crate::settings::{Means, Settings};
 use crate::tokens::Tokens;
 
@@ -52,6 +53,16 @@ impl Agent {
             runtime: self.means.runtime.clone(),
             dial: self.means.dial.clone(),
         }
+    }
+
+    /// What the pods here were given that still run, but for one.
+    pub fn taken_by_others(&self, uid: &str) -> Taken {
+        let others = self.registry.all();
+        let others = others.iter().filter(|shown| {
+            let phase = shown.status.phase.as_deref();
+            shown.pod.uid != uid && !matches!(phase, Some("Succeeded" | "Failed"))
+        });
+        others.fold(Taken::default(), |taken, shown| taken.and(&shown.pod))
     }
 
     /// The Services that a pod of this namespace may be told of.

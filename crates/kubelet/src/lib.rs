@@ -20,6 +20,7 @@ mod memory;
 mod node;
 mod plan;
 mod pod;
+mod policies;
 mod probe;
 mod resources;
 mod run;

@@ -7,12 +7,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use host::Time;
-use k8s_openapi::api::core::v1::ContainerStatus as TheirStatus;
+use k8s_openapi::api::core::v1::{ContainerStatus as TheirStatus, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
 use runtime::{ContainerRef, ContainerState, ContainerStatus, Exit, Image, Sandbox};
 
 use crate::backoff::Restarts;
-use crate::pod::{Member, PodView};
+use crate::pod::{Allotment, Member, PodView};
 use crate::probe::{Pace, ProbeKind, Tally};
 
 /// The annotation of a container that keeps its member's hash for whoever adopts it.
@@ -44,6 +44,14 @@ pub struct PodMemory {
     pub shown_images: BTreeMap<String, ShownImage>,
     /// The containers, by name.
     pub containers: BTreeMap<String, ContainerMemory>,
+    /// What the node has allotted the containers; `None` before the first one starts.
+    pub allotted: Option<Allotment>,
+    /// The limits of the pod as a whole that the kernel has.
+    pub whole: Option<runtime::Resources>,
+    /// Whether those are being changed.
+    pub is_resizing: bool,
+    /// Why they could not be changed, and when to try again.
+    pub resize_trouble: Option<Trouble>,
     /// Why and how the pod is being ended, once it is.
     pub ending: Option<Ending>,
     /// How far the clearing away is.
@@ -168,6 +176,8 @@ pub struct ContainerMemory {
     pub killing: Option<Killing>,
     /// Whether its limits are being changed.
     pub is_resizing: bool,
+    /// Why its limits could not be changed, and when to try again.
+    pub resize_trouble: Option<Trouble>,
 }
 
 /// The image that a volume shows.
@@ -388,6 +398,8 @@ impl PodMemory {
         self.sandbox = Step::Done(SandboxHere { is_lost: !sandbox.alive });
         self.addresses = addresses;
         self.started_at = pod.pod.status.as_ref().and_then(|s| s.start_time.as_ref()).map(|time| time.0);
+        self.whole = Some(sandbox.spec.resources.clone());
+        self.allotted = told_allotment(pod);
         for status in &sandbox.containers {
             let member = pod.member(&status.name);
             let was_ready = told(pod, &status.name);
@@ -435,6 +447,7 @@ impl PodMemory {
             image_id: String::new(),
             created_at: now,
             state: ContainerState::Exited(exit),
+            resources: runtime::Resources::default(),
             annotations: BTreeMap::new(),
         };
         self.started(member, &status, runtime::Resources::default());
@@ -454,6 +467,7 @@ impl PodMemory {
         run.state = ContainerState::Exited(exit);
         container.killing = None;
         container.is_resizing = false;
+        container.resize_trouble = None;
         true
     }
 
@@ -519,6 +533,19 @@ fn fresh(status: &ContainerStatus, member: &Member) -> Run {
     }
 }
 
+/// What an agent before this one allotted, as it told the API.
+fn told_allotment(pod: &PodView) -> Option<Allotment> {
+    let status = pod.pod.status.as_ref()?;
+    let all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+    let told = all.filter_map(|told| {
+        let has = told.resources.clone()?;
+        let requests = told.allocated_resources.clone().or(has.requests);
+        Some((told.name.clone(), ResourceRequirements { requests, limits: has.limits, claims: None }))
+    });
+    let told: Allotment = told.collect();
+    (!told.is_empty()).then_some(told)
+}
+
 /// What the API's status says of a container: whether it had started, and whether it was ready.
 fn told(pod: &PodView, name: &str) -> (bool, bool) {
     let status = pod.pod.status.as_ref();
@@ -537,6 +564,7 @@ fn adopted(status: &ContainerStatus, member: Option<&Member>, told: (bool, bool)
     };
     let mut run = fresh(status, member.unwrap_or(&nobody));
     run.post_start = Hook::Done;
+    run.resources = Some(runtime::Resources { oom_score_adj: None, ..status.resources.clone() });
     for (kind, tally) in &mut run.probes {
         let verdict = match kind {
             ProbeKind::Startup => told.0.then_some(true),

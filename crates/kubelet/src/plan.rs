@@ -13,6 +13,7 @@ use crate::memory::{
 };
 use crate::pod::{Member, PodView, Role};
 use crate::probe::ProbeKind;
+use crate::resources::{self, Allocatable, Taken};
 use crate::security;
 
 /// The least time between asking a container to stop and killing it, after its preStop hook used up the grace.
@@ -43,6 +44,8 @@ pub struct Seen<'a> {
     pub curve: &'a Curve,
     /// The time.
     pub now: Time,
+    /// What the node has to give, and what it gave to its other pods.
+    pub node: (Allocatable, Taken),
 }
 
 /// What to do, and when to look again.
@@ -124,6 +127,13 @@ pub enum Act {
     Resize {
         /// The container.
         name: String,
+    },
+    /// Allot the containers what they ask for.
+    Allot,
+    /// Give the pod as a whole these limits.
+    ResizeWhole {
+        /// Which.
+        limits: runtime::Resources,
     },
     /// Take the network away; logs and exit codes stay.
     Release,
@@ -360,9 +370,15 @@ fn run(seen: &Seen<'_>, plan: &mut Decision) {
         }
         other => step(other, Act::MakeSandbox, seen.now, plan),
     };
+    let is_wide_enough = fit_amounts(seen, has_sandbox, plan);
     for member in front(seen) {
         match seen.last_in_epoch(member) {
-            Some(run) if run.is_running() => tend(seen, member, run, plan),
+            Some(run) if run.is_running() => {
+                tend(seen, member, run, plan);
+                if is_wide_enough {
+                    resize(seen, member, run, plan);
+                }
+            }
             _ => launch(seen, member, has_volumes && has_sandbox, plan),
         }
     }
@@ -451,8 +467,61 @@ fn tend(seen: &Seen<'_>, member: &Member, run: &Run, plan: &mut Decision) {
         plan.act(Act::PostStart { name: member.name().to_owned() });
     }
     ask(seen, member, run, &ProbeKind::ALL, plan);
-    let wanted = crate::resources::limits(member, seen.pod);
-    if run.resources.as_ref().is_some_and(|has| *has != wanted) && !container.is_resizing {
+}
+
+/// How long a change that does not fit the node now waits before it is looked at again: what would make room for it
+/// (a pod that ends) is not told to this one.
+const ROOM_LOOKED_AT_EVERY: Duration = Duration::from_secs(3);
+
+/// Allots what is asked for where there is room, and keeps the pod as a whole wide enough for its containers; says
+/// whether it is. It becomes wider before they do, and narrower after them: the kernel refuses a child beyond its parent.
+fn fit_amounts(seen: &Seen<'_>, has_sandbox: bool, plan: &mut Decision) -> bool {
+    if seen.memory.allotted.is_none() || seen.pod.members.iter().any(|member| seen.pod.is_misfit(member)) {
+        match no_room(seen) {
+            None => plan.act(Act::Allot),
+            Some(_) => plan.wake(seen.now + ROOM_LOOKED_AT_EVERY),
+        }
+    }
+    let Some(has) = seen.memory.whole.as_ref().filter(|_| has_sandbox && !seen.memory.is_resizing) else {
+        return false;
+    };
+    let wanted = resources::pod_limits(seen.pod);
+    let is_resized = |member: &Member| match seen.container(member).running().map(|run| &run.resources) {
+        Some(Some(has)) => *has == resources::limits(member, seen.pod),
+        _ => true,
+    };
+    let limits = match seen.pod.members.iter().all(is_resized) {
+        true => wanted,
+        false => resources::either(has, &wanted),
+    };
+    let is_other = *has != limits;
+    if is_other
+        && seen.memory.resize_trouble.as_ref().is_none_or(|known| plan.is_due(known.retry_at, seen.now))
+    {
+        plan.act(Act::ResizeWhole { limits });
+    }
+    !is_other
+}
+
+/// Why the pod cannot have now what it asks for, where it asks for something else than it has.
+pub fn no_room(seen: &Seen<'_>) -> Option<resources::NoRoom> {
+    // What a pod came with was found to fit when it was bound.
+    seen.memory.allotted.as_ref()?;
+    let is_misfit = seen.pod.members.iter().any(|member| seen.pod.is_misfit(member));
+    let (all, taken) = &seen.node;
+    resources::room(seen.pod, all, taken).err().filter(|_| is_misfit)
+}
+
+/// Gives a running container the limits that it was allotted.
+fn resize(seen: &Seen<'_>, member: &Member, run: &Run, plan: &mut Decision) {
+    let container = seen.container(member);
+    let wanted = resources::limits(member, seen.pod);
+    let is_due = match &container.resize_trouble {
+        Some(trouble) => plan.is_due(trouble.retry_at, seen.now),
+        None => true,
+    };
+    let is_other = run.resources.as_ref().is_some_and(|has| *has != wanted);
+    if is_other && is_due && !container.is_resizing && container.killing.is_none() {
         plan.act(Act::Resize { name: member.name().to_owned() });
     }
 }
@@ -462,6 +531,11 @@ fn reason_to_kill(seen: &Seen<'_>, member: &Member, run: &Run) -> Option<(String
     let own = seconds(seen.pod.grace_seconds());
     if run.hash != member.hash && member.role != Role::Ephemeral {
         return Some((format!("Container {name} definition changed, will be restarted"), own));
+    }
+    if let Some(has) = &run.resources
+        && resources::needs_restart(member, has, &resources::limits(member, seen.pod))
+    {
+        return Some((format!("Container {name} resize requires restart"), own));
     }
     if let Hook::Failed(message) = &run.post_start {
         return Some((format!("FailedPostStartHook: {message}"), own));

@@ -1,7 +1,9 @@
 //! A pod as the agent reads it: the typed view, with its containers in one list and their roles named.
 
+use std::collections::BTreeMap;
+
 use host::Time;
-use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, ResourceRequirements};
 use model::Object;
 use sha2::{Digest, Sha256};
 
@@ -83,22 +85,44 @@ pub struct PodView {
     pub members: Vec<Member>,
     /// The pod's restart policy.
     pub policy: RestartPolicy,
+    /// The amounts that the specification asks for, by container; those of `members` are what the node has allotted.
+    pub asked: Allotment,
 }
+
+/// Amounts of resources, by container.
+pub type Allotment = BTreeMap<String, ResourceRequirements>;
 
 impl PodView {
     /// Reads a pod.
     pub fn read(object: &Object) -> Result<PodView, model::object::NotAnObject> {
         let pod: Pod = object.view()?;
+        let members = members(pod.spec.as_ref());
+        let amounts = |member: &Member| member.container.resources.clone().unwrap_or_default();
         Ok(PodView {
+            asked: members.iter().map(|member| (member.name().to_owned(), amounts(member))).collect(),
             namespace: object.namespace().to_owned(),
             name: object.name().to_owned(),
             uid: object.uid().to_owned(),
             revision: object.revision(),
             deleted_at: object.meta().deletion_timestamp,
-            members: members(pod.spec.as_ref()),
+            members,
             policy: RestartPolicy::read(pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref())),
             pod,
         })
+    }
+
+    /// Gives its containers what the node has allotted them. Who is not named gets what it asks for.
+    pub fn allot(&mut self, allotted: &Allotment) {
+        for member in &mut self.members {
+            let amounts = allotted.get(member.name()).or_else(|| self.asked.get(member.name()));
+            member.container.resources = amounts.cloned();
+        }
+    }
+
+    /// Whether a container has been allotted less, or more, than is asked for.
+    pub fn is_misfit(&self, member: &Member) -> bool {
+        let asked = self.asked.get(member.name());
+        asked.is_some_and(|asked| member.container.resources.as_ref().unwrap_or(&Default::default()) != asked)
     }
 
     /// The specification.

@@ -1,6 +1,6 @@
 //! Limits and requests in the kernel's terms, and as pods see them through the downward API. Pure.
 
-use k8s_openapi::api::core::v1::ResourceFieldSelector;
+use k8s_openapi::api::core::v1::{Pod, ResourceFieldSelector};
 use model::Quantity;
 use model::pod::Qos;
 use runtime::Resources;
@@ -47,12 +47,14 @@ pub fn limits(member: &Member, _pod: &PodView) -> Resources {
 
 /// The limits of a pod as a whole: the sums of its containers', where all of them have one.
 pub fn pod_limits(pod: &PodView) -> Resources {
-    let requests = model::pod::requests(&pod.pod);
-    let limits = model::pod::limits(&pod.pod);
+    let allotted = allotted(pod);
+    let (requests, limits) = (model::pod::requests(&allotted), model::pod::limits(&allotted));
     let all_limited = |name: &str| {
         pod.with_role(&[crate::pod::Role::Main]).all(|member| amount(member, Bound::Limit, name).is_some())
     };
-    let limit = |name: &str| limits.get(name).copied().filter(|_| all_limited(name));
+    let own = pod.spec().resources.as_ref().and_then(|own| own.limits.as_ref());
+    let has_own = |name: &str| own.is_some_and(|own| own.contains_key(name));
+    let limit = |name: &str| limits.get(name).copied().filter(|_| has_own(name) || all_limited(name));
     Resources {
         cpu_shares: Some(shares(requests.get("cpu").copied().map(millis))),
         cpu_limit_millis: limit("cpu").map(millis).filter(|millis| *millis > 0),
@@ -60,6 +62,100 @@ pub fn pod_limits(pod: &PodView) -> Resources {
         pids_limit: None,
         oom_score_adj: None,
     }
+}
+
+/// The pod with the amounts that its containers were allotted in place of those asked for.
+pub fn allotted(pod: &PodView) -> Pod {
+    let mut whole = pod.pod.clone();
+    let containers = whole
+        .spec
+        .iter_mut()
+        .flat_map(|spec| spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()));
+    for container in containers {
+        if let Some(member) = pod.member(&container.name) {
+            container.resources.clone_from(&member.container.resources);
+        }
+    }
+    whole
+}
+
+/// Limits that hold back neither those who keep to `a` nor those who keep to `b`.
+pub fn either(a: &Resources, b: &Resources) -> Resources {
+    let more = |a: Option<u64>, b: Option<u64>| a.zip(b).map(|(a, b)| a.max(b));
+    Resources {
+        cpu_shares: more(a.cpu_shares, b.cpu_shares),
+        cpu_limit_millis: more(a.cpu_limit_millis, b.cpu_limit_millis),
+        memory_limit: more(a.memory_limit, b.memory_limit),
+        pids_limit: more(a.pids_limit, b.pids_limit),
+        oom_score_adj: a.oom_score_adj.or(b.oom_score_adj),
+    }
+}
+
+/// Why a pod cannot have what it asks for now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoRoom {
+    /// `Infeasible`: never here. `Deferred`: not beside the pods that are here.
+    pub reason: &'static str,
+    /// What to tell the user.
+    pub message: String,
+}
+
+/// Whether what the pod asks for fits: the node has `all`, and the other pods here were given `taken`.
+pub fn room(pod: &PodView, all: &Allocatable, taken: &Taken) -> Result<(), NoRoom> {
+    let asked = model::pod::requests(&pod.pod);
+    let asked = |name: &str| asked.get(name).copied().unwrap_or_default();
+    let each = [
+        ("cpu", asked("cpu").milli_value(), all.cpu_millis, taken.cpu_millis),
+        ("memory", asked("memory").value(), all.memory, taken.memory),
+    ];
+    for (name, wanted, all, taken) in each {
+        let wanted = u64::try_from(wanted).unwrap_or(0);
+        if wanted > all {
+            let message =
+                format!("Node didn't have enough capacity: {name}, requested: {wanted}, capacity: {all}");
+            return Err(NoRoom { reason: "Infeasible", message });
+        }
+        if wanted.saturating_add(taken) > all {
+            let message = format!(
+                "Node didn't have enough resource: {name}, requested: {wanted}, used: {taken}, capacity: {all}"
+            );
+            return Err(NoRoom { reason: "Deferred", message });
+        }
+    }
+    Ok(())
+}
+
+/// What other pods of a node were given.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Thousandths of a core.
+    pub cpu_millis: u64,
+    /// Bytes of memory.
+    pub memory: u64,
+}
+
+impl Taken {
+    /// One pod more.
+    #[must_use]
+    pub fn and(self, pod: &PodView) -> Taken {
+        let given = model::pod::requests(&allotted(pod));
+        let given = |name: &str| given.get(name).copied().unwrap_or_default();
+        Taken {
+            cpu_millis: self.cpu_millis.saturating_add(millis(given("cpu"))),
+            memory: self.memory.saturating_add(bytes(given("memory"))),
+        }
+    }
+}
+
+/// Whether a running container must be made anew to have these limits, as its `resizePolicy` says.
+pub fn needs_restart(member: &Member, has: &Resources, wants: &Resources) -> bool {
+    let policies = member.container.resize_policy.iter().flatten();
+    let mut restarting = policies.filter(|policy| policy.restart_policy == "RestartContainer");
+    restarting.any(|policy| match policy.resource_name.as_str() {
+        "cpu" => (has.cpu_shares, has.cpu_limit_millis) != (wants.cpu_shares, wants.cpu_limit_millis),
+        "memory" => has.memory_limit != wants.memory_limit,
+        _ => false,
+    })
 }
 
 fn shares(millis: Option<u64>) -> u64 {

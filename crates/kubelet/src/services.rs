@@ -66,7 +66,8 @@ struct Views {
     nodes: Typed<Node>,
 }
 
-struct Typed<T>(BTreeMap<Key, (u64, Arc<T>)>);
+/// Typed views of one resource, decoded once for each revision.
+pub(crate) struct Typed<T>(BTreeMap<Key, (u64, Arc<T>)>);
 
 impl<T> Default for Typed<T> {
     fn default() -> Self {
@@ -75,7 +76,8 @@ impl<T> Default for Typed<T> {
 }
 
 impl<T: DeserializeOwned> Typed<T> {
-    fn look(&mut self, world: &dyn World, gvr: &Gvr) -> Vec<Arc<T>> {
+    /// All objects of a resource, by key.
+    pub(crate) fn look(&mut self, world: &dyn World, gvr: &Gvr) -> Vec<Arc<T>> {
         let mut next = BTreeMap::new();
         for object in world.list(gvr, "") {
             let key = Key::new(gvr, object.namespace(), object.name());

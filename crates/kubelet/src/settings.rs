@@ -55,6 +55,8 @@ pub struct Settings {
     pub terms: Terms,
     /// Whether a server runs on this host: such hosts vote first.
     pub hosts_server: bool,
+    /// Whether NetworkPolicies hold pods back here.
+    pub has_policies: bool,
     /// Bytes after which a container's log is rotated.
     pub log_len_max: u64,
     /// Log files kept of a container, the current one included.

@@ -92,6 +92,7 @@ fn container_status(seen: &Seen<'_>, member: &Member, told: &PodStatus) -> Conta
         Role::Init => state.terminated.as_ref().is_some_and(|end| end.exit_code == 0),
         _ => is_running && last.is_some_and(Run::is_ready),
     };
+    let allotted = member.container.resources.as_ref().filter(|_| is_running);
     let amounts = amounts(seen, member, told).filter(|_| is_running);
     ContainerStatus {
         name: member.name().to_owned(),
@@ -103,7 +104,7 @@ fn container_status(seen: &Seen<'_>, member: &Member, told: &PodStatus) -> Conta
         restart_count: i32::try_from(container.restart_count).unwrap_or(i32::MAX),
         state: Some(state),
         last_state: Some(last_state.unwrap_or_default()),
-        allocated_resources: amounts.as_ref().and_then(|all| all.requests.clone()),
+        allocated_resources: allotted.and_then(|all| all.requests.clone()),
         resources: amounts,
         stop_signal: member.container.lifecycle.as_ref().and_then(|all| all.stop_signal.clone()),
         volume_mounts: mounts(member),
@@ -115,7 +116,8 @@ fn container_status(seen: &Seen<'_>, member: &Member, told: &PodStatus) -> Conta
 fn amounts(seen: &Seen<'_>, member: &Member, told: &PodStatus) -> Option<ResourceRequirements> {
     let has = seen.container(member).running().and_then(|run| run.resources.as_ref());
     let is_done = has.is_none_or(|has| *has == crate::resources::limits(member, seen.pod));
-    let known = told.container_statuses.iter().flatten().find(|status| status.name == member.name());
+    let mut all = told.container_statuses.iter().chain(&told.init_container_statuses).flatten();
+    let known = all.find(|status| status.name == member.name());
     let all = match known.and_then(|known| known.resources.as_ref()) {
         Some(before) if !is_done => Some(before.clone()),
         _ => member.container.resources.clone(),
@@ -264,7 +266,8 @@ fn conditions(seen: &Seen<'_>, status: &PodStatus, is_over: bool, before: &PodSt
         ("ContainersReady", ready),
         ("PodScheduled", (true, "", String::new())),
     ];
-    let all = told.into_iter().map(|(kind, (is_true, reason, message))| {
+    let told = told.into_iter().chain(resizing(seen).into_iter().flatten());
+    let all = told.map(|(kind, (is_true, reason, message))| {
         let value = if is_true { "True" } else { "False" };
         let known = find(before, kind).filter(|known| known.status == value);
         PodCondition {
@@ -280,6 +283,30 @@ fn conditions(seen: &Seen<'_>, status: &PodStatus, is_over: bool, before: &PodSt
         }
     });
     all.collect()
+}
+
+/// The conditions that are there only while a change of the pod's amounts is.
+const RESIZING: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+
+/// What keeps the pod from having the amounts that it asks for, and whether those it was allotted are being given.
+fn resizing(seen: &Seen<'_>) -> [Option<(&'static str, Told)>; 2] {
+    if seen.memory.ending.is_some() {
+        return [None, None];
+    }
+    let pending = plan::no_room(seen).map(|why| (true, why.reason, why.message));
+    let is_other = |member: &&Member| {
+        let run = seen.container(member).running();
+        let has = run.and_then(|run| run.resources.as_ref());
+        has.is_some_and(|has| *has != crate::resources::limits(member, seen.pod))
+    };
+    let members: Vec<_> = seen.pod.members.iter().filter(is_other).collect();
+    let troubles = members.iter().filter_map(|member| seen.container(member).resize_trouble.as_ref());
+    let trouble = troubles.chain(&seen.memory.resize_trouble).next();
+    let under_way = (!members.is_empty()).then(|| match trouble {
+        Some(trouble) => (true, "Error", trouble.message.clone()),
+        None => (true, "", String::new()),
+    });
+    [pending.map(|told| (RESIZING[0], told)), under_way.map(|told| (RESIZING[1], told))]
 }
 
 fn find<'a>(status: &'a PodStatus, kind: &str) -> Option<&'a PodCondition> {
@@ -363,10 +390,13 @@ pub fn patch(base: &Tree, wanted: &PodStatus) -> Option<Tree> {
         }
     }
     // All of ours, where one differs: so it does not matter whether the list merges or is replaced.
-    if list(&wanted, "conditions")
-        .any(|condition| !list(base, "conditions").any(|known| is_told(known, condition)))
-    {
-        let all: Vec<Tree> = list(&wanted, "conditions").map(with_nulls).collect();
+    let has = |tree: &Tree, kind: &str| list(tree, "conditions").any(|condition| condition["type"] == kind);
+    let over = RESIZING.into_iter().filter(|kind| has(base, kind) && !has(&wanted, kind));
+    let over: Vec<Tree> = over.map(|kind| json!({"$patch": "delete", "type": kind})).collect();
+    let is_news = list(&wanted, "conditions")
+        .any(|condition| !list(base, "conditions").any(|known| is_told(known, condition)));
+    if is_news || !over.is_empty() {
+        let all: Vec<Tree> = list(&wanted, "conditions").map(with_nulls).chain(over).collect();
         patch.insert("conditions".into(), all.into());
     }
     (!patch.is_empty()).then(|| json!({ "status": patch }))

@@ -22,6 +22,7 @@ use crate::memory::{Clearing, Ending, Hook, KillStage, PodMemory, SandboxHere, S
 use crate::plan::{self, Act, Seen};
 use crate::pod::PodView;
 use crate::probe::ProbeKind;
+use crate::resources::Taken;
 use crate::volumes::VolumeTrouble;
 use crate::{status, volumes};
 
@@ -143,7 +144,12 @@ pub enum Report {
         /// Of which container.
         name: String,
         /// To what, if they were.
-        resources: Option<Resources>,
+        result: Result<Resources, String>,
+    },
+    /// Limits of the pod as a whole were changed.
+    ResizedWhole {
+        /// To what, if they were.
+        result: Result<Resources, String>,
     },
     /// The network was taken away.
     Released(Result<(), String>),
@@ -192,6 +198,8 @@ pub fn start(agent: Arc<Agent>, pod: PodView, memory: PodMemory) -> Handle {
     let whose = Whose { key: desk::pod_key(&pod.namespace, &pod.name), uid: pod.uid.clone() };
     let mut jobs = Tasks::new();
     jobs.spawn(desk::run(agent.clone(), whose, wanted, sender.clone()));
+    let mut pod = pod;
+    pod.allot(&memory.allotted.clone().unwrap_or_default());
     let told = Arc::new(pod.pod.status.clone().unwrap_or_default());
     let outbox = sender.clone();
     let host = agent.means.host.clone();
@@ -274,7 +282,12 @@ impl Worker {
     }
 
     fn seen(&self, now: Time) -> Seen<'_> {
-        Seen { pod: &self.pod, memory: &self.memory, curve: &self.agent.settings.curve, now }
+        let settings = &self.agent.settings;
+        // Others count only when there is something to weigh against them.
+        let is_misfit = self.pod.members.iter().any(|member| self.pod.is_misfit(member));
+        let taken = if is_misfit { self.agent.taken_by_others(&self.pod.uid) } else { Taken::default() };
+        let node = (settings.machine.allocatable, taken);
+        Seen { pod: &self.pod, memory: &self.memory, curve: &settings.curve, now, node }
     }
 
     /// Hands the status over to be written, where it changed.

@@ -1,9 +1,12 @@
 //! What a node asks of its network. Two real implementations: the kernel's, and the simulator's.
 
-use std::net::{IpAddr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+
+use crate::Cidr;
 
 /// Gives pods their addresses and Services their rules on one node.
 #[async_trait]
@@ -17,6 +20,8 @@ pub trait Network: Send + Sync + 'static {
     async fn attached(&self) -> Result<Vec<(String, Vec<IpAddr>)>, NetworkError>;
     /// Makes the packet rules be these, by the difference to what they are.
     async fn serve(&self, rules: ServiceRules) -> Result<(), NetworkError>;
+    /// Makes what the pods here may send and receive be this.
+    async fn guard(&self, rules: PolicyRules) -> Result<(), NetworkError>;
     /// Makes the routes to the pods of other nodes be these.
     async fn route(&self, routes: Vec<NodeRoute>) -> Result<(), NetworkError>;
 }
@@ -97,6 +102,53 @@ pub struct ServicePort {
     pub external_endpoints: Vec<SocketAddr>,
     /// Whether traffic from outside keeps its source address.
     pub keep_source: bool,
+}
+
+/// What the pods of a node may send and receive: the whole wanted state. Addresses that are not named are not held back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PolicyRules {
+    /// The addresses of each group that a rule names.
+    pub groups: BTreeMap<String, BTreeSet<Ipv4Addr>>,
+    /// What each of these addresses may receive.
+    pub incoming: BTreeMap<Ipv4Addr, Vec<Allowed>>,
+    /// What each of these addresses may send.
+    pub outgoing: BTreeMap<Ipv4Addr, Vec<Allowed>>,
+}
+
+/// Connections that are allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allowed {
+    /// Who is at the other end.
+    pub peer: Peer,
+    /// To which ports; `None` for all of every protocol.
+    pub ports: Option<Vec<PortSpan>>,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peer {
+    /// Whoever.
+    Anyone,
+    /// The group of this name.
+    Group(String),
+    /// An address of the range, but none of the others.
+    Range {
+        /// The range.
+        range: Cidr,
+        /// What is left out of it.
+        except: Vec<Cidr>,
+    },
+}
+
+/// Ports of one protocol, from one to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortSpan {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The first.
+    pub first: u16,
+    /// The last; the first for one alone.
+    pub last: u16,
 }
 
 /// Why the network did not do as asked.

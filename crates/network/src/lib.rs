@@ -9,6 +9,7 @@ mod face;
 mod kernel;
 pub mod links;
 pub mod names;
+mod policies;
 mod preflight;
 mod services;
 mod wire;
@@ -16,6 +17,7 @@ mod wire;
 pub use cidr::{Cidr, NotACidr};
 pub use face::*;
 pub use kernel::{KernelNetwork, Settings};
+pub use policies::{GuardedPod, NamespaceLabels, policies};
 pub use preflight::{Lack, obstacles, preflight};
 pub use services::{rules, service_ports};
 

@@ -169,7 +169,16 @@ impl Group {
     }
 
     /// Sets limits. What is `None` is left alone in a fresh group, and lifted in one that had limits.
+    ///
+    /// A limit of memory below what is in use is refused: v1's kernel does so itself, v2's would kill for it.
     pub(crate) fn limit(&self, resources: &Resources, fresh: bool) -> io::Result<()> {
+        if let Some(limit) = resources.memory_limit.filter(|_| !fresh) {
+            let (_, used) = self.usage();
+            if limit < used {
+                let why = format!("attempting to set memory limit ({limit}) below current usage ({used})");
+                return Err(io::Error::other(why));
+            }
+        }
         for (controller, file, value) in self.limits(resources, fresh) {
             let Some(dir) = self.dir_of(controller) else { continue };
             let path = dir.join(file);

@@ -47,6 +47,8 @@ pub trait Runtime: Send + Sync + 'static {
     async fn fence(&self, pod_uid: &str, deadline: Deadline) -> Result<(), RuntimeError>;
     /// Changes the limits of a running container.
     async fn resize(&self, container: &ContainerRef, resources: Resources) -> Result<(), RuntimeError>;
+    /// Changes the limits of a pod as a whole.
+    async fn resize_sandbox(&self, pod_uid: &str, resources: Resources) -> Result<(), RuntimeError>;
 
     /// Runs a command in a container and collects its output (probes, hooks): at most `output_len_max` bytes of it.
     async fn exec(
@@ -295,6 +297,8 @@ pub struct ContainerStatus {
     pub created_at: Time,
     /// Running or ended.
     pub state: ContainerState,
+    /// The limits that it has.
+    pub resources: Resources,
     /// The annotations it was made with.
     pub annotations: BTreeMap<String, String>,
 }

@@ -43,7 +43,7 @@ pub(crate) enum Request {
     Signal { id: String, signal: i32 },
     /// Forget an ended container.
     Remove { id: String },
-    /// Change limits.
+    /// Change limits: of a container, or of the pod as a whole when the id is empty.
     Resize { id: String, resources: Resources },
     /// Run a command; descriptors: stdin, stdout, stderr where asked for (none with a terminal).
     Exec(ExecStart),

@@ -259,6 +259,7 @@ impl SimNode {
                 ..Terms::LAN
             },
             hosts_server: false,
+            has_policies: false,
             log_len_max: LOG_LEN_MAX,
             log_files_max: 2,
         }

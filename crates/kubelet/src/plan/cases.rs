@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::memory::{ImageHere, SandboxHere, ShownImage};
+use crate::pod::Allotment;
 use crate::pod::testing::pod_with;
 use crate::probe::{Pace, Tally};
 
@@ -28,6 +29,8 @@ fn number(text: &str) -> i64 {
 /// image a                   its image is here
 /// shown v                   the image that volume v shows is here
 /// unshown v                 that image could not be had
+/// whole 300m                the kernel limits the pod's CPU to that
+/// a has 200m                and that container's
 /// a runs@5                  it runs since second 5
 /// a ended@5-7=1             it ran from 5 to 7 and ended with 1
 /// a restarts=4              it was restarted four times since it was quiet
@@ -36,7 +39,12 @@ fn number(text: &str) -> i64 {
 /// ending@10+30              the pod is being ended since 10, with 30 seconds of grace
 /// ```
 pub fn world(pod: &PodView, facts: &str) -> PodMemory {
-    let mut memory = PodMemory { started_at: Some(at(0)), epoch: 1, ..PodMemory::default() };
+    let mut memory = PodMemory {
+        started_at: Some(at(0)),
+        epoch: 1,
+        allotted: Some(Allotment::new()),
+        ..PodMemory::default()
+    };
     for fact in facts.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let words: Vec<&str> = fact.split_whitespace().collect();
         match words.as_slice() {
@@ -66,6 +74,12 @@ pub fn world(pod: &PodView, facts: &str) -> PodMemory {
                 let (reason, message) = ("ErrImagePull".to_owned(), "no such image".to_owned());
                 let image = Step::Failed { reason, message, failures: 1, retry_at: at(10) };
                 memory.shown_images.insert((*volume).to_owned(), ShownImage { image, failures: 1 });
+            }
+            ["whole", cpu] => memory.whole = Some(crate::resources::pod_limits(&limited(&[*cpu]))),
+            [name, "has", cpu] => {
+                let pod = limited(&[*cpu]);
+                let has = crate::resources::limits(&pod.members[0], &pod);
+                memory.container(name).running_mut().expect("it runs").resources = Some(has);
             }
             ["image", name] => {
                 let reference = pod.member(name).expect("it is in the pod").image().to_owned();
@@ -151,6 +165,13 @@ fn container_fact(pod: &PodView, memory: &mut PodMemory, name: &str, what: &str)
     memory.container(name).runs.push(run);
 }
 
+/// A pod of containers with these limits of CPU.
+fn limited(cpu: &[&str]) -> PodView {
+    let one = |(name, cpu): (char, &&str)| json!({"name": name.to_string(), "image": "i:1", "resources": {"limits": {"cpu": cpu}, "requests": {"cpu": cpu}}});
+    let containers: Vec<Value> = ('a'..'z').zip(cpu).map(one).collect();
+    pod_with(json!({}), json!({"restartPolicy": "Always", "containers": containers}), json!({}))
+}
+
 fn told(plan: &Decision) -> String {
     let act = |act: &Act| match act {
         Act::End(ending) => format!("end in {:?}", ending.grace),
@@ -163,6 +184,8 @@ fn told(plan: &Decision) -> String {
         Act::Stop { name, .. } => format!("stop {name}"),
         Act::KillNow { name } => format!("kill {name} now"),
         Act::Ask { name, kind } => format!("ask {name} {}", kind.word().to_lowercase()),
+        Act::ResizeWhole { limits } => format!("pod to {}", limits.cpu_limit_millis.unwrap_or(0)),
+        Act::Resize { name } => format!("resize {name}"),
         other => format!("{other:?}"),
     };
     let mut words: Vec<String> = plan.acts.iter().map(act).collect();
@@ -180,7 +203,8 @@ fn check_with(meta: Value, spec: Value, facts: &str, now: i64, expected: &str) {
     }
     let pod = pod_with(meta, whole, json!({}));
     let memory = world(&pod, facts);
-    let seen = Seen { pod: &pod, memory: &memory, curve: &Curve::HEALING, now: at(now) };
+    let seen =
+        Seen { pod: &pod, memory: &memory, curve: &Curve::HEALING, now: at(now), node: Default::default() };
     assert_eq!(told(&decide(&seen)), expected, "{facts}");
     assert_eq!(decide(&seen), decide(&seen), "the same view gives the same plan");
 }
@@ -354,7 +378,8 @@ fn nothing_is_cleared_while_it_is_being_made() {
     let pod = pod_with(deleted(0), json!({"containers": [{"name": "a", "image": "i:1"}]}), json!({}));
     let mut memory = world(&pod, "ending@0+0");
     memory.sandbox = Step::Working;
-    let seen = Seen { pod: &pod, memory: &memory, curve: &Curve::HEALING, now: at(0) };
+    let seen =
+        Seen { pod: &pod, memory: &memory, curve: &Curve::HEALING, now: at(0), node: Default::default() };
     assert_eq!(told(&decide(&seen)), "");
 }
 
@@ -364,6 +389,45 @@ fn a_changed_image_restarts_the_container_in_place() {
     let pod = pod_with(json!({}), spec, json!({}));
     let mut memory = world(&pod, "laid\nimage a\na runs@0");
     memory.container("a").runs[0].hash = "other".into();
-    let seen = Seen { pod: &pod, memory: &memory, curve: &Curve::HEALING, now: at(0) };
+    let seen =
+        Seen { pod: &pod, memory: &memory, curve: &Curve::HEALING, now: at(0), node: Default::default() };
     assert_eq!(told(&decide(&seen)), "kill a in 30s # Container a definition changed, will be restarted");
+}
+
+fn check_amounts(asked: &[&str], allotted: &[&str], facts: &str, taken: u64, expected: &str) {
+    let mut pod = limited(asked);
+    let mut memory = world(&pod, &format!("laid\na runs@0\nb runs@0\n{facts}"));
+    let before = limited(allotted).asked;
+    pod.allot(&before);
+    memory.allotted = Some(before);
+    let all = Allocatable { cpu_millis: 2000, memory: 8 << 30, ..Allocatable::default() };
+    let node = (all, Taken { cpu_millis: taken, memory: 0 });
+    let seen = Seen { pod: &pod, memory: &memory, curve: &Curve::HEALING, now: at(0), node };
+    let said = no_room(&seen).map(|why| format!(" # {}", why.reason)).unwrap_or_default();
+    assert_eq!(told(&decide(&seen)) + &said, expected, "{facts}");
+}
+
+#[test]
+fn amounts_change_where_there_is_room_the_pod_first_where_it_grows_and_last_where_it_shrinks() {
+    let before = ["200m", "100m"];
+    check_amounts(&before, &before, "whole 300m\na has 200m\nb has 100m", 0, "");
+    let more = ["500m", "100m"];
+    check_amounts(&more, &before, "whole 300m\na has 200m\nb has 100m", 0, "Allot");
+    check_amounts(&more, &before, "whole 300m\na has 200m\nb has 100m", 1800, "wake 3 # Deferred");
+    let most = ["2500m", "100m"];
+    check_amounts(&most, &before, "whole 300m\na has 200m\nb has 100m", 0, "wake 3 # Infeasible");
+    check_amounts(&more, &more, "whole 300m\na has 200m\nb has 100m", 0, "pod to 600");
+    check_amounts(&more, &more, "whole 600m\na has 200m\nb has 100m", 0, "resize a");
+    let less = ["50m", "100m"];
+    check_amounts(&less, &less, "whole 300m\na has 200m\nb has 100m", 0, "resize a");
+    check_amounts(&less, &less, "whole 300m\na has 50m\nb has 100m", 0, "pod to 150");
+}
+
+#[test]
+fn a_container_whose_policy_says_so_is_made_anew_for_other_amounts() {
+    let container = json!({"name": "a", "image": "i:1", "resources": {"limits": {"cpu": "500m"}},
+        "resizePolicy": [{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]});
+    let spec = json!({"containers": [container]});
+    check(spec.clone(), "laid\na runs@0\na has 500m", 1, "");
+    check(spec, "laid\na runs@0\na has 200m", 1, "kill a in 30s # Container a resize requires restart");
 }

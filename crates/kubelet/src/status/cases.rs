@@ -18,7 +18,7 @@ fn view(spec: Value, before: Value) -> PodView {
 
 fn of(pod: &PodView, facts: &str, now: i64) -> PodStatus {
     let memory = world(pod, facts);
-    let seen = Seen { pod, memory: &memory, curve: &Curve::HEALING, now: at(now) };
+    let seen = Seen { pod, memory: &memory, curve: &Curve::HEALING, now: at(now), node: Default::default() };
     let before = pod.pod.status.clone().unwrap_or_default();
     status(&seen, &["192.0.2.1".parse().expect("an address")], &before)
 }

@@ -30,6 +30,8 @@ impl Worker {
             Act::KillNow { name } => self.kill_now(&name, now),
             Act::Ask { name, kind } => self.ask(&name, kind, now),
             Act::Resize { name } => self.resize(&name),
+            Act::Allot => self.allot(),
+            Act::ResizeWhole { limits } => self.resize_whole(limits),
             Act::Release => self.release(),
             Act::Remove => self.remove(),
             Act::DeleteObject => self.delete_object(),
@@ -260,16 +262,24 @@ impl Worker {
         let Some(run) = container.running().map(|run| run.container.clone()) else { return };
         container.is_resizing = true;
         let (runtime, name) = (self.agent.means.runtime.clone(), name.to_owned());
-        let host = self.agent.means.host.clone();
         self.job(async move {
-            match runtime.resize(&run, wanted.clone()).await {
-                Ok(()) => Report::Resized { name, resources: Some(wanted) },
-                Err(error) => {
-                    tracing::warn!(%error, name, "limits could not be changed");
-                    host.sleep(crate::backoff::TROUBLE_WAIT_MAX).await;
-                    Report::Resized { name, resources: None }
-                }
-            }
+            let changed = runtime.resize(&run, wanted.clone()).await;
+            Report::Resized { name, result: changed.map(|()| wanted).map_err(|error| jobs::spelled(&error)) }
+        });
+    }
+
+    fn allot(&mut self) {
+        let asked = self.pod.asked.clone();
+        self.pod.allot(&asked);
+        self.memory.allotted = Some(asked);
+    }
+
+    fn resize_whole(&mut self, limits: Resources) {
+        self.memory.is_resizing = true;
+        let (runtime, uid) = (self.agent.means.runtime.clone(), self.pod.uid.clone());
+        self.job(async move {
+            let changed = runtime.resize_sandbox(&uid, limits.clone()).await;
+            Report::ResizedWhole { result: changed.map(|()| limits).map_err(|error| jobs::spelled(&error)) }
         });
     }
 

@@ -40,6 +40,7 @@ impl Worker {
         };
         let is_news = has_changed(&pod) != has_changed(&self.pod);
         self.pod = pod;
+        self.pod.allot(&self.memory.allotted.clone().unwrap_or_default());
         if !is_news {
             return;
         }
@@ -54,7 +55,9 @@ impl Worker {
     fn try_again(&mut self) {
         for container in self.memory.containers.values_mut() {
             container.trouble = None;
+            container.resize_trouble = None;
         }
+        self.memory.resize_trouble = None;
         if matches!(self.memory.volumes, Step::Failed { .. }) {
             self.memory.volumes = Step::Absent;
         }
@@ -211,16 +214,42 @@ impl Worker {
                     }
                 }
             }
-            Report::Resized { name, resources } => {
-                let container = self.memory.container(&name);
-                container.is_resizing = false;
-                if let (Some(run), Some(resources)) = (container.running_mut(), resources) {
-                    run.resources = Some(resources);
+            Report::Resized { name, result } => self.take_resize(&name, result, now),
+            Report::ResizedWhole { result } => {
+                self.memory.is_resizing = false;
+                match result {
+                    Ok(limits) => {
+                        self.memory.whole = Some(limits);
+                        self.memory.resize_trouble = None;
+                    }
+                    Err(message) => {
+                        tracing::warn!(message, pod = self.pod.name, "the pod's limits could not be changed");
+                        let known = self.memory.resize_trouble.as_ref();
+                        self.memory.resize_trouble = Some(resize_trouble(known, message, now));
+                    }
                 }
             }
             Report::Released(result) => self.cleared(Clearing::Released, Clearing::NotYet, result, now),
             Report::Removed(result) => self.cleared(Clearing::Removed, Clearing::Released, result, now),
             Report::Deleted(result) => self.cleared(Clearing::Gone, Clearing::Removed, result, now),
+        }
+    }
+
+    fn take_resize(&mut self, name: &str, result: Result<Resources, String>, now: Time) {
+        let container = self.memory.container(name);
+        container.is_resizing = false;
+        match result {
+            Ok(limits) => {
+                container.resize_trouble = None;
+                if let Some(run) = container.running_mut() {
+                    run.resources = Some(limits);
+                }
+            }
+            Err(message) => {
+                tracing::warn!(message, name, "limits could not be changed");
+                container.resize_trouble =
+                    Some(resize_trouble(container.resize_trouble.as_ref(), message, now));
+            }
         }
     }
 
@@ -258,6 +287,7 @@ impl Worker {
             Ok(addresses) => {
                 self.memory.epoch += 1;
                 self.memory.addresses = addresses;
+                self.memory.whole = Some(crate::resources::pod_limits(&self.pod));
                 self.sandbox_failures = 0;
                 Step::Done(SandboxHere::default())
             }
@@ -457,4 +487,10 @@ impl Worker {
             self.agent.events.warning(Agent::about(&self.pod, Some(name)), "Unhealthy", message);
         }
     }
+}
+
+fn resize_trouble(known: Option<&Trouble>, message: String, now: Time) -> Trouble {
+    let failures = known.map_or(0, |known| known.failures) + 1;
+    let retry_at = now + backoff::trouble_wait(failures);
+    Trouble { reason: "Error".into(), message, failures, retry_at }
 }

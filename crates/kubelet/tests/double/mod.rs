@@ -15,7 +15,7 @@ use client::fake::Fake;
 use client::{Caches, Client};
 use host::{Host, SimDisk, Task, Time};
 use kubelet::{Allocatable, Curve, Files, LEASE_EVERY, Machine, Means, RuntimeDial, Settings, SimFiles};
-use network::{Network, NetworkError, NodeRoute, PodNetwork, ServiceRules};
+use network::{Network, NetworkError, NodeRoute, PodNetwork, PolicyRules, ServiceRules};
 use runtime::*;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
@@ -172,6 +172,7 @@ impl Runtime for FakeRuntime {
             image_id: spec.image_id.clone(),
             created_at: now,
             state: ContainerState::Running { started_at: now, pid: 1 },
+            resources: spec.resources.clone(),
             annotations: spec.annotations.clone(),
         };
         let sandbox = state.sandboxes.get_mut(&spec.pod_uid);
@@ -211,7 +212,12 @@ impl Runtime for FakeRuntime {
     async fn remove(&self, _container: &ContainerRef) -> Result<(), RuntimeError> {
         Ok(())
     }
-    async fn resize(&self, _container: &ContainerRef, _resources: Resources) -> Result<(), RuntimeError> {
+    async fn resize_sandbox(&self, _pod_uid: &str, resources: Resources) -> Result<(), RuntimeError> {
+        self.state().log.push(format!("resize pod {:?}", resources.cpu_limit_millis));
+        Ok(())
+    }
+    async fn resize(&self, _container: &ContainerRef, resources: Resources) -> Result<(), RuntimeError> {
+        self.state().log.push(format!("resize {:?}", resources.cpu_limit_millis));
         Ok(())
     }
     async fn exec(
@@ -278,6 +284,9 @@ impl Network for FakeNetwork {
     }
     async fn serve(&self, rules: ServiceRules) -> Result<(), NetworkError> {
         *self.served.lock().unwrap_or_else(PoisonError::into_inner) = rules;
+        Ok(())
+    }
+    async fn guard(&self, _rules: PolicyRules) -> Result<(), NetworkError> {
         Ok(())
     }
     async fn route(&self, _routes: Vec<NodeRoute>) -> Result<(), NetworkError> {
@@ -415,6 +424,7 @@ fn settings() -> Settings {
         terms: model::fence::Terms::LAN,
         hosts_server: true,
         log_len_max: 10 << 20,
+        has_policies: false,
         log_files_max: 5,
     }
 }

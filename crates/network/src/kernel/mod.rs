@@ -16,8 +16,9 @@ use async_trait::async_trait;
 use host::{Host, Task};
 
 use crate::links::{Links, Route, Steps, route_metric};
+use crate::policies::Guard;
 use crate::services::{Packets, Place};
-use crate::{Cidr, Network, NetworkError, NodeRoute, PodNetwork, ServiceRules, failed};
+use crate::{Cidr, Network, NetworkError, NodeRoute, PodNetwork, PolicyRules, ServiceRules, failed};
 use addresses::Addresses;
 pub(crate) use addresses::pod_addresses;
 use tunnel::Tunnel;
@@ -71,6 +72,8 @@ struct Inner {
     links: Mutex<Links>,
     /// The packet rules; held while one change is carried out, so that changes come one after another.
     packets: Mutex<Packets>,
+    /// What holds pods back; held while one change is carried out.
+    guard: Mutex<Guard>,
 }
 
 impl KernelNetwork {
@@ -117,6 +120,10 @@ impl Network for KernelNetwork {
         self.run(move |inner| inner.packets().serve(rules)).await
     }
 
+    async fn guard(&self, rules: PolicyRules) -> Result<(), NetworkError> {
+        self.run(move |inner| inner.guard.lock().unwrap_or_else(PoisonError::into_inner).apply(rules)).await
+    }
+
     async fn route(&self, routes: Vec<NodeRoute>) -> Result<(), NetworkError> {
         self.run(move |inner| inner.route(routes)).await
     }
@@ -134,6 +141,7 @@ impl Inner {
         attach::forget_lost(&links, &settings, &mut addresses)?;
         let mut packets = Packets::open(place(&settings))?;
         packets.set_host_ports(addresses.host_ports())?;
+        let guard = Guard::open(format!("{}-policies", place(&settings).table))?;
         let node_ip = settings.node_ip;
         let node_source = links.addresses()?.iter().any(|(_, here)| *here == node_ip).then_some(node_ip);
         let ranges = (settings.cluster_cidr, settings.service_cidr);
@@ -147,6 +155,7 @@ impl Inner {
             addresses: Mutex::new(addresses),
             links: Mutex::new(links),
             packets: Mutex::new(packets),
+            guard: Mutex::new(guard),
         };
         inner.route_services()?;
         Ok(inner)

@@ -7,11 +7,11 @@ pub(crate) mod cut;
 mod decide;
 mod difference;
 pub(crate) mod outside;
-mod program;
-mod rule;
+pub(crate) mod program;
+pub(crate) mod rule;
 pub(crate) mod table;
 mod tracked;
-mod transaction;
+pub(crate) mod transaction;
 pub(crate) mod trial;
 pub(crate) mod view;
 

@@ -37,11 +37,11 @@ pub(super) const REFUSED: &str = "refused";
 pub(super) const MANNERS: &str = "manners";
 
 /// Bytes of a key or of data, as the registers hold them.
-pub(super) type Cell = Vec<u8>;
+pub(crate) type Cell = Vec<u8>;
 
 /// An entry of a map or set.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     pub set: &'static str,
     pub key: Cell,
     /// Empty in a set.

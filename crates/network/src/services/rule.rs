@@ -10,11 +10,11 @@ use crate::wire::Attributes;
 
 /// A register of the machine, from 0 to 15.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Register(pub u8);
+pub(crate) struct Register(pub u8);
 
 /// One step of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Expression {
+pub(crate) enum Expression {
     /// Loads `len` bytes of the network header.
     Network { offset: u32, len: u32, to: Register },
     /// Loads the transport header's destination port.
@@ -33,6 +33,8 @@ pub(super) enum Expression {
     Bits { mask: u32, flip: u32, at: Register },
     /// Goes on if the bytes are equal, or differ.
     Compare { equal: bool, value: Vec<u8>, at: Register },
+    /// Goes on if the bytes, as a number with the highest first, lie between these, which count.
+    Between { first: Vec<u8>, last: Vec<u8>, at: Register },
     /// Goes on if the key is in the set; loads its data.
     Lookup { set: &'static str, key: Register, to: Option<Register> },
     /// Follows the verdict kept for the key.
@@ -60,7 +62,7 @@ pub(super) enum Expression {
 /// What a packet's metadata holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub(super) enum Meta {
+pub(crate) enum Meta {
     /// The mark.
     Mark = 3,
     /// The number of the link it came by.
@@ -72,7 +74,7 @@ pub(super) enum Meta {
 /// What connection tracking knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub(super) enum Tracked {
+pub(crate) enum Tracked {
     /// New, established and so on, as bits.
     State = 0,
     /// Translated and so on, as bits.
@@ -81,13 +83,15 @@ pub(super) enum Tracked {
 
 /// Where a packet goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// Away.
     Drop,
     /// On in another chain, and back.
     Jump(String),
     /// On in another chain, for good.
     Goto(String),
+    /// Back to where the chain was jumped to from, or on to whoever looks next.
+    Return,
 }
 
 /// A new connection, as a bit of [`Tracked::State`].
@@ -145,6 +149,7 @@ impl Expression {
             Expression::Constant { .. } | Expression::Verdict(_) => "immediate",
             Expression::Bits { .. } => "bitwise",
             Expression::Compare { .. } => "cmp",
+            Expression::Between { .. } => "range",
             Expression::Lookup { .. } | Expression::Follow { .. } => "lookup",
             Expression::Random { .. } => "numgen",
             Expression::Remember { .. } | Expression::Forget { .. } => "dynset",
@@ -172,7 +177,9 @@ impl Expression {
             | Expression::AddressKind { .. }
             | Expression::Constant { .. }
             | Expression::Random { .. } => self.write_load(a),
-            Expression::Bits { .. } | Expression::Compare { .. } => self.write_test(a),
+            Expression::Bits { .. } | Expression::Compare { .. } | Expression::Between { .. } => {
+                self.write_test(a)
+            }
             Expression::Lookup { .. }
             | Expression::Follow { .. }
             | Expression::Remember { .. }
@@ -235,6 +242,12 @@ impl Expression {
             Expression::Compare { equal, value: bytes, at } => {
                 a.be32(1, at.number()).be32(2, u32::from(!*equal));
                 value(a, 3, bytes);
+            }
+            Expression::Between { first, last, at } => {
+                const INSIDE: u32 = 0;
+                a.be32(1, at.number()).be32(2, INSIDE);
+                value(a, 3, first);
+                value(a, 4, last);
             }
             _ => unreachable!("{self:?} tests nothing"),
         }
@@ -305,10 +318,12 @@ impl Verdict {
         const CHAIN: u16 = 2;
         const JUMP: i32 = -3;
         const GOTO: i32 = -4;
+        const RETURN: i32 = -5;
         let (code, chain) = match self {
             Verdict::Drop => (0, None),
             Verdict::Jump(chain) => (JUMP, Some(chain)),
             Verdict::Goto(chain) => (GOTO, Some(chain)),
+            Verdict::Return => (RETURN, None),
         };
         a.nested(VERDICT, |a| {
             a.be32(CODE, code as u32);

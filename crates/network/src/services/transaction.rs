@@ -23,7 +23,7 @@ const NEW_ENTRY: u16 = 12;
 const REMOVE_ENTRY: u16 = 14;
 
 /// Where a base chain stands.
-pub(super) struct Hook {
+pub(crate) struct Hook {
     /// `nat` or `filter`.
     pub kind: &'static str,
     /// Before routing 0, to us 1, through us 2, from us 3, after routing 4.
@@ -33,7 +33,7 @@ pub(super) struct Hook {
 }
 
 /// A set or map to be made.
-pub(super) struct SetShape {
+pub(crate) struct SetShape {
     pub name: &'static str,
     /// The parts of its key, as the kinds that `nft` shows.
     pub key: &'static [Kind],
@@ -43,7 +43,7 @@ pub(super) struct SetShape {
 }
 
 /// What a map leads to.
-pub(super) enum SetData {
+pub(crate) enum SetData {
     /// Nothing: it is a set.
     None,
     /// Registers.
@@ -55,7 +55,7 @@ pub(super) enum SetData {
 /// What a register holds, for those who list the table with `nft`; each takes one register.
 #[derive(Clone, Copy)]
 #[repr(u32)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Address = 7,
     Protocol = 12,
     Port = 13,
@@ -70,7 +70,7 @@ impl Kind {
 }
 
 /// Changes to a table, in order.
-pub(super) struct Transaction<'a> {
+pub(crate) struct Transaction<'a> {
     table: &'a str,
     batch: Batch,
 }
@@ -218,11 +218,20 @@ impl<'a> Transaction<'a> {
 
     /// Adds an entry that leads to a chain.
     pub fn lead(&mut self, set: &str, key: &[u8], chain: &str) {
+        self.lead_by(set, key, &Verdict::Goto(chain.to_owned()));
+    }
+
+    /// Adds an entry that leads to a chain, and back.
+    pub fn call(&mut self, set: &str, key: &[u8], chain: &str) {
+        self.lead_by(set, key, &Verdict::Jump(chain.to_owned()));
+    }
+
+    fn lead_by(&mut self, set: &str, key: &[u8], verdict: &Verdict) {
         self.message(NEW_ENTRY, CREATE, |a| {
             a.text(2, set).nested(3, |a| {
                 a.nested(LIST_ELEMENT, |a| {
                     value(a, 1, key);
-                    a.nested(2, |a| Verdict::Goto(chain.to_owned()).write(a));
+                    a.nested(2, |a| verdict.write(a));
                 });
             });
         });

@@ -2,6 +2,7 @@
 
 mod clusters;
 mod pods;
+mod policies;
 mod scale;
 mod services;
 mod world;

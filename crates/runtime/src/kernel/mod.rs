@@ -389,6 +389,11 @@ impl Runtime for KernelRuntime {
         self.link(&container.pod_uid).await?.ask(Request::Resize { id, resources }).await.map(drop)
     }
 
+    async fn resize_sandbox(&self, pod_uid: &str, resources: Resources) -> Result<(), RuntimeError> {
+        let id = String::new();
+        self.link(pod_uid).await?.ask(Request::Resize { id, resources }).await.map(drop)
+    }
+
     async fn exec(
         &self,
         container: &ContainerRef,

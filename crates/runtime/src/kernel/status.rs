@@ -30,6 +30,7 @@ pub(crate) fn container(record: &ContainerRecord) -> ContainerStatus {
         image_id: record.spec.image_id.clone(),
         created_at: record.created_at,
         state: exit(record).map_or(running, ContainerState::Exited),
+        resources: record.spec.resources.clone(),
         annotations: record.spec.annotations.clone(),
     }
 }

@@ -62,6 +62,13 @@ impl Sandbox {
         Ok(Self { pod, file, clock: Clock::real(), cgroups, group, listener, own_pids, pause })
     }
 
+    /// Changes the limits of the pod as a whole; its file says them to whoever adopts it.
+    pub(crate) fn resize(&mut self, resources: crate::Resources) -> io::Result<()> {
+        self.group.limit(&resources, false)?;
+        self.file.spec.resources = resources;
+        wire::write_whole(&self.pod.spec(), &self.file)
+    }
+
     /// Unmakes it. All its processes must be gone.
     pub(crate) fn unmake(&mut self) -> io::Result<()> {
         if let Some(pause) = self.pause.take() {

@@ -452,6 +452,12 @@ impl Server {
     }
 
     fn resize(&mut self, id: &str, resources: crate::Resources) -> Reply {
+        if id.is_empty() {
+            return match self.sandbox.resize(resources) {
+                Ok(()) => Reply::Done,
+                Err(error) => Reply::Failed(error.to_string()),
+            };
+        }
         let Some(container) = self.containers.get_mut(id).filter(|container| container.process.is_some())
         else {
             return Reply::NotFound(id.to_owned());

@@ -397,11 +397,20 @@ impl Runtime for SimRuntime {
         Ok(())
     }
 
-    async fn resize(&self, container: &ContainerRef, _resources: Resources) -> Result<(), RuntimeError> {
+    async fn resize_sandbox(&self, pod_uid: &str, resources: Resources) -> Result<(), RuntimeError> {
+        self.take(ASK).await;
+        let mut state = self.state();
+        let sandbox = state.sandboxes.get_mut(pod_uid).ok_or_else(|| missing(pod_uid))?;
+        sandbox.spec.resources = resources;
+        Ok(())
+    }
+
+    async fn resize(&self, container: &ContainerRef, resources: Resources) -> Result<(), RuntimeError> {
         self.take(ASK).await;
         let mut state = self.state();
         let running = state.find(&container.pod_uid, &container.id).filter(|one| one.is_running());
-        running.map(drop).ok_or_else(|| missing(&container.id))
+        running.ok_or_else(|| missing(&container.id))?.status.resources = resources;
+        Ok(())
     }
 
     async fn exec(

@@ -164,6 +164,7 @@ impl SimContainer {
                 image_id: spec.image_id,
                 created_at: now,
                 state: ContainerState::Running { started_at: now, pid },
+                resources: spec.resources,
                 annotations: spec.annotations,
             },
         }
