@@ -228,6 +228,7 @@ fn agent_settings(settings: &NodeSettings) -> Result<kubelet::Settings> {
         terms: Terms::LAN,
         hosts_server: settings.hosts_server,
         has_policies: true,
+        image_marks: Some(kubelet::ImageMarks::USUAL),
         log_len_max: LOG_LEN_MAX,
         log_files_max: LOG_FILES_MAX,
     })

@@ -29,6 +29,15 @@ pub enum FileKind {
     Other,
 }
 
+/// How large a disk is, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Space {
+    /// In all.
+    pub total: u64,
+    /// Of that, free to be written to.
+    pub free: u64,
+}
+
 /// What an agent needs of a file system.
 pub trait Files: Send + Sync + 'static {
     /// What a path leads to, links followed; `None` when there is nothing.
@@ -59,6 +68,8 @@ pub trait Files: Send + Sync + 'static {
     fn pin(&self, base: &Path, inside: &Path, target: &Path) -> io::Result<()>;
     /// Unmounts everything at and below a folder.
     fn unmount_below(&self, path: &Path) -> io::Result<()>;
+    /// How full the disk is that a folder is on.
+    fn space(&self, path: &Path) -> io::Result<Space>;
 }
 
 /// Files in memory.
@@ -190,5 +201,8 @@ impl Files for SimFiles {
     }
     fn unmount_below(&self, _path: &Path) -> io::Result<()> {
         Ok(())
+    }
+    fn space(&self, _path: &Path) -> io::Result<Space> {
+        Ok(Space::default())
     }
 }

@@ -40,6 +40,8 @@ pub struct PodMemory {
     pub addresses: Vec<IpAddr>,
     /// The volumes.
     pub volumes: Step<()>,
+    /// Whether volumes that are there are being brought up to date.
+    pub is_renewing: bool,
     /// The images that volumes show, by the volume's name.
     pub shown_images: BTreeMap<String, ShownImage>,
     /// The containers, by name.

@@ -647,7 +647,10 @@ fn clear(seen: &Seen<'_>, plan: &mut Decision) {
         return;
     }
     // What is being made would be left behind.
-    if matches!(memory.sandbox, Step::Working) || matches!(memory.volumes, Step::Working) {
+    if matches!(memory.sandbox, Step::Working)
+        || matches!(memory.volumes, Step::Working)
+        || memory.is_renewing
+    {
         return;
     }
     match memory.clearing {

@@ -20,7 +20,7 @@ use crate::memory::{ContainerMemory, PodMemory, Run};
 use crate::pod::PodView;
 use crate::settings::{KubeletError, Means, Settings};
 use crate::worker::{self, Handle, Message};
-use crate::{jobs, lease, node, policies, server, services};
+use crate::{image_space, jobs, lease, node, policies, server, services};
 
 /// How often a sandbox without a pod is tried to be removed before it is left to the next start of an agent.
 const SWEEPS_MAX: u32 = 20;
@@ -107,6 +107,9 @@ async fn keep(agent: Arc<Agent>, port: u16, tasks: &mut Tasks) -> Result<(), Kub
     let mut pods = Pods { agent: agent.clone(), handles: BTreeMap::new(), unclaimed };
     caches.synced().await;
     tasks.spawn(services::keep(agent.clone(), rules_seen));
+    if let Some(marks) = agent.settings.image_marks {
+        tasks.spawn(image_space::keep(agent.clone(), marks));
+    }
     if agent.settings.has_policies {
         tasks.spawn(policies::keep(agent.clone()));
     }

@@ -16,6 +16,7 @@ use crate::agent::Agent;
 use crate::ask::Dial;
 use crate::backoff::Curve;
 use crate::files::Files;
+use crate::image_space::ImageMarks;
 use crate::resources::Allocatable;
 
 /// How often the lease is renewed by default: a quarter of its four seconds, so that three may be lost before the node
@@ -57,6 +58,8 @@ pub struct Settings {
     pub hosts_server: bool,
     /// Whether NetworkPolicies hold pods back here.
     pub has_policies: bool,
+    /// When images are removed that no pod uses; `None`: never.
+    pub image_marks: Option<ImageMarks>,
     /// Bytes after which a container's log is rotated.
     pub log_len_max: u64,
     /// Log files kept of a container, the current one included.

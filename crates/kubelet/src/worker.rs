@@ -173,7 +173,6 @@ pub struct Worker {
     told: Arc<PodStatus>,
     acked: u64,
     is_object_gone: bool,
-    is_renewing: bool,
     early_ends: BTreeMap<String, Exit>,
     sandbox_failures: u32,
     volume_failures: u32,
@@ -216,7 +215,6 @@ pub fn start(agent: Arc<Agent>, pod: PodView, memory: PodMemory) -> Handle {
         told,
         acked: 0,
         is_object_gone: false,
-        is_renewing: false,
         early_ends: BTreeMap::new(),
         sandbox_failures: 0,
         volume_failures: 0,
@@ -334,7 +332,7 @@ impl Worker {
     /// Renews what is due among the tokens; gives the time of the next.
     fn renew(&mut self) -> Option<Time> {
         let at = self.ground.renew_at?;
-        if self.is_renewing || !self.memory.volumes.is_done() || self.memory.ending.is_some() {
+        if self.memory.is_renewing || !self.memory.volumes.is_done() || self.memory.ending.is_some() {
             return None;
         }
         if at > self.agent.means.host.now() {
@@ -345,7 +343,11 @@ impl Worker {
     }
 
     fn refresh_volumes(&mut self) {
-        self.is_renewing = true;
+        // What is being removed must not be made again.
+        if self.memory.clearing != Clearing::NotYet {
+            return;
+        }
+        self.memory.is_renewing = true;
         let (agent, pod, sources) = (self.agent.clone(), self.pod.clone(), self.ground.sources.clone());
         self.job(async move {
             Report::Ground(crate::jobs::bring_up_to_date(&agent, &pod, sources).await.map(Arc::new))

@@ -260,6 +260,7 @@ impl SimNode {
             },
             hosts_server: false,
             has_policies: false,
+            image_marks: None,
             log_len_max: LOG_LEN_MAX,
             log_files_max: 2,
         }

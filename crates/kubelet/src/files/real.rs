@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, open, openat2};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 
-use super::{FileKind, Files};
+use super::{FileKind, Files, Space};
 
 /// The machine's file system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -167,6 +167,13 @@ impl Files for RealFiles {
             None => Ok(()),
             Some(at) => Err(io::Error::other(format!("{} is still mounted", at.display()))),
         }
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let stat = rustix::fs::statvfs(path)?;
+        // What is kept for the system's own use counts neither as free nor as part of the disk.
+        let used = stat.f_blocks - stat.f_bfree;
+        Ok(Space { total: (used + stat.f_bavail) * stat.f_frsize, free: stat.f_bavail * stat.f_frsize })
     }
 }
 

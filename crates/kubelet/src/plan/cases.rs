@@ -61,6 +61,7 @@ pub fn world(pod: &PodView, facts: &str) -> PodMemory {
                 memory.sandbox = Step::Done(SandboxHere { is_lost: true });
                 memory.volumes = Step::Done(());
             }
+            ["renewing"] => memory.is_renewing = true,
             ["removed"] => memory.clearing = Clearing::Removed,
             ["written"] => memory.is_status_written = true,
             ["shown", volume] => {
@@ -270,6 +271,13 @@ fn policies_say_what_is_restarted_and_when_all_is_over() {
     check(never.clone(), "laid\na ended@0-1=1\nb ended@0-1=0", 1, "Release");
     check(json!({"restartPolicy": "OnFailure"}), "laid\nimage a\na ended@0-1=1\nb ended@0-1=0", 1, "start a");
     check_with(deleted(30), never, "laid\na ended@0-1=1\nb ended@0-1=0\nending@1+30", 1, "Remove");
+}
+
+#[test]
+fn a_pod_is_not_removed_while_something_of_it_is_being_made() {
+    let gone = "laid\na ended@0-1=0\nb ended@0-1=0\nending@1+30\n";
+    check_with(deleted(30), json!({}), &format!("{gone}renewing"), 1, "");
+    check_with(deleted(30), json!({}), gone, 1, "Remove");
 }
 
 #[test]

@@ -47,7 +47,7 @@ impl Worker {
         self.follow();
         // What a container could not be started for may be mended by the change.
         self.try_again();
-        if self.memory.volumes.is_done() && volumes::shows_itself(&self.pod) && !self.is_renewing {
+        if self.memory.volumes.is_done() && volumes::shows_itself(&self.pod) && !self.memory.is_renewing {
             self.refresh_volumes();
         }
     }
@@ -83,7 +83,7 @@ impl Worker {
         crate::jobs::take_source(&mut ground.sources, key, object);
         self.ground = Arc::new(ground);
         self.try_again();
-        if self.memory.volumes.is_done() && !self.is_renewing {
+        if self.memory.volumes.is_done() && !self.memory.is_renewing {
             self.refresh_volumes();
         }
     }
@@ -304,7 +304,7 @@ impl Worker {
     }
 
     fn take_ground(&mut self, result: Result<Arc<Ground>, VolumeTrouble>, now: Time) {
-        let is_renewal = std::mem::take(&mut self.is_renewing);
+        let is_renewal = std::mem::take(&mut self.memory.is_renewing);
         match result {
             Ok(ground) => {
                 // What was learned of the sources while this was made is newer.

@@ -425,6 +425,7 @@ fn settings() -> Settings {
         hosts_server: true,
         log_len_max: 10 << 20,
         has_policies: false,
+        image_marks: None,
         log_files_max: 5,
     }
 }
