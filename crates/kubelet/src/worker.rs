@@ -50,7 +50,7 @@ pub enum Message {
     /// A ConfigMap or Secret is now this; `None`: gone.
     Source(Key, Option<Object>),
     /// A job has ended.
-    Done(Report),
+    Done(Box<Report>),
     /// A status is in the API, or will never be.
     Written {
         /// Which.
@@ -360,7 +360,7 @@ impl Worker {
         self.jobs.spawn(async move {
             let report = work.await;
             // The worker that asked is gone: nobody needs the answer.
-            let _ = outbox.send(Message::Done(report)).await;
+            let _ = outbox.send(Message::Done(Box::new(report))).await;
         });
     }
 

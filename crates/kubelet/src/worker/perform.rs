@@ -130,7 +130,7 @@ impl Worker {
             };
             let result = jobs::have_image(&agent, &wish, &sources, &pod).await;
             // The worker that asked is gone: nobody needs the answer.
-            let _ = outbox.send(Message::Done(report(result))).await;
+            let _ = outbox.send(Message::Done(Box::new(report(result)))).await;
         };
         self.pulls.insert(key, self.agent.means.host.spawn(job));
     }
@@ -222,7 +222,7 @@ impl Worker {
                 Err(RuntimeError::NotFound(_)) => {
                     let report = Report::NothingThere { container, name };
                     // The worker that asked is gone: nobody needs the answer.
-                    let _ = outbox.send(Message::Done(report)).await;
+                    let _ = outbox.send(Message::Done(Box::new(report))).await;
                 }
                 Err(error) => tracing::warn!(%error, name, signal, "a signal could not be sent"),
             }

@@ -26,7 +26,7 @@ impl Worker {
                 self.memory.is_status_written =
                     self.is_object_gone || sequence == self.desk.borrow().sequence;
             }
-            Message::Done(report) => self.take_report(report),
+            Message::Done(report) => self.take_report(*report),
         }
     }
 
