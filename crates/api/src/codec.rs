@@ -196,8 +196,8 @@ pub fn settle(resource: &Resource, object: &mut Tree) {
     }
 }
 
-/// Refuses an object that breaks the rules of its kind, alone or as a change of `old`.
-pub fn check(resource: &Resource, old: Option<&Tree>, object: &Tree) -> Result<(), Refusal> {
+/// Refuses an object that breaks the rules of its kind, alone or as a change of `old` through `part`.
+pub fn check(resource: &Resource, old: Option<&Tree>, object: &Tree, part: &str) -> Result<(), Refusal> {
     let mut faults = Faults::default();
     let rules = match &resource.meaning {
         Meaning::BuiltIn(kind) => kind.meta_rules(),
@@ -213,8 +213,11 @@ pub fn check(resource: &Resource, old: Option<&Tree>, object: &Tree) -> Result<(
         Meaning::BuiltIn(kind) => {
             (kind.check)(object, &mut faults);
             policy::check::check(resource, object, &mut faults);
-            if let Some(old) = old {
-                (kind.change)(old, object, &mut faults);
+            match (old, part) {
+                // What a pod asks for may change through this part, and nothing else.
+                (Some(old), "resize") => kinds::pod_spec::resize(old, object, &mut faults),
+                (Some(old), _) => (kind.change)(old, object, &mut faults),
+                (None, _) => {}
             }
         }
         Meaning::Custom(custom) => custom::validate(custom, old, object, &mut faults),

@@ -227,7 +227,8 @@ fn agent_settings(settings: &NodeSettings) -> Result<kubelet::Settings> {
         lease_seconds: LEASE_SECONDS,
         terms: Terms::LAN,
         hosts_server: settings.hosts_server,
-        has_policies: true,
+        // A node may read its own pods alone; policies need those of all, so they wait for a reader of their own.
+        has_policies: false,
         image_marks: Some(kubelet::ImageMarks::USUAL),
         log_len_max: LOG_LEN_MAX,
         log_files_max: LOG_FILES_MAX,

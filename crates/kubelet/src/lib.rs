@@ -40,7 +40,6 @@ pub use agent::Agent;
 pub use ask::{Dial, RuntimeDial, TcpDial};
 pub use backoff::{Curve, Since};
 pub use fence::Fence;
-pub use files::{FileKind, Files, RealFiles, SimFiles};
 pub use files::{FileKind, Files, RealFiles, SimFiles, Space};
 pub use image_space::ImageMarks;
 pub use node::VERSION;

@@ -180,7 +180,7 @@ impl Call<'_> {
         codec::settle(&self.resource, &mut object);
         admit::finish(&asked, &mut object, &mut extra)?;
         policy::typing::settle(&self.resource, &mut object, &self.inner.registry());
-        codec::check(&self.resource, None, &object)?;
+        codec::check(&self.resource, None, &object, "")?;
         admit::judge(&asked, &object, &mut extra)?;
         self.note_owner(None, &mut object, "", drawn.now)?;
         Ok((object, extra))
@@ -371,7 +371,7 @@ impl Call<'_> {
         if part.is_empty() {
             policy::typing::settle(&self.resource, &mut new, &self.inner.registry());
         }
-        codec::check(&self.resource, Some(old), &new)?;
+        codec::check(&self.resource, Some(old), &new, part)?;
         admit::judge(&asked, &new, &mut extra)?;
         self.note_owner(Some(old), &mut new, part, drawn.now)?;
         Ok((new, extra))

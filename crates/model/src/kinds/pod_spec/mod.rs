@@ -6,11 +6,13 @@ mod containers;
 mod fill;
 mod placement;
 mod probes;
+mod resize;
 mod volumes;
 
 pub use change::change;
 pub use check::{Place, check};
 pub use fill::{fill, fill_pod_alone, fill_template};
+pub use resize::resize;
 pub use volumes::with_claims;
 
 #[cfg(test)]
