@@ -134,8 +134,8 @@ fn judged(media: &str, bytes: &[u8]) {
         let mut object = read.object;
         codec::settle(&resource, &mut object);
         // It may well be refused.
-        let _ = codec::check(&resource, None, &object);
-        let _ = codec::check(&resource, Some(&object), &object);
+        let _ = codec::check(&resource, None, &object, "");
+        let _ = codec::check(&resource, Some(&object), &object, "");
         let again = codec::read(&resource, "application/json", &to_bytes(&object), Validation::Strict);
         assert_eq!(again.expect("what was read can be read").object, object);
     }
