@@ -17,8 +17,11 @@ pub struct Args {
 /// Builds the simulator and runs it.
 pub fn run(root: &Path, args: &Args) -> Result<()> {
     let mut cargo = Command::new("cargo");
+    // A build that is optimised a little is soon worth its while where there is much to run.
+    let is_much = args.rest.iter().any(|word| word == "--endless" || word.starts_with("--seeds"));
+    let profile = if is_much { "seeds" } else { "dev" };
     cargo
-        .args(["run", "--quiet", "--package", "sim", "--bin", "sim", "--"])
+        .args(["run", "--quiet", "--profile", profile, "--package", "sim", "--bin", "sim", "--"])
         .args(&args.rest)
         .current_dir(root);
     if !cargo.status().context("cannot run cargo")?.success() {

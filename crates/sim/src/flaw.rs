@@ -14,7 +14,7 @@ use store::{Body, Change, Expect, Store, Txn};
 use crate::observe::{Book, at, items, text};
 
 /// How often an intruder looks for something to break.
-const INTRUDES_EVERY: Duration = Duration::from_secs(3);
+const INTRUDES_EVERY: Duration = Duration::from_secs(1);
 
 /// One event in so many is left out of watches, or told twice.
 const WATCH_ERRS_ONE_IN: u64 = 20;
@@ -31,7 +31,7 @@ pub enum Flaw {
     WatchSkips,
     /// Watches tell events twice.
     WatchRepeats,
-    /// A sandbox is said to be removed, and its processes run on.
+    /// Containers are said to have ended, and their processes run on.
     ProcessesStay,
     /// The end of a container is not told.
     EndsUntold,
@@ -108,7 +108,7 @@ impl Flaw {
             Flaw::Revives if is_pod && matches!(text(&tree, "status.phase"), "Succeeded" | "Failed") => {
                 tree["status"]["phase"] = json!("Running");
             }
-            Flaw::UidsRepeat if path == "/configmaps/kube-public/kube-root-ca.crt" => {
+            Flaw::UidsRepeat if path == "/priorityclasses.scheduling.k8s.io/system-node-critical" => {
                 return Some(Meddling::Copies(tree));
             }
             Flaw::Fidgets if path == "/namespaces/default" => {
@@ -154,7 +154,7 @@ fn transaction(path: &str, revision: u64, meddling: &Meddling) -> Txn {
         Meddling::Copies(tree) => {
             let mut copy = tree.clone();
             copy["metadata"]["name"] = json!("copy");
-            put("/configmaps/kube-public/copy", &copy)
+            put("/priorityclasses.scheduling.k8s.io/copy", &copy)
         }
     };
     Txn { expect, changes: vec![change] }

@@ -5,6 +5,8 @@
 //! what nobody thought of. The laws hold at every step of both, and the same seed gives the same timeline.
 
 mod cluster;
+pub mod crashes;
+pub mod crew;
 pub mod flaw;
 mod gate;
 mod guard;

@@ -53,7 +53,7 @@ fn main() -> Result<ExitCode> {
 fn try_seeds(args: &Args) -> ExitCode {
     let first = args.seed.unwrap_or(0);
     let count = if args.endless { u64::MAX - first } else { args.seeds.unwrap_or(1) };
-    let threads = args.threads.unwrap_or_else(seeds::threads);
+    let threads = args.threads.unwrap_or_else(sim::crew::threads);
     let failed = AtomicUsize::new(0);
     seeds::run_all(first..first.saturating_add(count), threads, |seed, ran| {
         let outcome = ran

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Mutex;
 
-use sim::seeds;
+use sim::{crew, seeds};
 
 /// How many seeds each run of the tests tries. `cargo xtask sim --seeds N` and `--endless` try more.
 const SEEDS: u64 = 60;
@@ -11,7 +11,7 @@ const SEEDS: u64 = 60;
 #[test]
 fn the_laws_hold_and_the_cluster_gets_there_whatever_the_seed() {
     let failed = Mutex::new(Vec::new());
-    seeds::run_all(0..SEEDS, seeds::threads(), |seed, ran| {
+    seeds::run_all(0..SEEDS, crew::threads(), |seed, ran| {
         let faults = ran.map_or_else(|error| vec![format!("{error:#}")], |outcome| outcome.faults);
         if !faults.is_empty() {
             let replay = format!("replay with `cargo xtask sim --seed {seed} --timeline`");

@@ -354,6 +354,8 @@ fn without_heartbeat(node: &Tree) -> Tree {
     let mut node = node.clone();
     node["metadata"]["resourceVersion"] = Tree::Null;
     node["metadata"]["managedFields"] = Tree::Null;
+    // What was pulled since is told with the next heartbeat.
+    node["status"]["images"] = Tree::Null;
     for condition in node["status"]["conditions"].as_array_mut().into_iter().flatten() {
         condition["lastHeartbeatTime"] = Tree::Null;
     }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use model::Tree;
 use model::kinds::{KINDS, Kind};
 
-use super::sight::{Sight, at, condition, containers, items, text};
+use super::sight::{Sight, at, condition, containers, controller, items, text};
 
 /// Something that holds or not at each moment.
 #[derive(Debug, Clone)]
@@ -244,11 +244,16 @@ fn of_object(sight: &Sight, kind: &Kind, tree: &Tree, field: &str) -> String {
         ("service", "pods") => behind(sight, tree).join(","),
         ("job", "succeeded") => count("status.succeeded"),
         ("job", "failed") => count("status.failed"),
+        ("deployment", "replicasets") => with_replicas(sight, tree).to_string(),
         ("poddisruptionbudget", "allowed") => count("status.disruptionsAllowed"),
         (_, "ready") => count("status.readyReplicas"),
         (_, "available") => count("status.availableReplicas"),
         (_, "updated") => count("status.updatedReplicas"),
         (_, "replicas") => count("status.replicas"),
+        (_, "observed") => {
+            let of = at(tree, "metadata.generation");
+            (!of.is_null() && at(tree, "status.observedGeneration") == of).to_string()
+        }
         ("node", "taints") => {
             let taints: Vec<&str> = items(tree, "spec.taints").map(|taint| text(taint, "key")).collect();
             taints.join(",")
@@ -256,6 +261,15 @@ fn of_object(sight: &Sight, kind: &Kind, tree: &Tree, field: &str) -> String {
         (_, "phase") => text(tree, "status.phase").to_owned(),
         _ => of_any(tree, field),
     }
+}
+
+/// How many ReplicaSets of a Deployment ask for replicas or still have some.
+fn with_replicas(sight: &Sight, deployment: &Tree) -> usize {
+    let uid = text(deployment, "metadata.uid");
+    let is_own = |set: &Tree| controller(set).is_some_and(|owner| text(owner, "uid") == uid);
+    let has = |set: &Tree, field: &str| at(set, field).as_i64() > Some(0);
+    let sets = sight.all(&model::kinds::REPLICA_SET).map(|(_, set)| set);
+    sets.filter(|set| is_own(set) && (has(set, "spec.replicas") || has(set, "status.replicas"))).count()
 }
 
 fn behind(sight: &Sight, service: &Tree) -> Vec<String> {
@@ -283,9 +297,17 @@ mod tests {
 
     fn sight() -> Sight {
         let mut sight = Sight::default();
-        let web = json!({"metadata": {"name": "web"}, "status": {"readyReplicas": 2,
-            "conditions": [{"type": "Available", "status": "True"}]}});
+        let web = json!({"metadata": {"name": "web", "uid": "w", "generation": 4}, "status": {"readyReplicas": 2,
+            "observedGeneration": 4, "conditions": [{"type": "Available", "status": "True"}]}});
         sight.objects.insert("/deployments.apps/default/web".into(), Seen { revision: 1, tree: web });
+        for (name, owner, wanted, had) in
+            [("a", "w", 2, 2), ("b", "w", 0, 1), ("c", "w", 0, 0), ("d", "v", 2, 2)]
+        {
+            let set = json!({"metadata": {"name": name, "ownerReferences": [{"uid": owner, "controller": true}]},
+                "spec": {"replicas": wanted}, "status": {"replicas": had}});
+            let path = format!("/replicasets.apps/default/{name}");
+            sight.objects.insert(path.into(), Seen { revision: 1, tree: set });
+        }
         let pod = json!({"metadata": {"uid": "u", "name": "x"}, "spec": {"nodeName": "a"},
             "status": {"phase": "Running", "containerStatuses": [{"restartCount": 3}]}});
         sight.name_pod("/pods/default/x", &pod);
@@ -307,6 +329,14 @@ mod tests {
         check("deployment other gone", true);
         check("deployment web gone", false);
         check("deployment web", true);
+        check("deployment web observed=true", true);
+        check("deployment web replicasets=2", true);
+    }
+
+    #[test]
+    fn a_status_is_of_a_spec_only_if_both_say_so() {
+        check("pod x observed=true", false);
+        check("replicaset a observed=true", false);
     }
 
     #[test]

@@ -172,7 +172,9 @@ impl SimRuntime {
             state.tell(RuntimeEvent::Exited { container, name: name.clone(), exit });
         }
         drop(state);
-        self.0.book.ended(uid, &name, id);
+        if self.0.flaw != Some(Flaw::ProcessesStay) {
+            self.0.book.ended(uid, &name, id);
+        }
         true
     }
 
@@ -317,9 +319,6 @@ impl Runtime for SimRuntime {
         self.take(SANDBOX).await;
         self.may_fail("remove a sandbox")?;
         let gone = self.state().sandboxes.remove(pod_uid);
-        if self.0.flaw == Some(Flaw::ProcessesStay) {
-            return Ok(());
-        }
         for one in gone.iter().flat_map(|sandbox| &sandbox.containers) {
             self.0.book.ended(pod_uid, &one.status.name, one.id());
         }

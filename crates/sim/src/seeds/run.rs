@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -12,6 +11,7 @@ use serde_json::json;
 
 use super::plan::{Fault, Harm, Plan};
 use crate::cluster::Cluster;
+use crate::crew;
 use crate::flaw::Flaw;
 use crate::node::NodeSettings;
 use crate::observe::text;
@@ -57,28 +57,7 @@ pub fn run_all(
     threads: usize,
     tell: impl Fn(u64, Result<Outcome>) -> ControlFlow<()> + Sync,
 ) {
-    let (next, is_over) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
-    let work = || {
-        while !is_over.load(Ordering::Relaxed) {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds.end {
-                return;
-            }
-            if tell(seed, run(seed)).is_break() {
-                is_over.store(true, Ordering::Relaxed);
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(work);
-        }
-    });
-}
-
-/// The threads that seeds are best run on here: one a core.
-pub fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+    crew::each(seeds, threads, |seed| tell(seed, run(seed)));
 }
 
 async fn play(seed: u64, flaw: Option<Flaw>) -> Result<Outcome> {
