@@ -30,7 +30,7 @@ pub struct Book {
     host: Host,
     began: Moment,
     turned: watch::Sender<u64>,
-    runaway: watch::Sender<bool>,
+    is_over: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -38,6 +38,8 @@ struct Page {
     sight: Sight,
     lines: Vec<String>,
     faults: Vec<String>,
+    /// Words of a fault that is enough.
+    end_at: Option<&'static str>,
     /// The newest revision that a client was told of.
     told: u64,
     /// What was written while nothing should be.
@@ -75,7 +77,7 @@ impl Book {
             host,
             began,
             turned: watch::Sender::new(0),
-            runaway: watch::Sender::new(false),
+            is_over: watch::Sender::new(false),
         }
     }
 
@@ -102,10 +104,15 @@ impl Book {
 
     /// Writes down that a law (or a scenario's wish) is broken.
     pub fn fault(&self, what: impl Into<String>) {
-        let at = stamp(self.since());
+        let (at, what) = (stamp(self.since()), what.into());
         let mut page = self.page();
+        let is_enough = page.end_at.is_some_and(|words| what.contains(words));
         if page.faults.len() < FAULTS_MAX {
-            page.faults.push(format!("{at}  {}", what.into()));
+            page.faults.push(format!("{at}  {what}"));
+        }
+        drop(page);
+        if is_enough {
+            self.is_over.send_replace(true);
         }
     }
 
@@ -139,10 +146,16 @@ impl Book {
         self.turned.subscribe()
     }
 
-    /// Returns when somebody writes in a circle: time may not pass any more.
-    pub async fn runaway(&self) {
+    /// From now on a fault with these words in it is enough: the run is over then.
+    pub fn end_at(&self, words: &'static str) {
+        self.page().end_at = Some(words);
+    }
+
+    /// Returns when somebody writes in a circle, so that time may not pass any more, or the fault that was looked for is
+    /// found.
+    pub async fn over(&self) {
         // The sender is in this very book: it cannot be gone.
-        let _ = self.runaway.subscribe().wait_for(|is_so| *is_so).await;
+        let _ = self.is_over.subscribe().wait_for(|is_so| *is_so).await;
     }
 
     /// From now on no write but leases is expected.
@@ -278,7 +291,7 @@ impl Book {
         drop(page);
         if count == WRITES_IN_A_SECOND_MAX {
             self.fault(format!("nobody writes in a circle: {count} writes in a second, the last of {path}"));
-            self.runaway.send_replace(true);
+            self.is_over.send_replace(true);
         }
     }
 

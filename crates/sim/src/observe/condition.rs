@@ -306,7 +306,7 @@ mod tests {
             let set = json!({"metadata": {"name": name, "ownerReferences": [{"uid": owner, "controller": true}]},
                 "spec": {"replicas": wanted}, "status": {"replicas": had}});
             let path = format!("/replicasets.apps/default/{name}");
-            sight.objects.insert(path.into(), Seen { revision: 1, tree: set });
+            sight.objects.insert(path, Seen { revision: 1, tree: set });
         }
         let pod = json!({"metadata": {"uid": "u", "name": "x"}, "spec": {"nodeName": "a"},
             "status": {"phase": "Running", "containerStatuses": [{"restartCount": 3}]}});

@@ -37,10 +37,10 @@ pub fn run(scenario: &Scenario) -> Result<Outcome> {
 async fn play(scenario: &Scenario) -> Result<Outcome> {
     let mut cluster = Cluster::start(scenario.seed, scenario.jitters, &scenario.nodes).await?;
     let book = cluster.book.clone();
-    let runaway = book.runaway();
+    let over = book.over();
     tokio::select! {
         biased;
-        () = runaway => Ok(Outcome { timeline: book.timeline(), faults: book.faults() }),
+        () = over => Ok(Outcome { timeline: book.timeline(), faults: book.faults() }),
         outcome = play_on(scenario, &mut cluster) => outcome,
     }
 }

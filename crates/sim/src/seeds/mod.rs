@@ -4,4 +4,4 @@ mod plan;
 mod run;
 
 pub use plan::{Fault, Plan};
-pub use run::{run, run_all, run_flawed};
+pub use run::{finds, run, run_all};

@@ -24,6 +24,9 @@ use crate::scenario::{Act, Outcome, Rest, apply, check_end, expand, unmet};
 /// A container that crashed often waits up to a minute between restarts, a lost pod's toleration lasts five.
 const REST_MAX: Duration = Duration::from_secs(1200);
 
+/// The same in a world with a flaw, which need not get there.
+const REST_FLAWED_MAX: Duration = Duration::from_secs(120);
+
 /// For how long the cluster at rest is watched.
 const REST_WATCHED: Duration = Duration::from_secs(20);
 
@@ -41,11 +44,16 @@ const AFFLICTED_FOR: Duration = Duration::from_secs(5);
 
 /// Runs a seed to its end.
 pub fn run(seed: u64) -> Result<Outcome> {
-    run_flawed(seed, None)
+    run_through(seed, None)
 }
 
-/// The same in a world that may have a flaw, which the laws are to find.
-pub fn run_flawed(seed: u64, flaw: Option<Flaw>) -> Result<Outcome> {
+/// Runs a seed in a world with a flaw; whether the law with these words finds it, at which the run ends.
+pub fn finds(seed: u64, flaw: Flaw, law: &'static str) -> Result<bool> {
+    let outcome = run_through(seed, Some((flaw, law)))?;
+    Ok(outcome.faults.iter().any(|fault| fault.contains(law)))
+}
+
+fn run_through(seed: u64, flaw: Option<(Flaw, &'static str)>) -> Result<Outcome> {
     let mut outcome = sandbox::run(play(seed, flaw))??;
     outcome.faults.extend(sandbox::take_panics().into_iter().map(|panic| format!("nothing panics: {panic}")));
     Ok(outcome)
@@ -60,23 +68,27 @@ pub fn run_all(
     crew::each(seeds, threads, |seed| tell(seed, run(seed)));
 }
 
-async fn play(seed: u64, flaw: Option<Flaw>) -> Result<Outcome> {
+async fn play(seed: u64, flaw: Option<(Flaw, &'static str)>) -> Result<Outcome> {
     let plan = Plan::of(seed);
     let settings =
         NodeSettings { lease_every: LEASE_EVERY, lease_seconds: LEASE_SECONDS, ..NodeSettings::default() };
     let nodes: BTreeMap<_, _> = plan.nodes.iter().map(|name| (name.clone(), settings.clone())).collect();
-    let mut cluster = Cluster::start_flawed(seed, true, &nodes, flaw).await?;
+    let mut cluster = Cluster::start_flawed(seed, true, &nodes, flaw.map(|(flaw, _)| flaw)).await?;
     let book = cluster.book.clone();
-    let runaway = book.runaway();
+    if let Some((_, law)) = flaw {
+        book.end_at(law);
+    }
+    let over = book.over();
+    let within = if flaw.is_some() { REST_FLAWED_MAX } else { REST_MAX };
     tokio::select! {
         biased;
-        () = runaway => {}
-        done = play_on(&plan, &mut cluster) => done?,
+        () = over => {}
+        done = play_on(&plan, &mut cluster, within) => done?,
     }
     Ok(Outcome { timeline: book.timeline(), faults: book.faults() })
 }
 
-async fn play_on(plan: &Plan, cluster: &mut Cluster) -> Result<()> {
+async fn play_on(plan: &Plan, cluster: &mut Cluster, within: Duration) -> Result<()> {
     for node in cluster.nodes.values() {
         node.line.lose_one_in(plan.lost_one_in);
         node.runtime.fail_one_in(plan.fails_one_in);
@@ -90,7 +102,7 @@ async fn play_on(plan: &Plan, cluster: &mut Cluster) -> Result<()> {
         inflict(cluster, fault, &mut later).await?;
     }
     recover(cluster, &later).await?;
-    check_end(cluster, Some(Rest { within: REST_MAX, watched: REST_WATCHED })).await;
+    check_end(cluster, Some(Rest { within, watched: REST_WATCHED })).await;
     cluster.book.look(unmet).into_iter().for_each(|fault| cluster.book.fault(fault));
     Ok(())
 }
