@@ -4,6 +4,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{Method, Request, StatusCode};
 use model::kinds::of;
+use model::storage::{LOCAL, SHARED};
 use model::{Gvr, Key, Tree};
 use serde_json::{Value, json};
 
@@ -64,6 +65,7 @@ fn objects(settings: &Settings) -> Vec<First> {
         service_cidr(settings),
     ];
     all.extend(priority_classes());
+    all.extend(storage_classes(settings));
     all.extend(roles::defaults().into_iter().filter_map(role));
     all
 }
@@ -128,6 +130,29 @@ fn priority_classes() -> Vec<First> {
         ),
         class("system-node-critical", 2_000_001_000, "must not be moved from their current node"),
     ]
+}
+
+/// The built-in drivers, and the classes whose volumes they make. A class that an administrator changed or no longer
+/// calls the default stays as it is.
+fn storage_classes(settings: &Settings) -> Vec<First> {
+    let class = |name: &str, driver: &str, is_default: bool| {
+        let annotations = json!({"storageclass.kubernetes.io/is-default-class": is_default.to_string()});
+        First::new(
+            of::STORAGE_CLASS,
+            json!({"metadata": {"name": name, "annotations": annotations}, "provisioner": driver,
+                "reclaimPolicy": "Delete", "volumeBindingMode": "WaitForFirstConsumer", "allowVolumeExpansion": true}),
+        )
+    };
+    let driver = |name: &str, is_attached: bool| {
+        let spec = json!({"attachRequired": is_attached, "podInfoOnMount": false, "fsGroupPolicy": "File",
+            "volumeLifecycleModes": ["Persistent"]});
+        First::new(of::CSI_DRIVER, json!({"metadata": {"name": name}, "spec": spec}))
+    };
+    let mut all = vec![driver(LOCAL, false), driver(SHARED, true), class("local", LOCAL, true)];
+    if settings.has_shared_storage {
+        all.push(class("shared", SHARED, false));
+    }
+    all
 }
 
 /// The authority that pods verify the API by: the controller that publishes it in every namespace reads it here.

@@ -22,6 +22,8 @@ pub struct Settings {
     pub client_ca: String,
     /// The certificate of the authority that signs the front proxy, as PEM; empty for none.
     pub front_proxy_ca: String,
+    /// Whether the nodes share storage: then there is a class for it.
+    pub has_shared_storage: bool,
     /// Who may do what.
     pub guard: Arc<dyn Guard>,
     /// How kubelets and proxied pods are reached.
@@ -35,6 +37,7 @@ impl Default for Settings {
             advertise: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6443),
             client_ca: String::new(),
             front_proxy_ca: String::new(),
+            has_shared_storage: false,
             guard: Arc::new(AllowAll),
             dial: Arc::new(NoDial),
         }

@@ -39,7 +39,7 @@ const EVENTS: Gvr = Gvr::new("", "v1", "events");
 /// Tells events as one component. Clones share the teller; it ends with the last one.
 #[derive(Clone)]
 pub struct Events {
-    notes: mpsc::Sender<EventNote>,
+    notes: mpsc::Sender<(EventNote, bool)>,
     _writer: std::sync::Arc<Task<()>>,
 }
 
@@ -54,14 +54,31 @@ impl Events {
 
     /// Tells, without waiting.
     pub fn tell(&self, note: EventNote) {
-        if let Err(error) = self.notes.try_send(note) {
+        self.send(note, false);
+    }
+
+    /// Tells how things stand, without waiting: nothing when that was told within [`COUNT_UP_TIME`].
+    pub fn remind(&self, note: EventNote) {
+        self.send(note, true);
+    }
+
+    fn send(&self, note: EventNote, is_reminder: bool) {
+        if let Err(error) = self.notes.try_send((note, is_reminder)) {
             tracing::debug!(%error, "an event was dropped");
         }
     }
 }
 
-async fn write(client: Client, mut recorder: Recorder, mut notes: mpsc::Receiver<EventNote>, host: Host) {
-    while let Some(note) = notes.recv().await {
+async fn write(
+    client: Client,
+    mut recorder: Recorder,
+    mut notes: mpsc::Receiver<(EventNote, bool)>,
+    host: Host,
+) {
+    while let Some((note, is_reminder)) = notes.recv().await {
+        if is_reminder && recorder.knows(&note, host.now()) {
+            continue;
+        }
         let suffix = format!("{:016x}", host.chance().u64());
         let Some(write) = recorder.record(&note, host.now(), &suffix) else {
             continue;
@@ -156,6 +173,11 @@ impl Recorder {
         let object = self.event(note, &key, now);
         self.known.insert(sameness, Known { key, count: 1, last: now });
         Some(Write::Create { gvr: EVENTS, namespace: namespace.into(), object })
+    }
+
+    /// Whether the note was told lately.
+    pub fn knows(&self, note: &EventNote, now: Time) -> bool {
+        self.known.get(&sameness(note)).is_some_and(|known| within(known.last, now, COUNT_UP_TIME))
     }
 
     /// Begins anew with this news: the event that told it is gone.

@@ -348,7 +348,8 @@ async fn pass(controller: &'static Controller, hand: Hand, key: Key, known: Arc<
         tracing::error!(by = controller.name, %key, "the pass panicked; its key rests");
         return Report { ended: Ended::Failed, marks: Vec::new(), wake_in: None };
     };
-    let Plan { acts, wake_at } = plan;
+    let Plan { acts, wake_at, news } = plan;
+    news.into_iter().for_each(|note| hand.events.remind(note));
     let (ended, marks) = hand.carry_out(&acts, &decided).await;
     let now = hand.host.now();
     let wake_in = wake_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());

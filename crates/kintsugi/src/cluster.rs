@@ -153,6 +153,7 @@ impl Wiring<'_> {
         Ok(NodeSettings {
             address,
             dir: self.place.node(number),
+            shared_dir: self.cluster.shared_dir.clone(),
             prefix: network::links::prefix_of(&self.place.node(number)),
             pods: self.ranges.node_pods(number)?.to_string(),
             cluster_pods: self.ranges.pods.to_string(),

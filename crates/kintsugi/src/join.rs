@@ -74,6 +74,7 @@ struct Asked {
     name: String,
     node_address: IpAddr,
     dir: PathBuf,
+    shared_dir: Option<PathBuf>,
     seconds: Option<u64>,
 }
 
@@ -105,6 +106,7 @@ impl Asked {
             server: server.trim_end_matches('/').to_owned(),
             address,
             token: settings.token.clone(),
+            shared_dir: settings.shared_dir.clone(),
             pin: settings.ca_hash.clone(),
             name,
             node_address,
@@ -120,6 +122,7 @@ impl Asked {
             if good(&known.node.client) {
                 known.server.clone_from(&self.server);
                 known.node.api = self.address;
+                known.node.shared_dir.clone_from(&self.shared_dir);
                 if !good(&known.node.serving) || known.node.address != self.node_address {
                     known.node.address = self.node_address;
                     let client = self.client(Arc::new(self.https(&known.node)?));
@@ -153,6 +156,7 @@ impl Asked {
             name: self.name.clone(),
             address: self.node_address,
             dir: self.dir.clone(),
+            shared_dir: self.shared_dir.clone(),
             prefix: network::links::prefix_of(&self.dir),
             pods: String::new(),
             cluster_pods: String::new(),

@@ -41,6 +41,9 @@ pub struct NodeSettings {
     pub address: IpAddr,
     /// Its folder.
     pub dir: PathBuf,
+    /// Where storage is mounted that all nodes reach.
+    #[serde(default)]
+    pub shared_dir: Option<PathBuf>,
     /// The short name of the cluster in links and rules.
     pub prefix: String,
     /// The range of its pods.
@@ -215,6 +218,7 @@ fn agent_settings(settings: &NodeSettings) -> Result<kubelet::Settings> {
         node_name: settings.name.clone(),
         node_addresses: vec![settings.address],
         data_dir: settings.dir.clone(),
+        shared_dir: settings.shared_dir.clone(),
         cluster_dns: vec![settings.dns],
         cluster_domain: settings.domain.clone(),
         pod_cidr: settings.pods.clone(),

@@ -113,6 +113,7 @@ impl Server {
             advertise: inner_address,
             client_ca: keys.authority.cert.clone(),
             front_proxy_ca: keys.front_proxy.cert.clone(),
+            has_shared_storage: cluster.shared_dir.is_some(),
             guard: Arc::new(Warden::new(store.clone(), authenticator.clone())),
             dial: Arc::new(Dialer::new(&own, &keys.authority.cert, keys.front_proxy_client(host.now())?)?),
         };

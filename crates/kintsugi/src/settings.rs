@@ -88,6 +88,10 @@ pub struct Cluster {
     /// The DNS domain under which Services and pods are named
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     pub cluster_domain: String,
+    /// The directory where storage is mounted that every node reaches, such as an NFS mount; the storage class "shared"
+    /// makes volumes on it that follow their pods from node to node
+    #[arg(long, value_name = "DIR", value_parser = whole_path)]
+    pub shared_dir: Option<PathBuf>,
 }
 
 /// Nodes of one machine: a /24 of node addresses holds more, but each takes a process and two dozen MiB.
@@ -252,6 +256,9 @@ pub struct Agent {
     /// The address at which others reach the node; the one from which the server is reached unless given
     #[arg(long, value_name = "ADDR")]
     pub node_address: Option<IpAddr>,
+    /// The directory where storage is mounted that every node reaches, the same as the server's
+    #[arg(long, value_name = "DIR", value_parser = whole_path)]
+    pub shared_dir: Option<PathBuf>,
     /// How long the node's certificates are to be good for, in seconds; the server's year unless given
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(600..))]
     pub certificate_seconds: Option<u64>,
@@ -295,4 +302,9 @@ pub enum TokenAct {
         #[arg(value_name = "TOKEN")]
         token: String,
     },
+}
+
+/// A path that means the same to every process. Nothing is asked of what is there: it may be storage that does not answer.
+fn whole_path(text: &str) -> std::io::Result<PathBuf> {
+    std::path::absolute(text)
 }

@@ -9,6 +9,7 @@ use host::watch;
 use k8s_openapi::api::core::v1::{PodStatus, Service};
 use model::kinds as gvr;
 use model::{Key, World};
+use tokio::sync::Notify;
 
 use crate::ask::Asker;
 use crate::environment::NodeFacts;
@@ -17,6 +18,7 @@ use crate::fence::Fence;
 use crate::pod::PodView;
 use crate::resources::Taken;
 use crate::settings::{Means, Settings};
+use crate::storage::Patience;
 use crate::tokens::Tokens;
 
 /// How long the state of a pod waits for its node to be believed: the node is told again within milliseconds where
@@ -39,6 +41,10 @@ pub struct Agent {
     pub wanted: Wanted,
     /// What pods may be told of the node.
     pub node: NodeFacts,
+    /// Asks storage that may not answer.
+    pub patience: Patience,
+    /// Told when a pod's files are gone: volumes that waited for that may be let go.
+    pub unused: Notify,
     /// Whether the lease was renewed when it was last tried.
     pub is_leased: watch::Sender<bool>,
     /// What its lease lets it run.

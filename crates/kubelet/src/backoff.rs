@@ -82,7 +82,8 @@ impl Restarts {
     pub fn due(&self, curve: &Curve, started: Time, ended: Time) -> (Time, Duration) {
         let wait = curve.wait(self.after(started, ended).count);
         let from = match curve.since {
-            Since::Start => started,
+            // The clock may have been set back meanwhile: no run began after its end.
+            Since::Start => started.min(ended),
             Since::End => ended,
         };
         (from + wait, wait)
@@ -160,6 +161,12 @@ mod tests {
         let restarts = Restarts { count: 5 };
         assert!(restarts.due(&Curve::HEALING, at(0), at(30)).0 < at(30));
         assert_eq!(restarts.due(&Curve::KUBERNETES, at(0), at(30)).0, at(30 + 160));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_holds_up_no_restart() {
+        let restarts = Restarts { count: 0 };
+        assert_eq!(restarts.due(&Curve::HEALING, at(3600), at(5)).0, at(5));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Tells users what happened, as Events about this node's pods. The client counts, bounds and writes them.
+//! Tells users what happened, as Events about this node's pods and volumes. The client counts, bounds and writes them.
 
 use model::kinds as gvr;
 use model::{EventNote, Key};
@@ -29,6 +29,11 @@ impl Events {
     /// Tells that something usual happened.
     pub fn normal(&self, about: About, reason: &str, message: impl Into<String>) {
         self.tell(about, false, reason, message.into());
+    }
+
+    /// Tells anything, such as what is about a volume.
+    pub fn note(&self, note: EventNote) {
+        self.0.tell(note);
     }
 
     /// Tells that something went wrong.

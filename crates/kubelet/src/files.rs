@@ -46,6 +46,10 @@ pub trait Files: Send + Sync + 'static {
     fn make_dir(&self, path: &Path, mode: u32) -> io::Result<()>;
     /// Writes a file whole, with this mode; its parents are made.
     fn write(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()>;
+    /// Writes a file whole, in one step, so that it survives a loss of power; its parents are there.
+    fn write_durable(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    /// Locks a file, which is made, until what is given back is dropped; on shared storage against all machines.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>>;
     /// Reads a file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// The names in a folder, sorted; none when it is missing.
@@ -74,7 +78,13 @@ pub trait Files: Send + Sync + 'static {
 
 /// Files in memory.
 #[derive(Debug, Clone, Default)]
-pub struct SimFiles(Arc<Mutex<BTreeMap<PathBuf, SimEntry>>>);
+pub struct SimFiles {
+    own: Entries,
+    /// What several machines share, below this path.
+    shared: Option<(PathBuf, Entries)>,
+}
+
+type Entries = Arc<Mutex<BTreeMap<PathBuf, SimEntry>>>;
 
 #[derive(Debug, Clone)]
 enum SimEntry {
@@ -89,9 +99,15 @@ impl SimFiles {
         Self::default()
     }
 
+    /// The same, with the files of `other` below `path`.
+    pub fn sharing(self, path: impl Into<PathBuf>, other: &SimFiles) -> Self {
+        Self { own: self.own, shared: Some((path.into(), other.own.clone())) }
+    }
+
     /// Guards the files for the length of one call.
-    fn entries(&self) -> MutexGuard<'_, BTreeMap<PathBuf, SimEntry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn entries_at(&self, path: &Path) -> MutexGuard<'_, BTreeMap<PathBuf, SimEntry>> {
+        let shared = self.shared.as_ref().filter(|(at, _)| path.starts_with(at));
+        shared.map_or(&self.own, |(_, entries)| entries).lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -121,7 +137,7 @@ fn followed(entries: &BTreeMap<PathBuf, SimEntry>, path: &Path) -> PathBuf {
 
 impl Files for SimFiles {
     fn kind(&self, path: &Path) -> io::Result<Option<FileKind>> {
-        let entries = self.entries();
+        let entries = self.entries_at(path);
         Ok(entries.get(&followed(&entries, path)).map(|entry| match entry {
             SimEntry::Dir => FileKind::Dir,
             SimEntry::File(_) => FileKind::File,
@@ -129,7 +145,7 @@ impl Files for SimFiles {
         }))
     }
     fn make_dir(&self, path: &Path, _mode: u32) -> io::Result<()> {
-        let mut entries = self.entries();
+        let mut entries = self.entries_at(path);
         for dir in path.ancestors() {
             entries.entry(dir.to_path_buf()).or_insert(SimEntry::Dir);
         }
@@ -139,33 +155,40 @@ impl Files for SimFiles {
         if let Some(parent) = path.parent() {
             self.make_dir(parent, mode)?;
         }
-        self.entries().insert(path.to_path_buf(), SimEntry::File(bytes.to_vec()));
+        self.entries_at(path).insert(path.to_path_buf(), SimEntry::File(bytes.to_vec()));
         Ok(())
     }
+    fn write_durable(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.write(path, bytes, 0o644)
+    }
+    fn lock(&self, _path: &Path) -> io::Result<Box<dyn Send>> {
+        // One thread runs all of the simulation, and nothing here waits in between.
+        Ok(Box::new(()))
+    }
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let entries = self.entries();
+        let entries = self.entries_at(path);
         match entries.get(&followed(&entries, path)) {
             Some(SimEntry::File(bytes)) => Ok(bytes.clone()),
             _ => Err(missing(path)),
         }
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let entries = self.entries();
+        let entries = self.entries_at(dir);
         let here = entries.keys().filter(|path| path.parent() == Some(dir));
         Ok(here.filter_map(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned()).collect())
     }
     fn link(&self, target: &Path, path: &Path) -> io::Result<()> {
-        self.entries().insert(path.to_path_buf(), SimEntry::Link(target.to_path_buf()));
+        self.entries_at(path).insert(path.to_path_buf(), SimEntry::Link(target.to_path_buf()));
         Ok(())
     }
     fn linked(&self, path: &Path) -> io::Result<Option<PathBuf>> {
-        Ok(match self.entries().get(path) {
+        Ok(match self.entries_at(path).get(path) {
             Some(SimEntry::Link(target)) => Some(target.clone()),
             _ => None,
         })
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut entries = self.entries();
+        let mut entries = self.entries_at(from);
         let moved: Vec<_> = entries.keys().filter(|path| path.starts_with(from)).cloned().collect();
         if moved.is_empty() {
             return Err(missing(from));
@@ -180,7 +203,7 @@ impl Files for SimFiles {
         Ok(())
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.entries().retain(|known, _| !known.starts_with(path));
+        self.entries_at(path).retain(|known, _| !known.starts_with(path));
         Ok(())
     }
     fn give_to_group(&self, _path: &Path, _group: i64, _may_write: bool) -> io::Result<()> {

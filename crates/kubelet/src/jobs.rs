@@ -9,7 +9,7 @@ use base64::Engine;
 use client::ClientError;
 use futures_util::future::join_all;
 use host::Time;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Secret};
+use k8s_openapi::api::core::v1::Secret;
 use model::Key;
 use model::kinds as gvr;
 use network::{HostPort, NetworkError, PodNetwork, Protocol};
@@ -194,7 +194,8 @@ pub async fn bring_up_to_date(
     pod: &PodView,
     sources: Sources,
 ) -> Result<Ground, VolumeTrouble> {
-    let mut ground = Ground { sources, claims: claimed(agent, pod).await?, ..Ground::default() };
+    let mut ground =
+        Ground { sources, claims: volumes::claims::resolve(agent, pod).await?, ..Ground::default() };
     let now = agent.means.host.now();
     for wish in volumes::tokens(pod) {
         let had = agent.tokens.have(&agent.means.client, pod, &wish, now).await;
@@ -269,39 +270,6 @@ pub fn take_source(sources: &mut Sources, key: &Key, object: Option<&model::Obje
             None => sources.config_maps.remove(&key.name),
         };
     }
-}
-
-async fn claimed(agent: &Agent, pod: &PodView) -> Result<BTreeMap<String, Claimed>, VolumeTrouble> {
-    let mut all = BTreeMap::new();
-    for (volume, claim) in volumes::claims(pod) {
-        let wrong = |why: String| VolumeTrouble { volume: volume.clone(), why };
-        let key = Key::new(&gvr::PERSISTENT_VOLUME_CLAIM, pod.namespace.clone(), claim.clone());
-        let object = agent.means.client.get(&key).await.map_err(|error| wrong(spelled(&error)))?;
-        let view: PersistentVolumeClaim = object.view().map_err(|error| wrong(spelled(&error)))?;
-        let name = view.spec.and_then(|spec| spec.volume_name).filter(|name| !name.is_empty());
-        let name = name.ok_or_else(|| wrong(format!("claim {claim:?} is not bound")))?;
-        let key = Key::new(&gvr::PERSISTENT_VOLUME, "", name.clone());
-        let object = agent.means.client.get(&key).await.map_err(|error| wrong(spelled(&error)))?;
-        let view: PersistentVolume = object.view().map_err(|error| wrong(spelled(&error)))?;
-        let spec = view.spec.unwrap_or_default();
-        let leads = match (&spec.host_path, &spec.local) {
-            (Some(source), _) => Claimed {
-                path: source.path.clone().into(),
-                host_type: source.type_.clone().unwrap_or_default(),
-                is_owned: false,
-            },
-            (None, Some(source)) => {
-                Claimed { path: source.path.clone().into(), host_type: "Directory".into(), is_owned: true }
-            }
-            (None, None) => {
-                return Err(wrong(format!(
-                    "this node cannot mount persistent volume {name:?}: neither hostPath nor local"
-                )));
-            }
-        };
-        all.insert(volume, leads);
-    }
-    Ok(all)
 }
 
 /// Has an image, by its pull policy. The second part says what happened, for an event.
@@ -558,5 +526,6 @@ pub async fn remove(agent: &Agent, uid: &str) -> Result<(), String> {
     let cleared = agent.means.host.blocking(move || volumes::clear(&*files, &paths)).await;
     agent.tokens.forget(uid);
     agent.fence.forget(uid);
+    agent.unused.notify_one();
     cleared.map_err(|error| error.to_string())
 }

@@ -30,6 +30,7 @@ mod server;
 mod services;
 mod settings;
 mod status;
+mod storage;
 mod streams;
 mod texts;
 mod tokens;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use client::{Changed, Follow};
 use host::Tasks;
 use host::watch;
+use model::fence::pod_epoch;
 use model::kinds as gvr;
 use model::{Key, Object, World};
 use runtime::{RuntimeEvent, Sandbox};
@@ -20,7 +21,7 @@ use crate::memory::{ContainerMemory, PodMemory, Run};
 use crate::pod::PodView;
 use crate::settings::{KubeletError, Means, Settings};
 use crate::worker::{self, Handle, Message};
-use crate::{image_space, jobs, lease, node, policies, server, services};
+use crate::{image_space, jobs, lease, node, policies, server, services, storage};
 
 /// How often a sandbox without a pod is tried to be removed before it is left to the next start of an agent.
 const SWEEPS_MAX: u32 = 20;
@@ -54,6 +55,8 @@ pub async fn run(
         registry: Default::default(),
         wanted: Default::default(),
         node: facts,
+        patience: Default::default(),
+        unused: Default::default(),
         is_leased: watch::Sender::new(true),
         fence,
     });
@@ -93,12 +96,15 @@ async fn keep(agent: Arc<Agent>, port: u16, tasks: &mut Tasks) -> Result<(), Kub
         Follow::all(&gvr::ENDPOINT_SLICE),
         Follow::all(&gvr::NODE),
         Follow::all(&gvr::VOTER_SET),
+        Follow::all(&gvr::PERSISTENT_VOLUME),
+        Follow::all(&gvr::VOLUME_ATTACHMENT),
     ] {
         caches.follow(what);
     }
     let (node_news, node_seen) = watch::channel(());
     let (rule_news, rules_seen) = watch::channel(());
     tasks.spawn(node::keep(agent.clone(), port, node_seen));
+    let (volume_news, volumes_seen) = watch::channel(());
     let unclaimed = find(&agent).await?;
     // Not before what runs here is known: the monitors are told by it.
     tasks.spawn(lease::keep(agent.clone()));
@@ -113,6 +119,7 @@ async fn keep(agent: Arc<Agent>, port: u16, tasks: &mut Tasks) -> Result<(), Kub
     if agent.settings.has_policies {
         tasks.spawn(policies::keep(agent.clone()));
     }
+    tasks.spawn(storage::keep(agent.clone(), volumes_seen));
     pods.begin(tasks);
     loop {
         tokio::select! {
@@ -133,6 +140,9 @@ async fn keep(agent: Arc<Agent>, port: u16, tasks: &mut Tasks) -> Result<(), Kub
                         node_news.send_replace(());
                     }
                     rule_news.send_replace(());
+                } else if changed.key.gvr == gvr::PERSISTENT_VOLUME || changed.key.gvr == gvr::VOLUME_ATTACHMENT {
+                    volume_news.send_replace(());
+                    pods.take_volume().await;
                 } else {
                     rule_news.send_replace(());
                 }
@@ -171,7 +181,19 @@ impl Pods {
                 self.own(&object);
             }
         }
-        for uid in std::mem::take(&mut self.unclaimed).into_keys() {
+        let mut left: BTreeSet<String> = std::mem::take(&mut self.unclaimed).into_keys().collect();
+        // After a boot there are files of pods without a sandbox, too. Those of a pod whose epoch may yet turn out to go
+        // on are left to its owner.
+        let known = self.agent.fence.epoch();
+        let may_go_on =
+            |pod: &Object| pod_epoch(pod).is_some_and(|epoch| known.is_none_or(|known| known <= epoch));
+        let bound = self.agent.means.caches.list(&gvr::POD, "");
+        let waiting: BTreeSet<&str> =
+            bound.iter().filter(|pod| may_go_on(pod)).map(|pod| pod.uid()).collect();
+        let files = self.agent.means.files.list(&self.agent.settings.data_dir.join("pods"));
+        let files = files.unwrap_or_default().into_iter();
+        left.extend(files.filter(|uid| !self.handles.contains_key(uid) && !waiting.contains(uid.as_str())));
+        for uid in left {
             tasks.spawn(sweep(self.agent.clone(), uid));
         }
     }
@@ -230,6 +252,14 @@ impl Pods {
         let all: BTreeSet<String> = self.handles.keys().cloned().collect();
         for uid in all {
             self.tell(&uid, Message::Source(changed.key.clone(), changed.new.clone())).await;
+        }
+    }
+
+    /// A volume or an attachment changed: pods that could not have theirs may try again.
+    async fn take_volume(&mut self) {
+        let all: Vec<String> = self.handles.keys().cloned().collect();
+        for uid in all {
+            self.tell(&uid, Message::Volumes).await;
         }
     }
 

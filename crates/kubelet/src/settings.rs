@@ -32,6 +32,8 @@ pub struct Settings {
     pub node_addresses: Vec<IpAddr>,
     /// The folder of this agent's files (`pods/` and `seccomp/` below it).
     pub data_dir: PathBuf,
+    /// Where storage is mounted that all nodes reach; `None` when there is none.
+    pub shared_dir: Option<PathBuf>,
     /// Where pods look up names.
     pub cluster_dns: Vec<IpAddr>,
     /// The cluster's domain, such as `cluster.local`.

@@ -49,6 +49,8 @@ pub enum Message {
     Runtime(RuntimeEvent),
     /// A ConfigMap or Secret is now this; `None`: gone.
     Source(Key, Option<Object>),
+    /// A volume or an attachment changed.
+    Volumes,
     /// A job has ended.
     Done(Box<Report>),
     /// A status is in the API, or will never be.

@@ -13,6 +13,7 @@ pub mod quantity;
 pub mod repair;
 pub mod schema;
 pub mod selector;
+pub mod storage;
 pub mod syntax;
 pub mod time;
 pub mod tiny;

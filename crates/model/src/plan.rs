@@ -10,6 +10,8 @@ pub struct Plan {
     pub acts: Vec<Act>,
     /// When to look again even if nothing changes.
     pub wake_at: Option<Time>,
+    /// What to tell users although nothing is written, such as why something waits: told once in a while only.
+    pub news: Vec<EventNote>,
 }
 
 /// One write with its reason.
@@ -216,6 +218,11 @@ impl Plan {
         if let Some(act) = self.acts.last_mut() {
             act.event = Some(event);
         }
+    }
+
+    /// Tells an event although nothing may be written: how things stand. The same is told again only after a while.
+    pub fn say(&mut self, event: EventNote) {
+        self.news.push(event);
     }
 
     /// Says what to write when the last act is refused.

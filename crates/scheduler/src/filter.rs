@@ -37,7 +37,7 @@ pub struct Wishes<'p> {
 impl<'p> Wishes<'p> {
     /// Works them out; an error is a reason that holds on every node.
     pub fn of(pod: &'p Resident, cluster: &Cluster<'_>) -> Result<Self, String> {
-        let volumes = volumes::Volumes::of(pod, cluster.world)?;
+        let volumes = volumes::Volumes::of(pod, cluster)?;
         let near = neighbours::Neighbours::of(pod, cluster);
         Ok(Self { pod, near, spread: spread::Spread::of(pod, cluster), volumes })
     }
@@ -67,6 +67,11 @@ pub fn refuses(wishes: &Wishes<'_>, place: &Place) -> Option<Reasons> {
     let lacks = lacks(wishes.pod, place);
     if lacks.is_some() {
         return lacks;
+    }
+    match wishes.volumes.taken(place) {
+        Some(true) => return Some(Reasons::curable(volumes::TAKEN)),
+        Some(false) => return Some(Reasons::lasting(volumes::TAKEN)),
+        None => {}
     }
     if let Some(text) = wishes.volumes.refuses(&place.node) {
         return Some(Reasons::lasting(text));

@@ -4,12 +4,12 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use model::kinds::{PERSISTENT_VOLUME_CLAIM, POD};
+use model::storage::SELECTED_NODE;
 use model::{EventNote, Object, Plan, Precondition, Time, Tree, World, Write, time};
 use serde_json::json;
 
 use crate::cluster::{Cluster, Resident};
 use crate::filter::{self, Reasons, Wishes};
-use crate::volumes::SELECTED_NODE;
 use crate::{key_of, preempt, score};
 
 /// How many pods one pass places: enough for a whole Deployment at once, and the pass stays within milliseconds.
@@ -67,7 +67,7 @@ fn fate(pod: &Resident, cluster: &Cluster<'_>) -> Fate {
     let free: Vec<usize> = (0..refusals.len()).filter(|at| refusals[*at].is_none()).collect();
     match nominated.or_else(|| score::best(pod, cluster, &free)) {
         Some(at) if wishes.volumes().waiting.is_empty() => Fate::Goes(at),
-        Some(at) => Fate::Claims(at, wishes.volumes().waiting.clone()),
+        Some(at) => Fate::Claims(at, wishes.volumes().waiting.iter().map(|one| one.object.clone()).collect()),
         None => {
             let refusals: Vec<Reasons> = refusals.into_iter().flatten().collect();
             let why = message(&refusals, cluster.places.len());

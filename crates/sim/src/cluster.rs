@@ -10,6 +10,7 @@ use api::auth::{Identity, MASTERS};
 use client::Client;
 use host::{Chance, Host, SimDisk, Task, Time};
 use kintsugi::control::{self, Control};
+use kubelet::SimFiles;
 use model::{Key, kinds};
 
 use crate::flaw::{Flaw, intrude};
@@ -86,6 +87,7 @@ impl Cluster {
             flaw,
             registry: registry.clone(),
             book: book.clone(),
+            shared: SimFiles::new(),
             server: server.clone(),
             doors: doors.clone(),
         };
@@ -133,7 +135,8 @@ impl Cluster {
             _ => self.book.check_recovered(&store),
         }
         let observer = self.host.spawn(self.book.clone().follow(store.clone()));
-        let settings = api::Settings { guard: Arc::new(SimGuard), ..api::Settings::default() };
+        let settings =
+            api::Settings { guard: Arc::new(SimGuard), has_shared_storage: true, ..api::Settings::default() };
         let peers = SimPeers { host: self.host.clone(), doors: self.doors.clone(), own: None };
         let control = control::start(&self.host, store, settings, Arc::new(peers)).await?;
         self.server.up(control.service.clone());

@@ -27,6 +27,9 @@ const NODES: &str = "system:nodes";
 /// The size of a log file: nobody fills one here.
 const LOG_LEN_MAX: u64 = 1 << 20;
 
+/// Where the storage is that all machines reach.
+const SHARED_DIR: &str = "/shared";
+
 /// How a node is to be.
 #[derive(Debug, Clone)]
 pub struct NodeSettings {
@@ -70,6 +73,8 @@ pub struct Surroundings {
     pub registry: Registry,
     /// Where what happens is written down.
     pub book: Book,
+    /// The storage that all of them reach.
+    pub shared: SimFiles,
     /// Where the API is.
     pub server: Server,
     /// Where the agents are.
@@ -114,7 +119,7 @@ impl SimNode {
             network: SimNetwork::new(number, host.clone(), pace(), gate.clone(), around.flaw),
             line: Line::new(host.clone(), pace(), around.flaw),
             gate,
-            files: SimFiles::new(),
+            files: SimFiles::new().sharing(SHARED_DIR, &around.shared),
             around: around.clone(),
             settings,
             number,
@@ -244,6 +249,7 @@ impl SimNode {
             node_name: self.name.clone(),
             node_addresses: vec![IpAddr::V4(Ipv4Addr::new(192, 168, 0, self.number))],
             data_dir: PathBuf::from("/var/lib/kintsugi"),
+            shared_dir: Some(PathBuf::from(SHARED_DIR)),
             cluster_dns: vec![IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10))],
             cluster_domain: "cluster.local".to_owned(),
             pod_cidr: self.network.pod_cidr(),

@@ -17,6 +17,7 @@ mod priority;
 mod protection;
 mod quota;
 mod requester;
+mod resize;
 pub(crate) mod restriction;
 mod runtime;
 mod security;
@@ -133,6 +134,7 @@ const JUDGES: &[Judge] = &[
     security::judge,
     definitions::judge,
     limits::judge,
+    resize::judge,
     quota::judge,
 ];
 

@@ -3,7 +3,7 @@
 //! Pure over a view. Whatever its rules do not allow is left to the roles.
 
 use model::tree::{at, items, text};
-use model::{Key, Tree, World, kinds};
+use model::{Key, Tree, World, kinds, storage};
 
 use super::rbac::Rule;
 use super::{Attributes, Identity};
@@ -44,9 +44,8 @@ pub fn decide(world: &dyn Bound, rules: &[Rule], node: &str, what: &Attributes) 
             "update" | "patch" => related(world, node, what),
             _ => no("can only get/update/patch this type"),
         },
-        ("", "persistentvolumeclaims" | "persistentvolumes")
-        | ("resource.k8s.io", "resourceclaims")
-        | ("storage.k8s.io", "volumeattachments") => get_one(world, node, what),
+        ("", "persistentvolumes") | ("storage.k8s.io", "volumeattachments") => volume(world, node, what),
+        ("", "persistentvolumeclaims") | ("resource.k8s.io", "resourceclaims") => get_one(world, node, what),
         ("", "serviceaccounts") if what.verb == "get" && what.subresource.is_empty() => {
             read_namespaced(world, node, what)
         }
@@ -86,6 +85,30 @@ fn get_one(world: &dyn Bound, node: &str, what: &Attributes) -> Result<(), Strin
         // One object, as its name selects it: read as a get is, and followed.
         "list" | "watch" if !what.name.is_empty() => related(world, node, what),
         _ => no("can only get individual resources of this type"),
+    }
+}
+
+/// All volumes and attachments may be seen: whoever removes data, or lets a volume go, must see which. Of the built-in
+/// drivers' a node writes those that are on it, and those that all nodes reach.
+fn volume(world: &dyn Bound, node: &str, what: &Attributes) -> Result<(), String> {
+    match what.verb.as_str() {
+        "list" | "watch" if what.subresource.is_empty() => Ok(()),
+        "patch" if is_kept_by(world, node, what) => Ok(()),
+        _ => get_one(world, node, what),
+    }
+}
+
+fn is_kept_by(world: &dyn Bound, node: &str, what: &Attributes) -> bool {
+    let is_volume = what.resource == "persistentvolumes";
+    let gvr = if is_volume { &kinds::PERSISTENT_VOLUME } else { &kinds::VOLUME_ATTACHMENT };
+    let object = world.get(&Key::new(gvr, "", what.name.as_str())).and_then(|object| object.tree().ok());
+    let Some(object) = object else { return false };
+    let driver = text(&object, if is_volume { "spec.csi.driver" } else { "spec.attacher" });
+    match driver {
+        storage::LOCAL if is_volume => object["spec"]["csi"]["volumeAttributes"][storage::NODE] == node,
+        storage::SHARED if is_volume => what.subresource.is_empty(),
+        storage::SHARED => text(&object, "spec.nodeName") == node,
+        _ => false,
     }
 }
 
@@ -333,12 +356,18 @@ mod tests {
         let volume = json!({"metadata": {"name": "vol"},
             "spec": {"csi": {"nodeStageSecretRef": {"name": "stage", "namespace": "k"}}}});
         let attachment = json!({"metadata": {"name": "att"}, "spec": {"nodeName": "a"}});
+        let here = json!({"metadata": {"name": "here"},
+            "spec": {"csi": {"driver": storage::LOCAL, "volumeAttributes": {"node": "a"}}}});
+        let held =
+            json!({"metadata": {"name": "held"}, "spec": {"nodeName": "a", "attacher": storage::SHARED}});
         Few::new(&[
             (&kinds::POD, &pod.to_string()),
             (&kinds::POD, &mirror.to_string()),
             (&kinds::PERSISTENT_VOLUME_CLAIM, &claim.to_string()),
             (&kinds::PERSISTENT_VOLUME, &volume.to_string()),
             (&kinds::VOLUME_ATTACHMENT, &attachment.to_string()),
+            (&kinds::PERSISTENT_VOLUME, &here.to_string()),
+            (&kinds::VOLUME_ATTACHMENT, &held.to_string()),
         ])
     }
 
@@ -396,7 +425,21 @@ mod tests {
         check("a", "get -/secrets e/pull", "no relationship found between node 'a' and this object");
         check("a", "list -/secrets d/-", "No Object name found");
         check("a", "update -/secrets d/pull", "can only read resources of this type");
-        check("a", "list -/persistentvolumes -", "can only get individual resources of this type");
+        check("a", "list -/persistentvolumeclaims d/-", "can only get individual resources of this type");
+        check("a", "patch -/persistentvolumes vol", "can only get individual resources of this type");
+    }
+
+    #[test]
+    fn an_agent_writes_the_volumes_that_it_keeps() {
+        check("a", "watch -/persistentvolumes -", "yes");
+        check("b", "list storage.k8s.io/volumeattachments -", "yes");
+        let no = "can only get individual resources of this type";
+        for asked in ["patch -/persistentvolumes here", "patch storage.k8s.io/volumeattachments/status held"]
+        {
+            check("a", asked, "yes");
+            check("b", asked, no);
+        }
+        check("a", "delete -/persistentvolumes here", no);
     }
 
     #[test]

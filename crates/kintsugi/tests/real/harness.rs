@@ -212,15 +212,23 @@ pub struct Cluster {
     namespace: OwnedFd,
     server: Option<Child>,
     nodes: u8,
+    /// Further settings.
+    more: Vec<String>,
     _turn: Turn,
 }
 
 impl Cluster {
     /// Starts a cluster of so many nodes on an empty data directory, and waits until it is ready.
     pub fn start(nodes: u8) -> Self {
+        Self::start_with(nodes, &[])
+    }
+
+    /// The same with further settings.
+    pub fn start_with(nodes: u8, more: &[&str]) -> Self {
+        let more = more.iter().map(|&word| word.to_owned()).collect();
         let _turn = Turn::take();
         let dir = tempfile::Builder::new().prefix("kintsugi-test-").tempdir().expect("a temporary folder");
-        let mut cluster = Self { dir, namespace: new_network_namespace(), server: None, nodes, _turn };
+        let mut cluster = Self { dir, namespace: new_network_namespace(), server: None, nodes, more, _turn };
         cluster.up();
         cluster
     }
@@ -243,7 +251,7 @@ impl Cluster {
         let log = File::create(self.dir.path().join("server.log")).expect("the folder is ours");
         let mut command = self.binary("up");
         command.args(["--listen", "127.0.0.1:0", "--nodes", &self.nodes.to_string()]);
-        command.arg("--ready-file").arg(&ready);
+        command.arg("--ready-file").arg(&ready).args(&self.more);
         command.stdout(Stdio::null()).stderr(log);
         self.server = Some(command.spawn().expect("the binary runs"));
         let began = Instant::now();

@@ -16,6 +16,7 @@ mod pods;
 mod rights;
 mod services;
 mod streams;
+mod volumes;
 mod why;
 
 use harness::Cluster;

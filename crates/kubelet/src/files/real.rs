@@ -52,6 +52,23 @@ impl Files for RealFiles {
         file.set_permissions(fs::Permissions::from_mode(mode))
     }
 
+    fn write_durable(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut aside = path.as_os_str().to_owned();
+        aside.push("_tmp");
+        let aside = PathBuf::from(aside);
+        let mut file = fs::File::create(&aside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&aside, path)?;
+        fs::File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {
+        let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        file.lock()?;
+        Ok(Box::new(file))
+    }
+
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         fs::read(path)
     }

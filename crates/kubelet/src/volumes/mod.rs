@@ -4,6 +4,7 @@
 //! can write decides where something is mounted. What this node cannot mount is refused by name.
 
 pub mod atomic;
+pub mod claims;
 pub mod payload;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,6 +67,8 @@ pub struct Claimed {
     pub host_type: String,
     /// Whether the pod's fsGroup is to own it.
     pub is_owned: bool,
+    /// Whether the volume itself may only be read.
+    pub is_readonly: bool,
 }
 
 /// A volume that could not be made.
@@ -77,6 +80,16 @@ pub struct VolumeTrouble {
     /// Why.
     pub why: String,
 }
+
+impl VolumeTrouble {
+    /// Whether it is merely waited for somebody whose turn it is: no trouble unless it lasts.
+    pub fn is_waiting(&self) -> bool {
+        self.why.ends_with(WAITS)
+    }
+}
+
+/// How a reason ends that is none yet.
+pub const WAITS: &str = " yet";
 
 /// The ConfigMaps and Secrets that a pod uses.
 pub fn uses(pod: &PodView) -> BTreeSet<Key> {
@@ -112,7 +125,7 @@ pub fn uses(pod: &PodView) -> BTreeSet<Key> {
 }
 
 /// The claims that a pod uses, by volume.
-pub fn claims(pod: &PodView) -> BTreeMap<String, String> {
+pub fn claimed(pod: &PodView) -> BTreeMap<String, String> {
     let all = pod.spec().volumes.iter().flatten();
     let named = all.filter_map(|volume| {
         let claim = match (&volume.persistent_volume_claim, &volume.ephemeral) {
@@ -296,11 +309,12 @@ fn one_mount(
         || volume.projected.is_some()
         || volume.downward_api.is_some();
     let claim = volume.persistent_volume_claim.as_ref();
+    let is_readonly_volume = making.claims.get(&volume.name).is_some_and(|claimed| claimed.is_readonly);
     let is_readonly_claim = claim.is_some_and(|claim| claim.read_only.unwrap_or(false));
     Ok(Mount {
         source,
         target: PathBuf::from("/").join(&mount.mount_path),
-        readonly: is_ours || is_readonly_claim || mount.read_only.unwrap_or(false),
+        readonly: is_ours || is_readonly_claim || is_readonly_volume || mount.read_only.unwrap_or(false),
         recursive: true,
         propagation: match mount.mount_propagation.as_deref() {
             Some("HostToContainer") => "rslave".into(),

@@ -13,6 +13,9 @@ use crate::probe::Pace;
 const FALLBACK_LINES: u64 = 80;
 const FALLBACK_LEN_MAX: u64 = 2048;
 
+/// How often in a row a volume may be not there yet before users are told: an attachment takes one turn or two.
+const WAITS_MAX: u32 = 4;
+
 impl Worker {
     pub(super) fn take(&mut self, message: Message) {
         match message {
@@ -20,6 +23,10 @@ impl Worker {
             Message::Vanished => self.vanish(),
             Message::Runtime(event) => self.take_event(event),
             Message::Source(key, object) => self.take_source(&key, object.as_ref()),
+            Message::Volumes if !volumes::claimed(&self.pod).is_empty() && self.is_waiting_for_ground() => {
+                self.memory.volumes = Step::Absent;
+            }
+            Message::Volumes => {}
             Message::Written { sequence, is_gone } => {
                 self.acked = sequence;
                 self.is_object_gone |= is_gone;
@@ -315,9 +322,11 @@ impl Worker {
                 self.look_at_sources();
             }
             Err(trouble) => {
-                let about = Agent::about(&self.pod, None);
-                self.agent.events.warning(about, "FailedMount", trouble.to_string());
                 self.volume_failures += 1;
+                if !trouble.is_waiting() || self.volume_failures > WAITS_MAX {
+                    let about = Agent::about(&self.pod, None);
+                    self.agent.events.warning(about, "FailedMount", trouble.to_string());
+                }
                 let retry_at = now + backoff::trouble_wait(self.volume_failures);
                 if is_renewal {
                     let again = Ground { renew_at: Some(retry_at), ..(*self.ground).clone() };

@@ -406,6 +406,7 @@ fn settings() -> Settings {
         node_name: "n1".into(),
         node_addresses: vec![IpAddr::from([192, 0, 2, 1])],
         data_dir: "/data".into(),
+        shared_dir: None,
         cluster_dns: vec![IpAddr::from([10, 9, 0, 10])],
         cluster_domain: "cluster.local".into(),
         pod_cidr: "10.0.0.0/24".into(),

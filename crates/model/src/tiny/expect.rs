@@ -24,6 +24,11 @@ pub fn check(text: &str, now: i64, decide: impl Fn(&dyn World, Time) -> Plan, ex
 /// A plan as text, an act a line.
 pub fn told(plan: &Plan) -> Vec<String> {
     let mut lines: Vec<String> = plan.acts.iter().map(act).collect();
+    lines.extend(
+        plan.news
+            .iter()
+            .map(|note| format!("say {} ! {} {}", short(&note.object), note.reason, note.message)),
+    );
     lines.extend(plan.wake_at.map(|at| format!("wake {}s", at.as_second())));
     lines
 }

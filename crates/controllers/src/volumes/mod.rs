@@ -1,30 +1,34 @@
-//! Volumes and claims: binding what fits, by hand of an administrator's volumes, and keeping what is in use.
+//! Volumes and claims: binding what fits, having made what does not exist yet, keeping what is in use, and letting go.
 //!
 //! A claim is bound to one volume and a volume to one claim: the volume is promised first, under the revision seen, so
-//! two claims never get the same one. Nothing is deleted here: a volume whose claim is gone is released, no more.
+//! two claims never get the same one. A released volume goes where its policy says so; its data are removed by whoever
+//! holds the volume's finalizer, never here.
 
 use std::sync::Arc;
 
-use model::fit::{NodeFacts, Term};
+use model::fit::NodeFacts;
 use model::kinds::{NODE, PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM, POD, STORAGE_CLASS, of};
-use model::{
-    Controller, EventNote, Key, Object, Plan, Precondition, Quantity, Selector, Time, Tree, Watch, World,
+use model::storage::{
+    self, NO_PROVISIONER, SELECTED_NODE, VOLUME_PROTECTION, amount, fits, is_promised_to, may_have, reaches,
 };
+use model::{Controller, EventNote, Key, Object, Plan, Precondition, Time, Tree, Watch, World, time};
 use serde_json::json;
 
-use crate::naming;
 use crate::pods::Pod;
 use crate::status;
 
+pub mod attach;
+pub mod ephemeral;
+mod grow;
+mod proof;
+mod reclaim;
+mod supply;
+
 const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
-const VOLUME_PROTECTION: &str = "kubernetes.io/pv-protection";
-const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 const BOUND_BY_US: &str = "pv.kubernetes.io/bound-by-controller";
 const PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
 const OLD_PROVISIONER: &str = "volume.beta.kubernetes.io/storage-provisioner";
-/// The provisioner of classes whose volumes are made by hand.
-const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
 /// The controller of claims.
 pub static CLAIMS: Controller = Controller {
@@ -43,7 +47,10 @@ pub static CLAIMS: Controller = Controller {
 pub static VOLUMES: Controller = Controller {
     name: "persistentvolume-binder-controller",
     primary: of::PERSISTENT_VOLUME,
-    also: &[Watch { gvr: of::PERSISTENT_VOLUME_CLAIM, wakes: volumes_of_claim }],
+    also: &[
+        Watch { gvr: of::PERSISTENT_VOLUME_CLAIM, wakes: volumes_of_claim },
+        Watch { gvr: of::NODE, wakes: reclaim::volumes_of_node },
+    ],
     reconcile: volume,
 };
 
@@ -90,11 +97,6 @@ fn volumes_of_claim(claim: &Object, world: &dyn World) -> Vec<Key> {
     promised.map(|volume| Key::new(&PERSISTENT_VOLUME, "", volume.name())).collect()
 }
 
-fn is_promised_to(volume: &Tree, namespace: &str, name: &str) -> bool {
-    let promised = &volume["spec"]["claimRef"];
-    promised["namespace"] == namespace && promised["name"] == name
-}
-
 fn tree(object: &Object) -> Arc<Tree> {
     object.seen::<Tree>().unwrap_or_default()
 }
@@ -113,6 +115,8 @@ enum Fate {
     WaitForPod,
     /// Someone else makes its volume.
     Provision(String),
+    /// A built-in driver makes its volume, for this class.
+    Supply(Arc<Tree>),
     /// There is no volume for it.
     Wait,
 }
@@ -134,9 +138,17 @@ fn claim(key: &Key, world: &dyn World, _now: Time) -> Plan {
             "waiting for first consumer to be created before binding",
         ),
         Fate::Provision(provisioner) => provision(&mut plan, key, &object, &provisioner),
+        Fate::Supply(class) => supply::make(&mut plan, key, &object, &class, world),
         Fate::Wait => {
-            let message = "no persistent volumes available for this claim and no storage class is set";
-            wait(&mut plan, key, &object, "FailedBinding", message);
+            let message =
+                match tree(&object)["spec"]["storageClassName"].as_str().filter(|class| !class.is_empty()) {
+                    Some(class) if world.get(&Key::new(&STORAGE_CLASS, "", class)).is_none() => {
+                        format!("storageclass.storage.k8s.io \"{class}\" not found")
+                    }
+                    _ => "no persistent volumes available for this claim and no storage class is set"
+                        .to_owned(),
+                };
+            wait(&mut plan, key, &object, "FailedBinding", &message);
         }
     }
     plan
@@ -171,18 +183,13 @@ fn fate(world: &dyn World, object: &Object) -> Fate {
         Some(volume) if !waits || node.is_some() || may_have_promised(&volume, object) => Fate::Bind(volume),
         _ if waits && node.is_none() => Fate::WaitForPod,
         _ => match class.as_ref().and_then(|class| class["provisioner"].as_str()) {
+            Some(provisioner) if storage::is_built_in(provisioner) => {
+                class.clone().map_or(Fate::Wait, Fate::Supply)
+            }
             Some(provisioner) if provisioner != NO_PROVISIONER => Fate::Provision(provisioner.to_owned()),
             _ => Fate::Wait,
         },
     }
-}
-
-/// Whether the volume is promised to nobody else.
-fn may_have(volume: &Tree, claim: &Object) -> bool {
-    let promised = &volume["spec"]["claimRef"];
-    let uid = promised["uid"].as_str().unwrap_or_default();
-    promised.is_null()
-        || (is_promised_to(volume, claim.namespace(), claim.name()) && (uid.is_empty() || uid == claim.uid()))
 }
 
 fn may_have_promised(volume: &Object, claim: &Object) -> bool {
@@ -199,43 +206,15 @@ fn best(world: &dyn World, object: &Object, claim: &Tree, node: Option<&String>)
         !volume.is_ending()
             && may_have(&tree, object)
             && fits(&tree, volume, claim)
-            && reaches(&tree, node.as_deref())
+            && node.as_deref().is_none_or(|node| reaches(&tree, node))
     });
     fitting.min_by_key(|volume| {
         (
             !may_have_promised(volume, object),
-            storage(&tree(volume)["spec"]["capacity"]),
+            amount(&tree(volume)["spec"]["capacity"]),
             volume.name().to_owned(),
         )
     })
-}
-
-fn storage(amounts: &Tree) -> Quantity {
-    amounts["storage"].as_str().and_then(|text| text.parse().ok()).unwrap_or_default()
-}
-
-fn fits(volume: &Tree, object: &Object, claim: &Tree) -> bool {
-    let (volume, claim) = (&volume["spec"], &claim["spec"]);
-    let text = |tree: &Tree, field: &str, instead: &str| tree[field].as_str().unwrap_or(instead).to_owned();
-    let modes = |tree: &Tree| tree["accessModes"].as_array().cloned().unwrap_or_default();
-    let has = modes(volume);
-    let selector = match &claim["selector"] {
-        Tree::Null => Selector::everything(),
-        selector => Selector::of_tree(Some(selector)).unwrap_or_else(|_| Selector::nothing()),
-    };
-    text(volume, "storageClassName", "") == text(claim, "storageClassName", "")
-        && text(volume, "volumeMode", "Filesystem") == text(claim, "volumeMode", "Filesystem")
-        && modes(claim).iter().all(|mode| has.contains(mode))
-        && storage(&volume["capacity"]) >= storage(&claim["resources"]["requests"])
-        && selector.matches(&object.meta().labels)
-}
-
-/// Whether the node, where one was chosen, can reach the volume.
-fn reaches(volume: &Tree, node: Option<&NodeFacts>) -> bool {
-    let required = &volume["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"];
-    let (Some(node), Some(terms)) = (node, required.as_array()) else { return true };
-    let read = terms.iter().filter_map(|term| serde_json::from_value(naming::plain(term.clone())).ok());
-    read.map(|term| Term::read(&term)).any(|term| term.matches(node))
 }
 
 /// One step a pass: the volume's promise, the claim's choice, the claim's status.
@@ -264,15 +243,25 @@ fn bind(plan: &mut Plan, key: &Key, object: &Object, volume: &Object) {
         plan.patch(key.clone(), "", patch, Precondition::exactly(object), "a volume is promised to it");
         return;
     }
-    let wanted = json!({
-        "phase": "Bound", "accessModes": known["spec"]["accessModes"], "capacity": known["spec"]["capacity"],
-    });
+    if grow::wants_more(&claim, &known) && grow::grow(plan, object, volume, &claim, &known) {
+        return;
+    }
+    let mut wanted = json!({"phase": "Bound", "accessModes": known["spec"]["accessModes"]});
+    // Later on the size of another driver's volume is told by whoever grew it.
+    if claim["status"]["phase"] != "Bound" || claim["status"]["capacity"].is_null() || grow::is_ours(&known) {
+        wanted["capacity"] = known["spec"]["capacity"].clone();
+    }
     status::write(plan, key, object, &wanted, "it is bound");
 }
 
 fn wait(plan: &mut Plan, key: &Key, object: &Object, reason: &str, message: &str) {
     status::write(plan, key, object, &json!({"phase": "Pending"}), "it waits");
-    plan.tell(EventNote::normal(object, &PERSISTENT_VOLUME_CLAIM, "PersistentVolumeClaim", reason, message));
+    plan.say(about(object, reason, message));
+}
+
+/// News of a claim.
+fn about(claim: &Object, reason: &str, message: impl Into<String>) -> EventNote {
+    EventNote::normal(claim, &PERSISTENT_VOLUME_CLAIM, "PersistentVolumeClaim", reason, message)
 }
 
 /// Tells whoever makes volumes of this class that one is wanted.
@@ -281,14 +270,13 @@ fn provision(plan: &mut Plan, key: &Key, object: &Object, provisioner: &str) {
         let patch =
             json!({"metadata": {"annotations": {PROVISIONER: provisioner, OLD_PROVISIONER: provisioner}}});
         plan.patch(key.clone(), "", patch, Precondition::exactly(object), "its class has a provisioner");
-        let message = format!(
-            "Waiting for a volume to be created either by the external provisioner '{provisioner}' or manually by the \
-             system administrator. If volume creation is delayed, please verify that the provisioner is running and \
-             correctly registered."
-        );
-        let kind = "PersistentVolumeClaim";
-        plan.tell(EventNote::normal(object, &PERSISTENT_VOLUME_CLAIM, kind, "ExternalProvisioning", message));
     }
+    let message = format!(
+        "Waiting for a volume to be created either by the external provisioner '{provisioner}' or manually by the \
+         system administrator. If volume creation is delayed, please verify that the provisioner is running and \
+         correctly registered."
+    );
+    plan.say(about(object, "ExternalProvisioning", message));
 }
 
 fn let_go(plan: &mut Plan, key: &Key, object: &Object, finalizer: &str, why: &str) {
@@ -298,19 +286,47 @@ fn let_go(plan: &mut Plan, key: &Key, object: &Object, finalizer: &str, why: &st
 }
 
 /// Decides on one volume.
-fn volume(key: &Key, world: &dyn World, _now: Time) -> Plan {
+fn volume(key: &Key, world: &dyn World, now: Time) -> Plan {
     let mut plan = Plan::default();
     let Some(object) = world.get(key) else { return plan };
     let volume = tree(&object);
     let phase = phase(world, &volume);
     if object.is_ending() && phase != "Bound" {
-        if object.meta().finalizers.iter().any(|held| held == VOLUME_PROTECTION) {
-            let_go(&mut plan, key, &object, VOLUME_PROTECTION, "no claim is bound to it");
+        match object.meta().finalizers.iter().any(|held| held == VOLUME_PROTECTION) {
+            true => let_go(&mut plan, key, &object, VOLUME_PROTECTION, "no claim is bound to it"),
+            false => reclaim::give_up(&mut plan, key, &object, &volume, world),
         }
         return plan;
     }
-    status::write(&mut plan, key, &object, &json!({"phase": phase}), "its claim changed");
+    match reclaim::fate(&object, &volume, phase) {
+        reclaim::Fate::Stay => say_phase(&mut plan, key, &object, phase, "", now),
+        reclaim::Fate::Fail { reason, message } => {
+            say_phase(&mut plan, key, &object, "Failed", &message, now);
+            plan.say(
+                EventNote::normal(&object, &PERSISTENT_VOLUME, "PersistentVolume", reason, message).warning(),
+            );
+        }
+        reclaim::Fate::Go => {
+            say_phase(&mut plan, key, &object, phase, "", now);
+            plan.delete(
+                key.clone(),
+                Precondition::same(&object),
+                "its claim is gone, and its policy is to delete it",
+            );
+        }
+    }
     plan
+}
+
+fn say_phase(plan: &mut Plan, key: &Key, object: &Object, phase: &str, message: &str, now: Time) {
+    let known = &tree(object)["status"];
+    let since = match known["phase"] == phase {
+        true => known["lastPhaseTransitionTime"].clone(),
+        false => time::seconds(now).into(),
+    };
+    let message = if message.is_empty() { Tree::Null } else { message.into() };
+    let wanted = json!({"phase": phase, "message": message, "lastPhaseTransitionTime": since});
+    status::write(plan, key, object, &wanted, "its claim changed");
 }
 
 fn phase(world: &dyn World, volume: &Tree) -> &'static str {
@@ -383,7 +399,8 @@ mod tests {
             &format!("{waiting}{volume}{class}"),
             5,
             |world: &dyn World, now| claim(&key(), world, now),
-            r#"patch persistentvolumeclaims data/status {"status":{"phase":"Pending"}} # it waits ! WaitForFirstConsumer waiting for first consumer to be created before binding"#,
+            r#"patch persistentvolumeclaims data/status {"status":{"phase":"Pending"}} # it waits
+               say persistentvolumeclaims data ! WaitForFirstConsumer waiting for first consumer to be created before binding"#,
         );
         let chosen = waiting.replace(
             "spec.access",
@@ -404,5 +421,81 @@ mod tests {
         let decide = |world: &dyn World, now: Time| claim(&key(), world, now);
         check(&format!("{ending}{pod}"), 5, decide, "");
         check(&ending, 5, decide, r#"patch persistentvolumeclaims data {"metadata":{"finalizers":[]}}"#);
+    }
+
+    const CLASS: &str = "storageclasses local provisioner=local.kintsugi.dev reclaimPolicy=Delete volumeBindingMode=WaitForFirstConsumer allowVolumeExpansion=true\n";
+
+    fn wanted(more: &str) -> String {
+        let selected = "metadata.annotations.[volume.kubernetes.io/selected-node]=n spec.access";
+        let claim = CLAIM.replace("spec.resources", "spec.storageClassName=local spec.resources");
+        format!("{CLASS}{}{more}", claim.replace("spec.access", selected))
+    }
+
+    #[test]
+    fn a_built_in_driver_makes_a_volume_on_the_node_that_was_chosen() {
+        let decide = |world: &dyn World, now: Time| claim(&key(), world, now);
+        check(
+            &wanted("nodes n"),
+            5,
+            decide,
+            r#"create persistentvolumes pvc-persistentvolumeclaims-data {"metadata":{"annotations":{"pv.kubernetes.io/provisioned-by":"local.kintsugi.dev"},"finalizers":["volumes.kintsugi.dev/data"]},"spec":{"capacity":{"storage":"5Gi"},"persistentVolumeReclaimPolicy":"Delete","csi":{"driver":"local.kintsugi.dev","volumeAttributes":{"node":"n"}},"claimRef":{"name":"data","uid":"persistentvolumeclaims-data"}}}"#,
+        );
+        check(
+            &wanted("nodes m"),
+            5,
+            decide,
+            r#"patch persistentvolumeclaims data {"metadata":{"annotations":{"volume.kubernetes.io/selected-node":null}}} # the node chosen for it is gone"#,
+        );
+        let many = wanted("nodes n").replace("ReadWriteOnce", "ReadWriteMany");
+        check(
+            &many,
+            5,
+            decide,
+            r#"say persistentvolumeclaims data ! ProvisioningFailed failed to provision volume with StorageClass "local": a volume of local.kintsugi.dev is on one node: it can be ReadWriteOnce or ReadWriteOncePod"#,
+        );
+    }
+
+    #[test]
+    fn a_made_volume_is_bound_grows_with_its_claim_and_goes_with_it() {
+        let mut world = TinyWorld::read(&wanted("nodes n labels=kubernetes.io/hostname:n"));
+        settle(&mut world);
+        let name = Key::new(&PERSISTENT_VOLUME, "", "pvc-persistentvolumeclaims-data");
+        assert_eq!((phase_of(&world, &key()), phase_of(&world, &name)), ("Bound".into(), "Bound".into()));
+        assert_eq!(world.tree(&key()).expect("a claim")["status"]["capacity"]["storage"], "5Gi");
+        let mut plan = Plan::default();
+        let patch = json!({"spec": {"resources": {"requests": {"storage": "7Gi"}}}});
+        let object = world.get(&key()).expect("a claim");
+        plan.patch(key(), "", patch, Precondition::exactly(&object), "the author wants more");
+        world.apply(&plan, at(5)).expect("nothing against it");
+        settle(&mut world);
+        assert_eq!(world.tree(&key()).expect("a claim")["status"]["capacity"]["storage"], "7Gi");
+        world.drop(&key());
+        settle(&mut world);
+        let left = world.get(&name).expect("its data are not removed yet");
+        assert!(left.is_ending() && left.meta().finalizers == ["volumes.kintsugi.dev/data"]);
+    }
+
+    #[test]
+    fn a_volume_that_goes_with_its_node_is_given_up() {
+        let volume = r#"persistentvolumes v ending@3 metadata.finalizers=["volumes.kintsugi.dev/data"] spec.csi={"driver":"local.kintsugi.dev","volumeAttributes":{"node":"n"}}
+            "#;
+        let decide =
+            |world: &dyn World, now: Time| super::volume(&Key::new(&PERSISTENT_VOLUME, "", "v"), world, now);
+        check(&format!("{volume}nodes n"), 5, decide, "");
+        check(volume, 5, decide, r#"patch persistentvolumes v {"metadata":{"finalizers":[]}}"#);
+    }
+
+    #[test]
+    fn what_nobody_can_remove_is_said_to_have_failed() {
+        let volume = r#"persistentvolumes v spec.persistentVolumeReclaimPolicy=Delete spec.hostPath.path=/x spec.claimRef={"namespace":"default","name":"gone","uid":"u"}"#;
+        let decide =
+            |world: &dyn World, now: Time| super::volume(&Key::new(&PERSISTENT_VOLUME, "", "v"), world, now);
+        check(
+            volume,
+            5,
+            decide,
+            r#"patch persistentvolumes v/status {"status":{"phase":"Failed"}}
+               say persistentvolumes v ! VolumeFailedDelete error getting deleter volume plugin for volume "v": no deletable volume plugin matched"#,
+        );
     }
 }
