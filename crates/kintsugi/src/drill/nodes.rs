@@ -42,10 +42,11 @@ fn node(pod: &Pod) -> &str {
     model::pod::node(pod)
 }
 
-/// The names of the stage's pods with how often each was restarted: what must not change.
+/// The names of the stage's pods that are Ready, with how often each was restarted: what must not change. Those on their
+/// way out may be gone any moment.
 pub async fn picture(stage: &mut Stage) -> Result<Vec<(String, i32)>> {
     let seen = stage.pods()?.until("the pods", |pods| {
-        Some(pods.values().map(|pod| (name(pod).to_owned(), restarts(pod))).collect())
+        Some(ready(pods).into_iter().map(|pod| (name(pod).to_owned(), restarts(pod))).collect())
     });
     seen.await
 }
