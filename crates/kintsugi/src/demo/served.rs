@@ -90,5 +90,9 @@ fn arguments(cluster: &Cluster) -> Vec<String> {
     if let Some(cidr) = &cluster.node_cidr {
         words.extend(["--node-cidr".to_owned(), cidr.clone()]);
     }
+    if let Some(dir) = &cluster.shared_dir {
+        words.extend(["--shared-dir".to_owned(), dir.display().to_string()]);
+    }
+    words.extend(cluster.tls_san.iter().flat_map(|name| ["--tls-san".to_owned(), name.clone()]));
     words
 }
