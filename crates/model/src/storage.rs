@@ -33,11 +33,14 @@ pub fn is_built_in(driver: &str) -> bool {
     driver == LOCAL || driver == SHARED
 }
 
+/// How the names of attachments begin that were made for pods, as upstream's.
+pub const ATTACHMENT_PREFIX: &str = "csi-";
+
 /// The name of the attachment of a volume to a node, as upstream's.
 pub fn attachment_name(driver: &str, handle: &str, node: &str) -> String {
     let hash = Sha256::digest(format!("{handle}{driver}{node}"));
     let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("csi-{hex}")
+    format!("{ATTACHMENT_PREFIX}{hex}")
 }
 
 /// The name of a volume in a node's status, as upstream's.

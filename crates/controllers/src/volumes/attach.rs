@@ -206,8 +206,10 @@ fn release(plan: &mut Plan, seen: &Seen<'_>, attachment: &Object, known: &Tree) 
     .proof();
     let key = Key::new(&VOLUME_ATTACHMENT, "", attachment.name());
     let is_held = attachment.meta().finalizers.iter().any(|held| held == ATTACHED_FINALIZER);
+    // Attachments that somebody made by hand or for a purpose of their own are theirs to delete.
+    let is_ours = is_held || attachment.name().starts_with(storage::ATTACHMENT_PREFIX);
     match (attachment.is_ending(), given) {
-        (false, given) if is_held || given.is_some() => {
+        (false, given) if is_ours && (is_held || given.is_some()) => {
             // Of a built-in driver's attachment this asks the node only: its finalizer is the node's word.
             plan.delete(
                 key,
@@ -389,12 +391,15 @@ mod tests {
         let theirs = |text: &str| {
             text.replace("shared.kintsugi.dev", "other")
                 .replace(r#" metadata.finalizers=["volumes.kintsugi.dev/attached"]"#, "")
+                .replace("volumeattachments x", "volumeattachments csi-x")
         };
         let ours = theirs(&attachment("a", "status.attached=true"));
         let volume = theirs(VOLUME);
         let uses = "nodes a status.volumesInUse=[\"kubernetes.io/csi/other^h\"]\n";
         check(&format!("{uses}{volume}{ours}"), 500, decide, "");
-        check(&format!("nodes a\n {volume}{ours}"), 5, decide, "delete volumeattachments x");
+        check(&format!("nodes a\n {volume}{ours}"), 5, decide, "delete volumeattachments csi-x");
+        let by_hand = ours.replace("csi-x", "made-by-hand");
+        check(&format!("nodes a\n {volume}{by_hand}"), 5, decide, "");
         let silent = "nodes a status.conditions=[{\"type\":\"Ready\",\"status\":\"Unknown\"}]\n";
         check(&format!("{silent}{volume}{ours}"), 500, decide, "");
     }
