@@ -69,7 +69,7 @@ impl Https {
             _ => return Err(AccessError::unusable("server", "it is no https URL")),
         };
         let connections = Arc::new(Mutex::new(Tasks::new()));
-        let client = Client::builder(Scope(Arc::downgrade(&connections)))
+        let client = Client::builder(Scope::of(&connections))
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
@@ -212,7 +212,14 @@ fn bearer(identity: &Identity) -> Result<Option<HeaderValue>, AccessError> {
 
 /// Runs connections within the scope of their transport: when that goes, they end.
 #[derive(Clone)]
-struct Scope(Weak<Mutex<Tasks>>);
+pub(crate) struct Scope(Weak<Mutex<Tasks>>);
+
+impl Scope {
+    /// The scope that ends with these tasks.
+    pub(crate) fn of(tasks: &Arc<Mutex<Tasks>>) -> Scope {
+        Scope(Arc::downgrade(tasks))
+    }
+}
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Scope {
     fn execute(&self, connection: F) {

@@ -16,6 +16,7 @@ pub mod events;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod follow;
+pub mod grpc;
 pub mod https;
 mod lines;
 pub mod peers;
