@@ -72,7 +72,8 @@ impl Running {
 
     /// Stops server and agents; the containers run on.
     pub async fn stop(self) {
-        let Self { server, node, agents, _held } = self;
+        let Self { mut server, node, agents, _held } = self;
+        server.control.rest();
         join_all(agents.into_iter().map(Supervised::stop)).await;
         drop(node);
         server.stop().await;

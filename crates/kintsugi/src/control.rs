@@ -23,7 +23,18 @@ pub struct Control {
     pub service: Service,
     /// What the loops see.
     pub caches: Caches,
-    _engine: Task<()>,
+    /// The loops; `None` once they rest.
+    engine: Option<Task<()>>,
+}
+
+impl Control {
+    /// Ends the loops; the API is served as before.
+    ///
+    /// A server that stops does this before anything else: while it finishes what is under way its own node is silent already,
+    /// and nobody may judge it for that.
+    pub fn rest(&mut self) {
+        self.engine = None;
+    }
 }
 
 /// Opens the store of a control plane.
@@ -42,7 +53,7 @@ pub async fn start(
     let service =
         Service::open(host.clone(), store, settings).await.context("cannot begin to serve the API")?;
     let (caches, engine) = lead(host, &service, peers);
-    Ok(Control { service, caches, _engine: engine })
+    Ok(Control { service, caches, engine: Some(engine) })
 }
 
 /// Starts the loops over the API, and the caches that they see it by. They end when the task is dropped.

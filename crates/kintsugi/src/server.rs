@@ -164,6 +164,7 @@ impl Server {
 
     /// Finishes the requests under way and closes the store.
     pub async fn stop(mut self) {
+        self.control.rest();
         // The listeners may have ended already.
         let _ = self.stop.send(true);
         while self.faces.next_end().await.is_some() {}

@@ -1,6 +1,6 @@
 //! How fast a cluster starts: on nothing, beside its running pods, and after a reboot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -86,17 +86,30 @@ async fn follow(client: &Client) -> Result<Pods> {
     Pods::follow(client, &Host::real(), NAMESPACE, "app=many").await
 }
 
-/// What must not change when containers are adopted: each pod's container and how often it was restarted.
-fn identities(pods: &BTreeMap<String, Pod>) -> BTreeMap<String, (Option<String>, i32)> {
+/// Each pod's container, and how often it was restarted.
+type Identities = BTreeMap<String, (Option<String>, i32)>;
+
+/// What must not change when containers are adopted.
+fn identities(pods: &BTreeMap<String, Pod>) -> Identities {
     let one = |pod: &Pod| {
         container(pod).map(|status| (status.container_id.clone(), status.restart_count)).unwrap_or_default()
     };
     pods.iter().map(|(name, pod)| (name.clone(), one(pod))).collect()
 }
 
-async fn current(client: &Client) -> Result<BTreeMap<String, (Option<String>, i32)>> {
+async fn current(client: &Client) -> Result<Identities> {
     let mut pods = follow(client).await?;
     pods.until("30 Ready pods", |pods| (ready(pods).len() == PODS).then(|| identities(pods))).await
+}
+
+/// Which pods are not what they were, for people.
+fn difference(before: &Identities, after: &Identities) -> String {
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let unlike = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
+    unlike
+        .map(|name| format!("{name}: {:?} → {:?}", before.get(name), after.get(name)))
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 async fn up_again(cluster: &mut Cluster) -> Result<Duration> {
@@ -110,7 +123,7 @@ async fn up_again(cluster: &mut Cluster) -> Result<Duration> {
     cluster.told_ready(began).await?;
     let after = current(&client).await?;
     let took = began.elapsed();
-    ensure!(after == before, "containers are not those of before");
+    ensure!(after == before, "containers are not those of before: {}", difference(&before, &after));
     let mut pods = follow(&client).await?;
     let flipped = pods.until("a flip", |pods| {
         let well = pods.len() < PODS || (pods.values().all(is_ready) && identities(pods) == before);

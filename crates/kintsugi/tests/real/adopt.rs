@@ -27,6 +27,23 @@ fn containers_outlive_the_server_and_are_adopted_without_a_restart() {
 }
 
 #[test]
+fn a_server_held_up_at_its_end_by_a_client_condemns_no_node() {
+    let mut cluster = with_web();
+    // Whose pods they are, and since when their nodes are what they are.
+    let pods = "{.items[*].metadata.uid}{.items[*].status.conditions[?(@.type=='Ready')].lastTransitionTime}";
+    let seen = ["get", "pods,nodes", "-o", &format!("jsonpath={pods}")];
+    let before = cluster.kubectl(&seen);
+    // A watcher that never hangs up: the server waits for it longer than a lease lasts.
+    let watcher = cluster.kubectl_beside(&["get", "pods", "--watch"]);
+    watcher.until(|said| said.contains("web-"));
+    watcher.signal(libc::SIGSTOP);
+    cluster.end_server(libc::SIGTERM);
+    cluster.up();
+    cluster.until(&["get", "deployment", "web", "-o", READY], |ready| ready == "3");
+    assert_eq!(cluster.kubectl(&seen), before);
+}
+
+#[test]
 fn a_server_killed_under_load_loses_no_acknowledged_object_and_no_container() {
     let mut cluster = with_web();
     let before = cluster.kubectl(&["get", "pods", "-o", RESTARTS]);

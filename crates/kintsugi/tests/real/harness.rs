@@ -455,6 +455,12 @@ impl Beside {
         Self { child, said }
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: the process is our own child and has not been waited for.
+        unsafe { libc::kill(self.child.id() as i32, signal) };
+    }
+
     /// Waits until it has printed what is wanted; everything it has printed.
     pub fn until(&self, wanted: impl Fn(&str) -> bool) -> String {
         let began = Instant::now();
