@@ -36,6 +36,7 @@ mod settings;
 mod table;
 #[cfg(test)]
 mod testing;
+mod upkeep;
 mod verbs;
 mod view;
 mod yaml;
@@ -45,5 +46,6 @@ pub use answer::{Answer, Body};
 pub use encode::tagger;
 pub use guard::{AllowAll, Guard, TokenAsked, TokenIssued};
 pub use http::{Face, serve};
-pub use service::{EventKind, EventStream, Metrics, Service};
+pub use service::{EventKind, EventStream, Metrics, Service, mark_restored};
 pub use settings::{Cidr, GIT_VERSION, KUBERNETES_VERSION, NotACidr, Settings};
+pub use upkeep::{COMPACT, NoKeys, ROTATE_KEY, Upkeep, is_secret};

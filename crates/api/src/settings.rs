@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::dial::{Dial, NoDial};
 use crate::guard::{AllowAll, Guard};
+use crate::upkeep::{NoKeys, Upkeep};
 
 /// The version of Kubernetes that is spoken: major, minor.
 pub const KUBERNETES_VERSION: (&str, &str) = ("1", "36");
@@ -28,6 +29,8 @@ pub struct Settings {
     pub guard: Arc<dyn Guard>,
     /// How kubelets and proxied pods are reached.
     pub dial: Arc<dyn Dial>,
+    /// Keeps the keys by which the store is sealed.
+    pub upkeep: Arc<dyn Upkeep>,
 }
 
 impl Default for Settings {
@@ -40,6 +43,7 @@ impl Default for Settings {
             has_shared_storage: false,
             guard: Arc::new(AllowAll),
             dial: Arc::new(NoDial),
+            upkeep: Arc::new(NoKeys),
         }
     }
 }

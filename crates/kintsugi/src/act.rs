@@ -11,7 +11,7 @@ use kintsugi::place::Place;
 use kintsugi::ranges::Ranges;
 use kintsugi::server::{Reach, Server};
 use kintsugi::settings::{self, Agent, Cli, Command, Demo, Down, DrillAct, ImageAct, Up, Why};
-use kintsugi::{agent, demo, down, drill, images, join, token, why};
+use kintsugi::{agent, demo, down, drill, images, join, storing, token, why};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -33,6 +33,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Server(settings) => start(serve(settings)),
         Command::Agent(settings) => run_agent(&settings),
         Command::Token(settings) => start(token(settings.act)),
+        Command::Store(settings) => start(keep_store(settings.act)),
     }
 }
 
@@ -123,6 +124,14 @@ async fn token(act: settings::TokenAct) -> Result<ExitCode> {
         println!("{line}");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn keep_store(act: settings::StoreAct) -> Result<ExitCode> {
+    let told = storing::run(&Host::real(), act).await?;
+    for line in told.lines {
+        println!("{line}");
+    }
+    Ok(if told.is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn remove(file: &Path) -> Result<()> {

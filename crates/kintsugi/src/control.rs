@@ -8,9 +8,10 @@ use api::Service;
 use api::auth::Identity;
 use client::{Caches, Client, Peers};
 use host::{Host, Task};
-use store::{Limits, Store};
+use store::{Form, Limits, Store};
 
 use crate::local::Local;
+use crate::vault::Vault;
 
 /// The user as which the controllers act.
 pub const CONTROLLERS: &str = "kube-controller-manager";
@@ -41,6 +42,17 @@ impl Control {
 pub async fn open_store(host: &Host, dir: PathBuf) -> Result<Store> {
     let doing = format!("cannot open the store in {}", dir.display());
     Store::open(host, dir, api::tagger(), Limits::default()).await.context(doing)
+}
+
+/// Opens the store of a control plane, in which what is secret is sealed on the disk.
+pub async fn open_sealed(host: &Host, dir: PathBuf, vault: Arc<Vault>) -> Result<Store> {
+    let doing = format!("cannot open the store in {}", dir.display());
+    Store::open(host, dir, form(vault), Limits::default()).await.context(doing)
+}
+
+/// How the store of a control plane lies on the disk.
+pub fn form(vault: Arc<Vault>) -> Form {
+    Form { tagger: api::tagger(), sealer: Some(vault) }
 }
 
 /// Starts the API over a store and the loops over the API.

@@ -31,6 +31,11 @@ impl Place {
         self.0.join("pki")
     }
 
+    /// The keys by which what is secret is sealed in the store.
+    pub fn store_keys(&self) -> PathBuf {
+        self.keys().join("store.keys")
+    }
+
     /// The administrator's kubeconfig.
     pub fn kubeconfig(&self) -> PathBuf {
         self.0.join("kubeconfig")

@@ -21,6 +21,7 @@ use crate::place::Place;
 use crate::ranges::Ranges;
 use crate::settings::Cluster;
 use crate::tls::{self, Dialer};
+use crate::vault::Vault;
 use crate::{certificates, joining};
 
 /// Who issues the tokens of service accounts, as tokens name it.
@@ -93,8 +94,11 @@ impl Server {
                 Reach::Outside(_) => Ok(None),
             }
         };
-        let (lan, store) = tokio::join!(lan, control::open_store(host, place.store()));
+        let vault = Arc::new(Vault::open(&place.store_keys())?);
+        let (lan, store) = tokio::join!(lan, control::open_sealed(host, place.store(), vault.clone()));
         let (lan, store) = (lan.context("cannot make the network of this machine's nodes")?, store?);
+        vault.save()?;
+        vault.settle(host, &store).await?;
         let (outer, inner) = listen(cluster.listen, lan.as_ref().map(Lan::server_address)).await?;
         let address = outer.local_addr()?;
         let inner_address = match (reach, &inner) {
@@ -116,6 +120,7 @@ impl Server {
             has_shared_storage: cluster.shared_dir.is_some(),
             guard: Arc::new(Warden::new(store.clone(), authenticator.clone())),
             dial: Arc::new(Dialer::new(&own, &keys.authority.cert, keys.front_proxy_client(host.now())?)?),
+            upkeep: vault,
         };
         let identity = client::Identity::Certificate {
             chain_pem: own.cert.clone().into_bytes(),

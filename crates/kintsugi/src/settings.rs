@@ -37,6 +37,8 @@ pub enum Command {
     Agent(Agent),
     /// Make, list and delete the tokens by which machines join
     Token(Token),
+    /// Look over, back up, restore and shrink what the cluster stores
+    Store(Store),
 }
 
 /// Where a cluster keeps everything.
@@ -301,6 +303,70 @@ pub enum TokenAct {
         /// The token, or its first six characters
         #[arg(value_name = "TOKEN")]
         token: String,
+    },
+}
+
+/// The settings of `store`.
+#[derive(Debug, Clone, Args)]
+pub struct Store {
+    /// What to do.
+    #[command(subcommand)]
+    pub act: StoreAct,
+}
+
+/// What to do with the store.
+#[derive(Debug, Clone, Subcommand)]
+pub enum StoreAct {
+    /// Say what is damaged, where, and what to do; changes nothing, and works while the server runs
+    Check {
+        /// Where the cluster is kept.
+        #[command(flatten)]
+        data: DataDir,
+        /// Look over this backup instead
+        #[arg(long, value_name = "FILE")]
+        backup: Option<PathBuf>,
+    },
+    /// Write all that is stored, as of one revision, into a new file; works while the server runs
+    Backup {
+        /// Where the cluster is kept.
+        #[command(flatten)]
+        data: DataDir,
+        /// The file to be made
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Make the store of a data directory from a backup, while no server runs on it
+    Restore {
+        /// Where the cluster is kept.
+        #[command(flatten)]
+        data: DataDir,
+        /// The backup
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// The keys with which the backup is sealed, where they are not those of the data directory: its `pki/store.keys` as
+        /// it was when the backup was made
+        #[arg(long, value_name = "FILE")]
+        keys: Option<PathBuf>,
+        /// Take the place of the store that is there, which is kept beside it
+        #[arg(long)]
+        overwrite: bool,
+        /// Your word that no node runs anything of this cluster: pods of StatefulSets and those with exclusive volumes need
+        /// not wait until every node has said so. If one does, its volumes may be written twice
+        #[arg(long)]
+        nothing_runs: bool,
+    },
+    /// Shrink the log on the disk to what it takes to hold the present; works while the server runs
+    Compact {
+        /// Where the cluster is kept.
+        #[command(flatten)]
+        data: DataDir,
+    },
+    /// Seal what is secret with a new key, and let go of the old one; works while the server runs. Backups made before need
+    /// the keys that they were sealed with
+    RotateKey {
+        /// Where the cluster is kept.
+        #[command(flatten)]
+        data: DataDir,
     },
 }
 

@@ -90,7 +90,11 @@ async fn look(agent: &Agent, key: &Key) -> Result<Next, Trouble> {
         Err(error) => return Err(error.into()),
     };
     let me = agent.fence.me();
-    let Some(record) = Record::read(&lease) else { return begin(agent, key, &lease).await };
+    let Some(record) = Record::read(&lease) else {
+        // A store that was set back may not know of a lease under which something runs here.
+        let_go(agent, &lease).await?;
+        return begin(agent, key, &lease).await;
+    };
     match record.state {
         State::Lost if lease.is_ending() => Err(Trouble::Waits("it ends with its Node")),
         State::Lost => {
@@ -104,8 +108,9 @@ async fn look(agent: &Agent, key: &Key) -> Result<Next, Trouble> {
             agent.fence.shown(record.grant());
             Ok(Next::Renew)
         }
-        // The Node was deleted, the machine has booted, or the node's word was given: that word ends it.
-        State::Ending | State::Held => {
+        // The Node was deleted, the machine has booted, the store was set back, or the node's word was given: that word
+        // ends it.
+        State::Ending | State::Held | State::Restored => {
             let_go(agent, &lease).await?;
             patch(agent, key, &lease, json!({"metadata": Record::losing()})).await?;
             Ok(Next::Look)

@@ -38,6 +38,54 @@ pub struct Tags {
 /// Reads the tags out of a stored value when the log is loaded: by path, so that the store need not know kinds.
 pub type Tagger = Arc<dyn Fn(&str, &[u8]) -> Tags + Send + Sync>;
 
+/// Makes some values unreadable on the disk, and readable again. In memory, and so for readers and watchers, they are plain.
+///
+/// By path, so that the store need not know kinds; values of all other paths cost nothing more.
+pub trait Sealer: Send + Sync {
+    /// Whether what lies at a path is to be sealed.
+    fn seals(&self, path: &str) -> bool;
+
+    /// The sealed form of a value. It is good at its own path alone.
+    fn seal(&self, path: &str, value: &[u8]) -> Vec<u8>;
+
+    /// The value again; an error says which key it lacks, and where that should be.
+    ///
+    /// # Errors
+    /// Why it cannot be opened.
+    fn open(&self, path: &str, sealed: &[u8]) -> Result<Vec<u8>, String>;
+}
+
+/// How a store reads and writes values.
+#[derive(Clone)]
+pub struct Form {
+    /// Reads tags out of values.
+    pub tagger: Tagger,
+    /// Seals some of them on the disk.
+    pub sealer: Option<Arc<dyn Sealer>>,
+}
+
+/// All values lie on the disk as they are.
+impl From<Tagger> for Form {
+    fn from(tagger: Tagger) -> Self {
+        Self { tagger, sealer: None }
+    }
+}
+
+impl Form {
+    /// The sealed form of what is to be sealed.
+    pub(crate) fn sealed(&self, path: &str, value: &[u8]) -> Option<Vec<u8>> {
+        let sealer = self.sealer.as_ref().filter(|sealer| sealer.seals(path))?;
+        Some(sealer.seal(path, value))
+    }
+
+    pub(crate) fn opened(&self, path: &str, sealed: &[u8]) -> Result<Bytes, String> {
+        match &self.sealer {
+            Some(sealer) => sealer.open(path, sealed).map(Bytes::from),
+            None => Err("it is sealed, and there are no keys".into()),
+        }
+    }
+}
+
 /// A value to be written: the revision, in decimal, goes between the two halves.
 ///
 /// So an object can carry its own revision and still be encoded once, before the revision is known.
@@ -189,6 +237,12 @@ pub enum StoreError {
         /// The store's folder.
         dir: PathBuf,
     },
+    /// Something lies where a store is to be made.
+    #[error("{} holds a store already", dir.display())]
+    Taken {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// The data on disk is damaged, and not by a torn last write: nothing is served.
     #[error("{} is damaged at byte {at}: {what}", path.display())]
     Damaged {
@@ -198,6 +252,14 @@ pub enum StoreError {
         at: u64,
         /// What is wrong.
         what: String,
+    },
+    /// A value is sealed with a key that is not there: put the key back.
+    #[error("the value of {path} cannot be opened: {why}")]
+    Sealed {
+        /// Where it lies.
+        path: Path,
+        /// Which key is missing, and where it should be.
+        why: String,
     },
     /// A watcher read too slowly and was cut off.
     #[error("the watcher fell behind")]

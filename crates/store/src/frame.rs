@@ -10,8 +10,11 @@ pub(crate) const FRAME_HEAD: usize = 12;
 
 const MAGIC: &[u8; 8] = b"KINTSUGI";
 
-/// Changes when the format does, so that an older program refuses what it cannot read.
-const VERSION: u16 = 1;
+/// Changes when the format does, so that an older program refuses what it cannot read. Since 2 values may be sealed.
+const VERSION: u16 = 2;
+
+/// The oldest format that is read.
+const VERSION_MIN: u16 = 1;
 
 /// What a file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +22,7 @@ const VERSION: u16 = 1;
 pub(crate) enum Kind {
     Log = 1,
     Snapshot = 2,
+    Backup = 3,
 }
 
 /// What a file says of itself.
@@ -53,7 +57,8 @@ impl Header {
         if u32_at(bytes, 24) != Some(crc32fast::hash(&bytes[..24])) {
             return Err("the header's checksum is wrong");
         }
-        if bytes[8..10] != VERSION.to_le_bytes() {
+        let version = u16::from_le_bytes([bytes[8], bytes[9]]);
+        if !(VERSION_MIN..=VERSION).contains(&version) {
             return Err("another version wrote this file");
         }
         if bytes[10..12] != (kind as u16).to_le_bytes() {

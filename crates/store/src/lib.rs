@@ -6,11 +6,13 @@
 //! A write goes [`Store::commit`] → the writer's queue → `stage` (decides the batch) → `log` (one frame, one sync) →
 //! `memory` (visible to readers) → [`Watch`]. Nothing is polled: an idle store does nothing.
 
+mod check;
 mod entry;
 mod face;
 mod folder;
 mod frame;
 mod history;
+mod keep;
 mod limits;
 mod load;
 mod log;
@@ -24,7 +26,9 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use check::{Finding, Harm, Report, check};
 pub use face::*;
+pub use keep::{Backup, Kept, RESTORE_AHEAD, backup, examine, seen_of};
 pub use limits::Limits;
 pub use store::Store;
 pub use watch::{Batch, Watch};

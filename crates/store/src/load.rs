@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use host::{Host, Moment};
 
-use crate::entry::{BatchHead, BatchRead};
-use crate::face::{Revision, StoreError, Tagger};
+use crate::entry::{BatchHead, BatchRead, Unread};
+use crate::face::{Form, Revision, StoreError};
 use crate::folder::{Failure, Folder, Names, log_name, snapshot_name};
 use crate::frame::{self, FRAME_HEAD, HEADER_LEN, Header, Kind};
 use crate::limits::Limits;
@@ -24,25 +24,9 @@ pub(crate) struct Loaded {
 }
 
 /// Reads the store in `dir`, or begins one. Blocks.
-pub(crate) fn load(
-    host: &Host,
-    dir: PathBuf,
-    tagger: &Tagger,
-    limits: &Limits,
-) -> Result<Loaded, StoreError> {
+pub(crate) fn load(host: &Host, dir: PathBuf, form: &Form, limits: &Limits) -> Result<Loaded, StoreError> {
     let folder = Folder::open(host.disk().clone(), dir)?;
-    let names = folder.names()?;
-    let snapshot = names.snapshots.last().copied();
-    let memory = match snapshot {
-        Some(revision) => snapshot::read(&folder, revision, tagger)?,
-        None => Memory::new(FIRST_REVISION),
-    };
-    let firsts = firsts_needed(&folder, &names, snapshot)?;
-    let base = memory.revision;
-    let mut replay =
-        Replay { host, folder: &folder, tagger, limits, base, next: 0, has_ended_well: true, memory };
-    let (full, last) = replay.segments(&firsts)?;
-    let memory = replay.memory;
+    let Found { names, firsts, snapshot, memory, full, last } = read(host, &folder, form, limits)?;
     let failed = |failure: Failure| failure.to_error(&folder.dir);
     tidy(&folder, &names, &firsts, snapshot).map_err(failed)?;
     let (chance, next) = (host.chance().fork(), memory.revision + 1);
@@ -52,6 +36,32 @@ pub(crate) fn load(
     };
     let log = Log::new(folder, chance, limits.segment_bytes, next, full, open);
     Ok(Loaded { memory, log, snapshot })
+}
+
+/// What lies in a folder, read and not touched.
+pub(crate) struct Found {
+    pub names: Names,
+    /// The segments that are needed, by their first revisions.
+    pub firsts: Vec<Revision>,
+    pub snapshot: Option<Revision>,
+    pub memory: Memory,
+    full: VecDeque<Segment>,
+    pub last: Option<SegmentRead>,
+}
+
+/// Reads what lies in a folder, and touches nothing. Blocks.
+pub(crate) fn read(host: &Host, folder: &Folder, form: &Form, limits: &Limits) -> Result<Found, StoreError> {
+    let names = folder.names()?;
+    let snapshot = names.snapshots.last().copied();
+    let memory = match snapshot {
+        Some(revision) => snapshot::read(folder, revision, form)?,
+        None => Memory::new(FIRST_REVISION),
+    };
+    let firsts = firsts_needed(folder, &names, snapshot)?;
+    let base = memory.revision;
+    let mut replay = Replay { host, folder, form, limits, base, next: 0, has_ended_well: true, memory };
+    let (full, last) = replay.segments(&firsts)?;
+    Ok(Found { names, firsts, snapshot, memory: replay.memory, full, last })
 }
 
 /// The segments that hold something after the snapshot, and the last one always; refuses when there is a gap before them.
@@ -127,14 +137,14 @@ fn tidy(
 }
 
 /// What was read of a segment.
-struct SegmentRead {
+pub(crate) struct SegmentRead {
     name: String,
-    path: PathBuf,
+    pub path: PathBuf,
     marker: u32,
     /// The bytes of the header and of all sound frames.
-    sound: Vec<u8>,
+    pub sound: Vec<u8>,
     /// Bytes after them.
-    torn_bytes: usize,
+    pub torn_bytes: usize,
     /// Whether it holds no batch or ends with the mark of a clean end.
     has_ended_well: bool,
 }
@@ -142,7 +152,7 @@ struct SegmentRead {
 struct Replay<'a> {
     host: &'a Host,
     folder: &'a Folder,
-    tagger: &'a Tagger,
+    form: &'a Form,
     limits: &'a Limits,
     /// The revision of the snapshot: what is not after it is in the memory already.
     base: Revision,
@@ -154,7 +164,13 @@ struct Replay<'a> {
 }
 
 /// Where in a file something is wrong, and what.
-struct Flaw(usize, &'static str);
+struct Flaw(usize, Unread);
+
+impl Flaw {
+    fn new(at: usize, what: &'static str) -> Self {
+        Self(at, Unread::Nonsense(what))
+    }
+}
 
 impl Replay<'_> {
     /// Takes in the segments in order; returns the full ones and the last.
@@ -182,11 +198,7 @@ impl Replay<'_> {
         let read = self.folder.disk.read(&path);
         let mut sound = read.map_err(|source| self.folder.unreadable(&path, source))?;
         self.has_ended_well = true;
-        let damaged = |Flaw(at, what): Flaw| StoreError::Damaged {
-            path: path.clone(),
-            at: at as u64,
-            what: what.into(),
-        };
+        let damaged = |Flaw(at, unread): Flaw| unread.at(&path, at as u64);
         let (marker, len) = self.frames(&sound, first, is_last).map_err(damaged)?;
         let torn_bytes = sound.len() - len;
         sound.truncate(len);
@@ -195,12 +207,12 @@ impl Replay<'_> {
 
     /// Takes in the frames of a segment; returns its marker and where the sound frames end.
     fn frames(&mut self, bytes: &[u8], first: Revision, is_last: bool) -> Result<(u32, usize), Flaw> {
-        let header = Header::decode(bytes, Kind::Log).map_err(|what| Flaw(0, what))?;
+        let header = Header::decode(bytes, Kind::Log).map_err(|what| Flaw::new(0, what))?;
         if header.revision != first {
-            return Err(Flaw(0, "the name tells another revision than the header"));
+            return Err(Flaw::new(0, "the name tells another revision than the header"));
         }
         if self.next != 0 && self.next != first {
-            return Err(Flaw(0, "the segment before this one is missing or ends elsewhere"));
+            return Err(Flaw::new(0, "the segment before this one is missing or ends elsewhere"));
         }
         self.next = first;
         let mut at = HEADER_LEN;
@@ -209,19 +221,19 @@ impl Replay<'_> {
                 check_torn(bytes, at, header.marker, is_last)?;
                 break;
             };
-            self.batch(payload).map_err(|what| Flaw(at, what))?;
+            self.batch(payload).map_err(|unread| Flaw(at, unread))?;
             at += FRAME_HEAD + payload.len();
         }
         Ok((header.marker, at))
     }
 
-    fn batch(&mut self, payload: &[u8]) -> Result<(), &'static str> {
-        let batch = BatchRead::decode(payload).ok_or("the batch is cut short")?;
+    fn batch(&mut self, payload: &[u8]) -> Result<(), Unread> {
+        let batch = BatchRead::decode(payload).ok_or(Unread::Nonsense("the batch is cut short"))?;
         let head = batch.head;
         if head.first != self.next {
-            return Err("a batch is missing before this one");
+            return Err(Unread::Nonsense("a batch is missing before this one"));
         }
-        let (events, last) = batch.events(&self.memory, self.base, self.tagger)?;
+        let (events, last) = batch.events(&self.memory, self.base, self.form)?;
         self.has_ended_well = last < head.first;
         self.next = last + 1;
         if !events.is_empty() {
@@ -236,10 +248,10 @@ impl Replay<'_> {
 /// Whether what is wrong at `at` can be a write that the power cut short: nothing sound may follow it.
 fn check_torn(bytes: &[u8], at: usize, marker: u32, is_last: bool) -> Result<(), Flaw> {
     if !is_last {
-        return Err(Flaw(at, "the checksum is wrong, and a later segment follows"));
+        return Err(Flaw::new(at, "the checksum is wrong, and a later segment follows"));
     }
     match frame::find(&bytes[at + 1..], marker) {
-        Some(_) => Err(Flaw(at, "the checksum is wrong, and sound writes follow")),
+        Some(_) => Err(Flaw::new(at, "the checksum is wrong, and sound writes follow")),
         None => Ok(()),
     }
 }

@@ -99,6 +99,15 @@ impl Log {
         Ok(())
     }
 
+    /// Begins a segment now, so that all that was written lies in full ones.
+    pub fn cut(&mut self) -> Result<(), Failure> {
+        // One that holds no event yet bears the very name that a new one would.
+        match self.open.path == self.folder.path(&log_name(self.next)) {
+            true => Ok(()),
+            false => self.begin_segment(),
+        }
+    }
+
     fn begin_segment(&mut self) -> Result<(), Failure> {
         let fresh = OpenSegment::create(&self.folder, &self.chance, self.next)?;
         let done = std::mem::replace(&mut self.open, fresh);

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use host::{Host, Task};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::face::{Committed, Page, Range, Record, Revision, StoreError, Tagger, Txn};
+use crate::face::{Committed, Form, Page, Range, Record, Revision, StoreError, Txn};
 use crate::limits::Limits;
 use crate::memory::Memory;
 use crate::watch::Watch;
@@ -55,13 +55,19 @@ impl Store {
     /// Opens the store in `dir`, making it when it is missing.
     ///
     /// # Errors
-    /// `InUse` when another process has it open, `Damaged` when its data is, `Full` or `Disk` when the disk does not do.
-    pub async fn open(host: &Host, dir: PathBuf, tagger: Tagger, limits: Limits) -> Result<Self, StoreError> {
+    /// `InUse` when another process has it open, `Damaged` when its data is, `Sealed` when a key is missing, `Full` or
+    /// `Disk` when the disk does not do.
+    pub async fn open(
+        host: &Host,
+        dir: PathBuf,
+        form: impl Into<Form>,
+        limits: Limits,
+    ) -> Result<Self, StoreError> {
         let (jobs, queue) = mpsc::channel(limits.queue_len);
         let txn_bytes_max = limits.txn_bytes;
         let room =
             Arc::new(Semaphore::new(limits.queue_bytes.max(txn_bytes_max).min(Semaphore::MAX_PERMITS)));
-        let (shared, writer) = Writer::open(host, dir, tagger, limits, queue).await?;
+        let (shared, writer) = Writer::open(host, dir, form.into(), limits, queue).await?;
         Ok(Self(Arc::new(Inner { shared, jobs, room, txn_bytes_max, _writer: host.spawn(writer.run()) })))
     }
 
@@ -116,6 +122,17 @@ impl Store {
     /// `Compacted` or `Future` when the revision is out of reach.
     pub fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
         Watch::new(self.0.shared.clone(), prefix, after)
+    }
+
+    /// Writes all records anew and lets go of the log before them; returns the revision from which on history is on disk.
+    /// Reads, writes and watches go on meanwhile; whoever watches from an older revision after a restart lists anew.
+    ///
+    /// # Errors
+    /// `Full` or `Disk` when the disk does not do, `Closed` when the store is.
+    pub async fn compact(&self) -> Result<Revision, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.0.jobs.send(Job::Compact(answer)).await.map_err(|_| StoreError::Closed)?;
+        answered.await.map_err(|_| StoreError::Closed)?
     }
 
     /// Finishes what is queued, ends every watch and lets go of the folder. Reads go on, writes are refused.

@@ -11,8 +11,8 @@ use host::Host;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::entry::{BatchHead, put_batch};
-use crate::face::{Body, Change, Committed, Event, Revision, StoreError, Tagger, Txn};
-use crate::folder::Failure;
+use crate::face::{Body, Change, Committed, Event, Form, Range, Record, Revision, StoreError, Txn};
+use crate::folder::{Failure, Folder};
 use crate::frame;
 use crate::limits::Limits;
 use crate::load::{Loaded, load};
@@ -25,6 +25,8 @@ use crate::store::Shared;
 pub(crate) enum Job {
     /// Do this transaction.
     Commit(Request),
+    /// Write all records anew, and let go of the log before them.
+    Compact(Compaction),
     /// Stop after what was queued before.
     Close,
 }
@@ -39,6 +41,9 @@ pub(crate) struct Request {
 }
 
 type Answer = oneshot::Sender<Result<Committed, StoreError>>;
+
+/// Who waits for the log to be shrunk.
+pub(crate) type Compaction = oneshot::Sender<Result<Revision, StoreError>>;
 type Answers = Vec<(Answer, Result<Committed, StoreError>)>;
 
 /// The bytes that a transaction brings along.
@@ -73,6 +78,7 @@ pub(crate) struct Writer {
     host: Host,
     shared: Arc<Shared>,
     dir: PathBuf,
+    form: Form,
     limits: Limits,
     /// Taken by the writer's own blocking work alone, one piece at a time.
     log: Arc<Mutex<Log>>,
@@ -82,6 +88,10 @@ pub(crate) struct Writer {
     has_written: bool,
     closing: bool,
     snapshot: Option<SnapshotRun>,
+    /// Who waits for the snapshot that is being written.
+    compacting: Vec<Compaction>,
+    /// Who waits for one that begins later.
+    to_compact: Vec<Compaction>,
     /// The revision of the last snapshot.
     snapshot_at: Option<Revision>,
     /// Bytes of old log below which no snapshot is tried, because the last one found no room.
@@ -93,6 +103,7 @@ pub(crate) struct Writer {
 /// What the writer does next.
 enum Step {
     Batch(Vec<Request>),
+    Compact(Compaction),
     SnapshotEnded(Revision, Result<(), Failure>),
     Stop,
 }
@@ -102,18 +113,19 @@ impl Writer {
     pub async fn open(
         host: &Host,
         dir: PathBuf,
-        tagger: Tagger,
+        form: Form,
         limits: Limits,
         queue: mpsc::Receiver<Job>,
     ) -> Result<(Arc<Shared>, Self), StoreError> {
-        let (on, place, within) = (host.clone(), dir.clone(), limits.clone());
-        let loaded = host.blocking(move || load(&on, place, &tagger, &within)).await;
+        let (on, place, within, how) = (host.clone(), dir.clone(), limits.clone(), form.clone());
+        let loaded = host.blocking(move || load(&on, place, &how, &within)).await;
         let Loaded { memory, log, snapshot } = loaded?;
         let shared = Shared::new(memory);
         let writer = Self {
             host: host.clone(),
             shared: shared.clone(),
             dir,
+            form,
             limits,
             log: Arc::new(Mutex::new(log)),
             buffer: Vec::new(),
@@ -121,6 +133,8 @@ impl Writer {
             has_written: false,
             closing: false,
             snapshot: None,
+            compacting: Vec::new(),
+            to_compact: Vec::new(),
             snapshot_at: snapshot,
             snapshot_not_below: 0,
             queue,
@@ -132,9 +146,11 @@ impl Writer {
         loop {
             match self.step().await {
                 Step::Batch(requests) => self.commit(requests).await,
+                Step::Compact(asked) => self.to_compact.push(asked),
                 Step::SnapshotEnded(revision, result) => self.end_snapshot(revision, result).await,
                 Step::Stop => break,
             }
+            self.compact_if_asked().await;
             self.begin_snapshot_if_due();
         }
         self.end().await;
@@ -149,6 +165,7 @@ impl Writer {
             (revision, result) = ended(&mut self.snapshot) => Step::SnapshotEnded(revision, result),
             job = self.queue.recv() => match job {
                 Some(Job::Commit(first)) => Step::Batch(self.gather(first)),
+                Some(Job::Compact(asked)) => Step::Compact(asked),
                 Some(Job::Close) | None => Step::Stop,
             },
         }
@@ -164,6 +181,7 @@ impl Writer {
                     bytes += request.bytes;
                     batch.push(request);
                 }
+                Ok(Job::Compact(asked)) => self.to_compact.push(asked),
                 Ok(Job::Close) => {
                     self.closing = true;
                     break;
@@ -208,7 +226,7 @@ impl Writer {
         let (first, last) = (first.record.revision, last.record.revision);
         let mut frame = std::mem::take(&mut self.buffer);
         frame::begin(&mut frame);
-        put_batch(&mut frame, self.head(first), events);
+        put_batch(&mut frame, self.head(first), events, &self.form);
         let written = self.append(frame, last).await;
         self.note(written)
     }
@@ -263,11 +281,46 @@ impl Writer {
         if log.bytes_up_to(revision) < threshold || self.snapshot_at.is_some_and(|at| at >= revision) {
             return;
         }
-        let records = memory.base();
-        let (folder, host) = (log.folder().clone(), self.host.clone());
-        let work = move || snapshot::write(&folder, host.chance(), revision, &records);
+        let (records, folder) = (memory.base(), log.folder().clone());
+        drop((memory, log));
+        self.begin_snapshot(revision, records, folder);
+    }
+
+    fn begin_snapshot(&mut self, revision: Revision, records: Vec<Record>, folder: Folder) {
+        let (host, form) = (self.host.clone(), self.form.clone());
+        let work = move || snapshot::write(&folder, host.chance(), revision, &records, &form);
         let host = self.host.clone();
         self.snapshot = Some(Box::pin(async move { (revision, host.blocking(work).await) }));
+    }
+
+    /// Begins a snapshot of the present, when somebody asks for one: what came before is let go of on the disk, and kept in
+    /// memory as long as ever.
+    async fn compact_if_asked(&mut self) {
+        if self.to_compact.is_empty() || self.snapshot.is_some() || self.closing {
+            return;
+        }
+        let asked = std::mem::take(&mut self.to_compact);
+        let log = self.log.clone();
+        let cut = match self.broken.clone() {
+            Some(failure) => Err(failure),
+            None => self.host.blocking(move || lock(&log).cut()).await,
+        };
+        if let Err(failure) = self.note(cut) {
+            for asked in asked {
+                // Whoever asked may have gone.
+                let _ = asked.send(Err(failure.to_error(&self.dir)));
+            }
+            return;
+        }
+        let (revision, page) = {
+            let memory = self.shared.read();
+            (memory.revision, memory.list(&Range::default()))
+        };
+        // The present can always be listed.
+        let records = page.map(|page| page.records).unwrap_or_default();
+        self.compacting = asked;
+        let folder = lock(&self.log).folder().clone();
+        self.begin_snapshot(revision, records, folder);
     }
 
     async fn end_snapshot(&mut self, revision: Revision, written: Result<(), Failure>) {
@@ -276,7 +329,13 @@ impl Writer {
             Ok(()) => self.remove_up_to(revision).await,
             Err(failure) => Err(failure),
         };
-        match self.note(written) {
+        let noted = self.note(written);
+        for asked in std::mem::take(&mut self.compacting) {
+            let told = noted.as_ref().map(|()| revision).map_err(|failure| failure.to_error(&self.dir));
+            // Whoever asked may have gone.
+            let _ = asked.send(told);
+        }
+        match noted {
             Ok(()) => self.snapshot_not_below = 0,
             Err(_) => {
                 let bytes = lock(&self.log).bytes_up_to(revision);
@@ -287,7 +346,9 @@ impl Writer {
     }
 
     async fn remove_up_to(&mut self, revision: Revision) -> Result<(), Failure> {
-        let (log, old) = (self.log.clone(), self.snapshot_at.replace(revision));
+        // One that was written anew has taken the place of the old one already.
+        let old = self.snapshot_at.replace(revision).filter(|old| *old != revision);
+        let log = self.log.clone();
         self.host.blocking(move || lock(&log).remove_up_to(revision, old)).await
     }
 
@@ -302,7 +363,7 @@ impl Writer {
             let newest = self.shared.read().revision;
             let mut frame = Vec::new();
             frame::begin(&mut frame);
-            put_batch(&mut frame, self.head(newest + 1), &[]);
+            put_batch(&mut frame, self.head(newest + 1), &[], &self.form);
             let written = self.append(frame, newest).await;
             // Full or broken: the log is as good without the mark.
             let _ = self.note(written);

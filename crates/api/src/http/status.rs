@@ -60,7 +60,11 @@ impl From<StoreError> for Refusal {
                 Refusal::new(Reason::ServiceUnavailable, "the server is shutting down").retry_after(1)
             }
             StoreError::TooLarge { .. } => Refusal::new(Reason::TooLarge, error.to_string()),
-            StoreError::Disk { .. } | StoreError::Damaged { .. } | StoreError::InUse { .. } => {
+            StoreError::Disk { .. }
+            | StoreError::Damaged { .. }
+            | StoreError::InUse { .. }
+            | StoreError::Sealed { .. }
+            | StoreError::Taken { .. } => {
                 tracing::error!(error = &error as &dyn std::error::Error, "the store failed");
                 Refusal::internal(error.to_string())
             }

@@ -55,8 +55,10 @@ use crate::refusal::{About, Reason, Refusal};
 use crate::registry::{Registry, Resource};
 use crate::request::{self, Query, Route, Target};
 use crate::settings::Settings;
+use crate::upkeep;
 
 pub use away::say_who;
+pub use fence::mark_restored;
 pub use watch::{EventKind, EventStream};
 
 use served::Served;
@@ -298,6 +300,9 @@ impl Inner {
                 // It lasts until the answer is as it goes out.
                 answer.turn = turn;
                 Ok(answer.warned(&call.told.take()))
+            }
+            Asked::Path(path) if upkeep::is_meant(&path) && request.method() == Method::POST => {
+                upkeep::act(self, &path).await
             }
             Asked::Path(path) => self.answer_path(request.method(), &path, request),
             Asked::Away(extension) => self.pass_on(&extension, identity, request).await,

@@ -56,6 +56,11 @@ pub fn reconcile(key: &Key, world: &dyn World, now: Time) -> Plan {
             );
         }
         State::Lost => {}
+        // What its voters know is not what this store knows: only the node itself, or an operator, ends it.
+        State::Restored if node.as_ref().is_some_and(is_out_of_service) => {
+            lose(&mut plan, key, &lease, &record, node.as_ref(), "an operator says so");
+        }
+        State::Restored => {}
         State::Held if is_orphan(&lease, node.as_ref()) => {
             plan.delete(key.clone(), Precondition::same(&lease), "its node was deleted");
         }
@@ -92,7 +97,7 @@ fn lose(plan: &mut Plan, key: &Key, lease: &Object, record: &Record, node: Optio
 fn release(plan: &mut Plan, key: &Key, record: &Record, world: &dyn World, now: Time) {
     let is_over = |epoch: u64| match record.state {
         State::Lost => epoch <= record.epoch,
-        State::Held | State::Ending => epoch < record.epoch,
+        State::Held | State::Ending | State::Restored => epoch < record.epoch,
     };
     for object in world.list(&POD, "").into_iter().filter(|pod| pod_epoch(pod).is_some_and(is_over)) {
         let pod = Pod::read(object);
@@ -174,6 +179,22 @@ mod tests {
             r#"nodes n spec.taints=[{"key":"node.kubernetes.io/out-of-service","effect":"NoExecute"}]"#;
         check(
             &format!("{node}\n{}", lease("Held")),
+            11,
+            decide,
+            r#"patch leases kube-node-lease/n {"metadata":{"annotations":{"healing.kintsugi.dev/lease-state":"Lost"}}} # an operator says so ! LeaseLost Node n lost its lease of epoch 7: an operator says so"#,
+        );
+    }
+
+    #[test]
+    fn after_a_restore_neither_silence_nor_votes_end_a_lease_and_what_was_bound_before_is_let_go() {
+        check(&format!("nodes n\n{}{}", lease("Restored"), pod(7)), 99, decide, "");
+        let gone = r#"patch pods p/status {"status":{"phase":"Failed"}}
+                      delete pods p grace 0"#;
+        check(&format!("nodes n\n{}{}", lease("Restored"), pod(0)), 11, decide, gone);
+        let node =
+            r#"nodes n spec.taints=[{"key":"node.kubernetes.io/out-of-service","effect":"NoExecute"}]"#;
+        check(
+            &format!("{node}\n{}", lease("Restored")),
             11,
             decide,
             r#"patch leases kube-node-lease/n {"metadata":{"annotations":{"healing.kintsugi.dev/lease-state":"Lost"}}} # an operator says so ! LeaseLost Node n lost its lease of epoch 7: an operator says so"#,

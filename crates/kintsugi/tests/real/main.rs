@@ -15,6 +15,7 @@ mod objects;
 mod pods;
 mod rights;
 mod services;
+mod storing;
 mod streams;
 mod volumes;
 mod why;

@@ -33,6 +33,19 @@ pub enum State {
     Ending,
     /// Nothing fenced runs under it, and nothing will.
     Lost,
+    /// The store was made from a backup: what runs under it is known to nobody but its node.
+    Restored,
+}
+
+impl State {
+    /// The word for it in a lease's annotation; *ending* has none, it is a deletion.
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Held | State::Ending => "Held",
+            State::Lost => "Lost",
+            State::Restored => "Restored",
+        }
+    }
 }
 
 /// A lease as it is stored.
@@ -57,6 +70,7 @@ impl Record {
         let text = |name: &str| annotations.get(name).map(String::as_str);
         let state = match (text(STATE)?, lease.is_ending()) {
             ("Lost", _) => State::Lost,
+            ("Restored", _) => State::Restored,
             (_, true) => State::Ending,
             _ => State::Held,
         };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use host::{Disk, Host, RealDisk, SimDisk};
 
-use super::{contents, dir, open, put, run, tagger, tight, txn};
+use super::{contents, dir, open, plain, put, run, tight, txn};
 use crate::{Limits, Store, StoreError};
 
 async fn written(limits: Limits, count: usize) -> SimDisk {
@@ -99,7 +99,7 @@ fn two_cannot_open_one_folder() {
     run(async {
         let folder = tempfile::tempdir().expect("a folder of our own");
         let host = Host::real();
-        let open = || Store::open(&host, folder.path().join("deep/store"), tagger(), Limits::default());
+        let open = || Store::open(&host, folder.path().join("deep/store"), plain(), Limits::default());
         let store = open().await.expect("nobody uses it");
         assert!(matches!(open().await.map(drop), Err(StoreError::InUse { .. })));
         store.commit(txn(vec![put("/a/x", "1")])).await.expect("it is sound");

@@ -2,9 +2,11 @@
 
 mod crash;
 mod damage;
+mod keeping;
 mod laws;
 mod limits;
 mod model;
+mod sealing;
 mod watching;
 
 use std::future::Future;
@@ -15,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use host::{Host, SimDisk, Time};
 
-use crate::{Body, Change, Expect, Limits, Range, Record, Store, StoreError, Tagger, Tags, Txn};
+use crate::{Body, Change, Expect, Form, Limits, Range, Record, Store, StoreError, Tagger, Tags, Txn};
 
 /// Limits so small that a few dozen writes fill segments, make snapshots and forget history.
 pub(crate) fn tight() -> Limits {
@@ -35,13 +37,29 @@ pub(crate) fn tagger() -> Tagger {
     Arc::new(|_, value| tags(&String::from_utf8_lossy(value)))
 }
 
+/// Values lie on the disk as they are.
+pub(crate) fn plain() -> Form {
+    tagger().into()
+}
+
+/// Reads a backup, and makes a store of it.
+pub(crate) fn restored(
+    host: &Host,
+    file: &std::path::Path,
+    dir: PathBuf,
+    seen: u64,
+    form: &Form,
+) -> Result<crate::Kept, StoreError> {
+    crate::Backup::read(host, file, form)?.restore(host, dir, seen, form)
+}
+
 pub(crate) fn tags(value: &str) -> Tags {
     let name = value.split('#').next().unwrap_or_default();
     Tags { labels: vec![("name".into(), name.into())], fields: Vec::new() }
 }
 
 pub(crate) async fn open(disk: &SimDisk, limits: Limits) -> Result<Store, StoreError> {
-    Store::open(&host(disk), dir(), tagger(), limits).await
+    Store::open(&host(disk), dir(), plain(), limits).await
 }
 
 pub(crate) async fn fresh() -> Store {
