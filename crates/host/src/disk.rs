@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,6 +24,8 @@ pub trait Disk: Send + Sync {
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// Opens a file for appending, making it when it is missing.
     fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    /// Opens a file for writing from `at` on, over whatever it holds there.
+    fn overwrite(&self, path: &Path, at: u64) -> io::Result<Box<dyn DiskFile>>;
     /// Cuts a file to `len` bytes and syncs it.
     fn truncate(&self, path: &Path, len: u64) -> io::Result<()>;
     /// Renames a file over another; durable only after [`Disk::sync_dir`].
@@ -33,10 +36,13 @@ pub trait Disk: Send + Sync {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 }
 
-/// A file open for appending.
+/// A file open for writing, each time after what was written before.
 pub trait DiskFile: Send {
-    /// Appends all of `bytes`; on an error a part of them may have been written.
+    /// Writes all of `bytes`; on an error a part of them may have been written.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Fills so many bytes after what was written with zeros, for later writes to go over: those need no new room, and to sync
+    /// them the file system has nothing to note of the file.
+    fn reserve(&mut self, bytes: u64) -> io::Result<()>;
     /// Returns when everything written is on the disk.
     fn sync(&mut self) -> io::Result<()>;
 }
@@ -71,8 +77,13 @@ impl Disk for RealDisk {
         fs::create_dir_all(dir)
     }
     fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let file = fs::OpenOptions::new().create(true).append(true).open(path)?;
-        Ok(Box::new(RealFile(file)))
+        let file = fs::OpenOptions::new().create(true).write(true).truncate(false).open(path)?;
+        let at = file.metadata()?.len();
+        Ok(Box::new(RealFile { file, at }))
+    }
+    fn overwrite(&self, path: &Path, at: u64) -> io::Result<Box<dyn DiskFile>> {
+        let file = fs::OpenOptions::new().write(true).open(path)?;
+        Ok(Box::new(RealFile { file, at }))
     }
     fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {
         let file = fs::OpenOptions::new().write(true).open(path)?;
@@ -90,14 +101,33 @@ impl Disk for RealDisk {
     }
 }
 
-struct RealFile(fs::File);
+struct RealFile {
+    file: fs::File,
+    /// Where the next write goes.
+    at: u64,
+}
+
+/// Zeros that are written at once.
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 impl DiskFile for RealFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all(bytes)
+        self.file.write_all_at(bytes, self.at)?;
+        self.at += bytes.len() as u64;
+        Ok(())
+    }
+    fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        let end = self.at + bytes;
+        let mut at = self.at;
+        while at < end {
+            let len = ZEROS.len().min(usize::try_from(end - at).unwrap_or(usize::MAX));
+            self.file.write_all_at(&ZEROS[..len], at)?;
+            at += len as u64;
+        }
+        Ok(())
     }
     fn sync(&mut self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 }
 
@@ -127,8 +157,31 @@ type SimContent = Arc<Mutex<SimBytes>>;
 
 #[derive(Default, Clone)]
 struct SimBytes {
+    /// The file as a running program sees it.
     bytes: Vec<u8>,
+    /// Where the last write ended; after it there is only what was reserved.
+    written: usize,
+    /// How much from the begin on is certain.
     synced: usize,
+    /// How long the file is for certain: zeros, where nothing else is.
+    len_synced: usize,
+}
+
+impl SimBytes {
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        let end = at + bytes.len();
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        self.bytes[at..end].copy_from_slice(bytes);
+        self.synced = self.synced.min(at);
+        self.written = end;
+    }
+
+    fn settle(&mut self) {
+        self.synced = self.written;
+        self.len_synced = self.bytes.len();
+    }
 }
 
 impl Default for SimDisk {
@@ -211,7 +264,7 @@ impl SimDisk {
         }
         for content in after.values_mut() {
             let mut kept = lock(content).clone();
-            let loose = kept.bytes.len() - kept.synced;
+            let loose = kept.written - kept.synced;
             let survived = chance.below(loose as u64 + 1) as usize;
             kept.bytes.truncate(kept.synced + survived);
             // A torn write: a stretch of the unsynced bytes never arrived.
@@ -219,7 +272,9 @@ impl SimDisk {
                 let from = kept.synced + chance.below(survived as u64) as usize;
                 kept.bytes[from..].fill(0);
             }
-            kept.synced = kept.bytes.len();
+            kept.bytes.resize(kept.bytes.len().max(kept.len_synced), 0);
+            kept.written = kept.bytes.len();
+            kept.settle();
             *content = Arc::new(Mutex::new(kept));
         }
         state.files = after.clone();
@@ -298,14 +353,21 @@ impl Disk for SimDisk {
     }
     fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let content = self.state().files.entry(path.to_path_buf()).or_default().clone();
-        Ok(Box::new(SimFile { disk: self.clone(), content }))
+        let at = lock(&content).bytes.len();
+        Ok(Box::new(SimFile { disk: self.clone(), content, at }))
+    }
+    fn overwrite(&self, path: &Path, at: u64) -> io::Result<Box<dyn DiskFile>> {
+        let content = self.state().files.get(path).cloned().ok_or_else(|| missing(path))?;
+        let at = usize::try_from(at).map_err(io::Error::other)?;
+        Ok(Box::new(SimFile { disk: self.clone(), content, at }))
     }
     fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {
         let content = self.state().files.get(path).cloned().ok_or_else(|| missing(path))?;
         self.state().sync_counted()?;
         let mut content = lock(&content);
         content.bytes.resize(usize::try_from(len).map_err(io::Error::other)?, 0);
-        content.synced = content.bytes.len();
+        content.written = content.bytes.len();
+        content.settle();
         Ok(())
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -336,24 +398,44 @@ impl Disk for SimDisk {
 struct SimFile {
     disk: SimDisk,
     content: SimContent,
+    /// Where the next write goes.
+    at: usize,
+}
+
+impl SimFile {
+    /// Takes what the file grows by, when it ends at `end`.
+    fn take_room(&self, end: usize) -> io::Result<()> {
+        let grows = end.saturating_sub(lock(&self.content).bytes.len());
+        self.disk.state().take_room(grows as u64)
+    }
 }
 
 impl DiskFile for SimFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let taken = self.disk.state().take_room(bytes.len() as u64);
+        let taken = self.take_room(self.at + bytes.len());
         let mut content = lock(&self.content);
         match taken {
-            Ok(()) => content.bytes.extend_from_slice(bytes),
+            Ok(()) => {
+                content.put(self.at, bytes);
+                self.at += bytes.len();
+            }
             // A full disk takes a part of the last write.
-            Err(_) => content.bytes.extend_from_slice(&bytes[..bytes.len() / 2]),
+            Err(_) => content.put(self.at, &bytes[..bytes.len() / 2]),
         }
         taken
+    }
+    fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        let end = self.at + usize::try_from(bytes).map_err(io::Error::other)?;
+        self.take_room(end)?;
+        let mut content = lock(&self.content);
+        let len = content.bytes.len().max(end);
+        content.bytes.resize(len, 0);
+        Ok(())
     }
     fn sync(&mut self) -> io::Result<()> {
         self.disk.state().sync_counted()?;
         if !self.disk.state().lies {
-            let mut content = lock(&self.content);
-            content.synced = content.bytes.len();
+            lock(&self.content).settle();
         }
         Ok(())
     }
@@ -376,6 +458,40 @@ mod tests {
             disk.crash(&Chance::from_seed(seed));
             let bytes = disk.read(path).expect("the name was synced");
             assert!(bytes.starts_with(b"kept") && bytes.len() <= 9, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_reserved_is_written_over_and_read_as_zeros_before() {
+        let dir = tempfile::tempdir().expect("a folder of our own");
+        for disk in [&RealDisk as &dyn Disk, &SimDisk::new()] {
+            let path = dir.path().join("log");
+            let mut file = disk.append(&path).expect("there is room");
+            let all = || disk.read(&path).expect("the file is there");
+            file.write(b"ab").and_then(|()| file.reserve(4)).expect("there is room");
+            assert_eq!(all(), b"ab\0\0\0\0");
+            file.write(b"cde").expect("it was reserved");
+            assert_eq!(all(), b"abcde\0");
+            let mut again = disk.overwrite(&path, 5).expect("it is there");
+            again.write(b"fg").expect("there is room");
+            assert_eq!(all(), b"abcdefg");
+        }
+    }
+
+    #[test]
+    fn what_was_reserved_needs_no_room_and_outlives_a_crash() {
+        for seed in 0..50 {
+            let disk = SimDisk::new();
+            let path = Path::new("/d/log");
+            let mut file = disk.append(path).expect("the disk is empty");
+            file.reserve(8).and_then(|()| file.write(b"kept")).expect("there is room");
+            file.sync().and_then(|()| disk.sync_dir(Path::new("/d"))).expect("the power is on");
+            disk.set_room(0);
+            file.write(b"oh").expect("it was reserved");
+            disk.crash(&Chance::from_seed(seed));
+            let bytes = disk.read(path).expect("the name was synced");
+            let loose = [&b"oh\0\0"[..], b"o\0\0\0", b"\0\0\0\0"];
+            assert!(bytes.starts_with(b"kept") && loose.contains(&&bytes[4..]), "{bytes:?}");
         }
     }
 

@@ -131,6 +131,7 @@ impl Report {
                     self.find(path.clone(), at, "what is written here makes no sense", harm);
                     at += FRAME_HEAD + payload.len();
                 }
+                None if kind == Kind::Log && frame::is_unwritten(&bytes[at..]) => return Ok(()),
                 None => match frame::find(&bytes[at + 1..], header.marker) {
                     Some(ahead) => {
                         let what = format!("{} bytes are damaged, sound writes follow", ahead + 1);

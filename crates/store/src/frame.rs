@@ -102,6 +102,11 @@ pub(crate) fn open(bytes: &[u8], marker: u32) -> Option<&[u8]> {
     (u32_at(bytes, 8)? == checksum(&bytes[..8], payload)).then_some(payload)
 }
 
+/// Whether `bytes` are room that was set aside and not written yet. No frame begins with a zero marker.
+pub(crate) fn is_unwritten(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
+}
+
 /// The length of the payload that a frame's head tells.
 pub(crate) fn payload_len(head: &[u8], marker: u32) -> Option<usize> {
     if u32_at(head, 0)? != marker {

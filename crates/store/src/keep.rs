@@ -126,7 +126,7 @@ impl Backup {
         let chance = host.chance();
         let failed = |failure: Failure| failure.to_error(&folder.dir);
         // The log first: alone it is refused as damage, so that no store opens with less than all.
-        OpenSegment::create(&folder, chance, begins + 1).map_err(failed)?;
+        OpenSegment::create(&folder, chance, begins + 1, 0).map_err(failed)?;
         snapshot::write(&folder, chance, begins, &self.records, form).map_err(failed)?;
         Ok(Kept { revision: begins, records: self.records.len() })
     }

@@ -11,7 +11,7 @@ use crate::face::{Form, Revision, StoreError};
 use crate::folder::{Failure, Folder, Names, log_name, snapshot_name};
 use crate::frame::{self, FRAME_HEAD, HEADER_LEN, Header, Kind};
 use crate::limits::Limits;
-use crate::log::{Log, OpenSegment, Segment};
+use crate::log::{Log, OpenSegment, Segment, reserve};
 use crate::memory::{FIRST_REVISION, Memory};
 use crate::snapshot;
 
@@ -31,8 +31,8 @@ pub(crate) fn load(host: &Host, dir: PathBuf, form: &Form, limits: &Limits) -> R
     tidy(&folder, &names, &firsts, snapshot).map_err(failed)?;
     let (chance, next) = (host.chance().fork(), memory.revision + 1);
     let open = match last {
-        Some(read) => reopen(&folder, read).map_err(failed)?,
-        None => begin(&folder, &chance, next).map_err(failed)?,
+        Some(read) => reopen(&folder, read, limits.segment_bytes).map_err(failed)?,
+        None => begin(&folder, &chance, next, limits.segment_bytes).map_err(failed)?,
     };
     let log = Log::new(folder, chance, limits.segment_bytes, next, full, open);
     Ok(Loaded { memory, log, snapshot })
@@ -88,26 +88,29 @@ fn firsts_needed(
 }
 
 /// Begins the log of a new store, and makes the folder's own name durable.
-fn begin(folder: &Folder, chance: &host::Chance, first: Revision) -> Result<OpenSegment, Failure> {
+fn begin(folder: &Folder, chance: &host::Chance, first: Revision, room: u64) -> Result<OpenSegment, Failure> {
     if let Some(parent) = folder.dir.parent() {
         folder.disk.sync_dir(parent).map_err(|error| Failure::disk(parent, error))?;
     }
-    OpenSegment::create(folder, chance, first)
+    OpenSegment::create(folder, chance, first, room)
 }
 
 /// Opens the last segment for appending, without its torn end.
 ///
 /// Unless it ended well, what was read may lie in the kernel's memory alone: a process killed before its sync leaves it there,
 /// and so does a disk that failed one. So it is written anew before anyone sees it.
-fn reopen(folder: &Folder, read: SegmentRead) -> Result<OpenSegment, Failure> {
+fn reopen(folder: &Folder, read: SegmentRead, room: u64) -> Result<OpenSegment, Failure> {
     if read.torn_bytes > 0 {
         tracing::warn!(path = %read.path.display(), at = read.sound.len(), bytes = read.torn_bytes, "cut a torn last write");
     }
     let len = read.sound.len() as u64;
-    let open_old = || folder.disk.append(&read.path).map_err(|error| Failure::of(&read.path, error));
+    let open_old = || folder.disk.overwrite(&read.path, len).map_err(|error| Failure::of(&read.path, error));
     let file = match (read.has_ended_well, read.torn_bytes) {
         (true, 0) => open_old()?,
-        _ => match folder.create(&read.name, |file| file.write(&read.sound)) {
+        _ => match folder.create(&read.name, |file| {
+            file.write(&read.sound)?;
+            reserve(file, room.saturating_sub(len))
+        }) {
             // Without room for a copy the old file has to do.
             Err(Failure::Full) => {
                 folder.disk.truncate(&read.path, len).map_err(|error| Failure::disk(&read.path, error))?;
@@ -200,7 +203,10 @@ impl Replay<'_> {
         self.has_ended_well = true;
         let damaged = |Flaw(at, unread): Flaw| unread.at(&path, at as u64);
         let (marker, len) = self.frames(&sound, first, is_last).map_err(damaged)?;
-        let torn_bytes = sound.len() - len;
+        let torn_bytes = match frame::is_unwritten(&sound[len..]) {
+            true => 0,
+            false => sound.len() - len,
+        };
         sound.truncate(len);
         Ok(SegmentRead { name, path, marker, sound, torn_bytes, has_ended_well: self.has_ended_well })
     }
@@ -218,6 +224,9 @@ impl Replay<'_> {
         let mut at = HEADER_LEN;
         while at < bytes.len() {
             let Some(payload) = frame::open(&bytes[at..], header.marker) else {
+                if frame::is_unwritten(&bytes[at..]) {
+                    break;
+                }
                 check_torn(bytes, at, header.marker, is_last)?;
                 break;
             };

@@ -1,7 +1,8 @@
 //! The log: segments of frames, appended and synced a batch at a time.
 //!
 //! Promises: after [`Log::append`] returned well, the batch is on disk; after it returned `Full`, all is as before. When a
-//! segment begins, the one before is on disk whole; so only the last one can have a torn end.
+//! segment begins, the one before is on disk whole; so only the last one can have a torn end. A segment's room is set
+//! aside when it begins, as zeros after its last frame: a sync then has to write the frame alone.
 
 use std::collections::VecDeque;
 use std::io;
@@ -42,10 +43,14 @@ pub(crate) struct OpenSegment {
 }
 
 impl OpenSegment {
-    pub fn create(folder: &Folder, chance: &Chance, first: Revision) -> Result<Self, Failure> {
+    /// Begins a segment, with room for `room` bytes where the disk has that much.
+    pub fn create(folder: &Folder, chance: &Chance, first: Revision, room: u64) -> Result<Self, Failure> {
         let name = log_name(first);
         let header = Header { kind: Kind::Log, marker: draw_marker(chance), revision: first };
-        let file = folder.create(&name, |file| file.write(&header.encode()))?;
+        let file = folder.create(&name, |file| {
+            file.write(&header.encode())?;
+            reserve(file, room)
+        })?;
         Ok(Self { path: folder.path(&name), marker: header.marker, len: HEADER_LEN as u64, file })
     }
 
@@ -69,6 +74,16 @@ impl OpenSegment {
             },
             failure => failure,
         }
+    }
+}
+
+/// Sets room aside. On a disk that is nearly full the file grows as it is written, as long as it can.
+pub(crate) fn reserve(file: &mut dyn DiskFile, room: u64) -> io::Result<()> {
+    match file.reserve(room) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+            Ok(())
+        }
+        reserved => reserved,
     }
 }
 
@@ -109,7 +124,7 @@ impl Log {
     }
 
     fn begin_segment(&mut self) -> Result<(), Failure> {
-        let fresh = OpenSegment::create(&self.folder, &self.chance, self.next)?;
+        let fresh = OpenSegment::create(&self.folder, &self.chance, self.next, self.segment_bytes)?;
         let done = std::mem::replace(&mut self.open, fresh);
         self.full.push_back(Segment { path: done.path, last: self.next - 1, len: done.len });
         Ok(())

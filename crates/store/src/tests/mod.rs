@@ -37,6 +37,11 @@ pub(crate) fn tagger() -> Tagger {
     Arc::new(|_, value| tags(&String::from_utf8_lossy(value)))
 }
 
+/// A file without the zeros that were set aside after what was written.
+pub(crate) fn without_room(bytes: &[u8]) -> &[u8] {
+    &bytes[..bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1)]
+}
+
 /// Values lie on the disk as they are.
 pub(crate) fn plain() -> Form {
     tagger().into()
