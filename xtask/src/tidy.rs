@@ -20,6 +20,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("runtime", &["host", "model"]),
     ("network", &["host", "model"]),
     ("api", &["cel", "host", "model", "store"]),
+    ("etcd", &["client", "host", "store"]),
     ("engine", &["client", "controllers", "host", "model", "scheduler"]),
     ("kubelet", &["client", "host", "model", "network", "runtime"]),
 ];

@@ -126,7 +126,8 @@ impl ClientError {
         }
     }
 
-    pub(crate) fn malformed(
+    /// An answer that is not what it should be.
+    pub fn malformed(
         what: impl Into<String>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {

@@ -154,7 +154,8 @@ fn connector(access: &Access) -> Result<HttpsConnector<HttpConnector>, AccessErr
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(CONNECT_TIME_MAX));
     tcp.set_keepalive(Some(PING_INTERVAL));
-    let builder = HttpsConnectorBuilder::new().with_tls_config(tls(access)?).https_only();
+    let tls = tls_config(&access.authority_pem, &access.identity)?;
+    let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_only();
     let builder = match &access.server_name {
         None => builder,
         Some(name) => {
@@ -166,9 +167,13 @@ fn connector(access: &Access) -> Result<HttpsConnector<HttpConnector>, AccessErr
     Ok(builder.enable_http1().enable_http2().wrap_connector(tcp))
 }
 
-fn tls(access: &Access) -> Result<ClientConfig, AccessError> {
+/// How a server of this authority is spoken to over TLS, as whom.
+///
+/// # Errors
+/// When the certificates or the key cannot be used.
+pub fn tls_config(authority_pem: &[u8], identity: &Identity) -> Result<ClientConfig, AccessError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(&access.authority_pem, "the authority's certificate")? {
+    for certificate in certificates(authority_pem, "the authority's certificate")? {
         roots
             .add(certificate)
             .map_err(|error| AccessError::unusable("the authority's certificate", error))?;
@@ -178,7 +183,7 @@ fn tls(access: &Access) -> Result<ClientConfig, AccessError> {
         .with_safe_default_protocol_versions()
         .map_err(|error| AccessError::unusable("TLS", error))?
         .with_root_certificates(roots);
-    match &access.identity {
+    match identity {
         Identity::Anonymous | Identity::Token(_) => Ok(config.with_no_client_auth()),
         Identity::Certificate { chain_pem, key_pem } => {
             let chain = certificates(chain_pem, "the client certificate")?;

@@ -34,7 +34,7 @@ pub use changes::Changes;
 pub use client::{Client, Deletion, PatchKind};
 pub use error::{ClientError, DEFAULT_RETRY_AFTER};
 pub use events::Events;
-pub use https::Https;
+pub use https::{Https, tls_config};
 pub use peers::{HttpsPeers, NoPeers, Peer, Peers, Wish};
 pub use select::Select;
 pub use transport::{Transport, TransportError, WatchEvent, WatchKind, WatchStream};

@@ -8,6 +8,7 @@ mod apply;
 mod ballot;
 mod barrier;
 pub mod governor;
+mod lead;
 pub mod ledger;
 mod pulse;
 pub mod queue;
@@ -20,6 +21,7 @@ mod tests;
 
 pub use apply::WRITES_AT_ONCE;
 pub use barrier::Mark;
+pub use lead::{Elector, LEASE_DURATION, RENEW_DEADLINE, RETRY_EVERY};
 pub use run::{Clients, Member, NEWS_AT_ONCE, PASSES_AT_ONCE, Setup, run};
 
 use std::sync::Arc;

@@ -73,7 +73,7 @@ impl Running {
     /// Stops server and agents; the containers run on.
     pub async fn stop(self) {
         let Self { mut server, node, agents, _held } = self;
-        server.control.rest();
+        server.control.rest().await;
         join_all(agents.into_iter().map(Supervised::stop)).await;
         drop(node);
         server.stop().await;

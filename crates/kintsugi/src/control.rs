@@ -7,8 +7,10 @@ use anyhow::{Context, Result};
 use api::Service;
 use api::auth::Identity;
 use client::{Caches, Client, Peers};
-use host::{Host, Task};
+use engine::Elector;
+use host::{Host, Task, watch};
 use store::{Form, Limits, Store};
+use tokio::sync::oneshot;
 
 use crate::local::Local;
 use crate::vault::Vault;
@@ -26,15 +28,27 @@ pub struct Control {
     pub caches: Caches,
     /// The loops; `None` once they rest.
     engine: Option<Task<()>>,
+    election: Option<Election>,
+}
+
+/// Taking part in the election of who runs the loops.
+struct Election {
+    resign: oneshot::Sender<()>,
+    elector: Task<()>,
 }
 
 impl Control {
-    /// Ends the loops; the API is served as before.
+    /// Ends the loops, and lets another server have them at once where there is one; the API is served as before.
     ///
     /// A server that stops does this before anything else: while it finishes what is under way its own node is silent already,
     /// and nobody may judge it for that.
-    pub fn rest(&mut self) {
+    pub async fn rest(&mut self) {
         self.engine = None;
+        if let Some(Election { resign, elector }) = self.election.take() {
+            // An elector that has ended has nothing to let go of.
+            let _ = resign.send(());
+            elector.join().await;
+        }
     }
 }
 
@@ -64,12 +78,38 @@ pub async fn start(
 ) -> Result<Control> {
     let service =
         Service::open(host.clone(), store, settings).await.context("cannot begin to serve the API")?;
-    let (caches, engine) = lead(host, &service, peers);
-    Ok(Control { service, caches, engine: Some(engine) })
+    let (election, leads) = match service.store().is_shared() {
+        true => {
+            let (election, leads) = stand(host, &service);
+            (Some(election), Some(leads))
+        }
+        false => (None, None),
+    };
+    let (caches, engine) = lead(host, &service, peers, leads);
+    Ok(Control { service, caches, engine: Some(engine), election })
 }
 
-/// Starts the loops over the API, and the caches that they see it by. They end when the task is dropped.
-pub fn lead(host: &Host, service: &Service, peers: Arc<dyn Peers>) -> (Caches, Task<()>) {
+/// Takes part in the election of who runs the loops.
+fn stand(host: &Host, service: &Service) -> (Election, watch::Receiver<bool>) {
+    let client = client(service, Identity::component(CONTROLLERS), "leader-election");
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let (elector, leads) = Elector::new(client, host.clone(), name.trim());
+    let (resign, resigned) = oneshot::channel();
+    let resigned = async {
+        // Nobody left who could say so: it ends as well.
+        let _ = resigned.await;
+    };
+    (Election { resign, elector: host.spawn(elector.run(resigned)) }, leads)
+}
+
+/// Starts the loops over the API, and the caches that they see it by; where others may lead, they run while `leads` says so.
+/// They end when the task is dropped.
+pub fn lead(
+    host: &Host,
+    service: &Service,
+    peers: Arc<dyn Peers>,
+    leads: Option<watch::Receiver<bool>>,
+) -> (Caches, Task<()>) {
     let clients = {
         let service = service.clone();
         Arc::new(move |component: &str| {
@@ -78,7 +118,10 @@ pub fn lead(host: &Host, service: &Service, peers: Arc<dyn Peers>) -> (Caches, T
         })
     };
     let caches = Caches::new(client(service, Identity::component(CONTROLLERS), CONTROLLERS), host.clone());
-    let setup = engine::Setup::new(clients, caches.clone(), host.clone(), peers);
+    let mut setup = engine::Setup::new(clients, caches.clone(), host.clone(), peers);
+    if let Some(leads) = leads {
+        setup.lead = leads;
+    }
     (caches, host.spawn(engine::run(setup, std::future::pending())))
 }
 

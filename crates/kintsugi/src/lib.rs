@@ -19,6 +19,7 @@ pub mod place;
 pub mod ranges;
 pub mod server;
 pub mod settings;
+pub mod shared;
 pub mod storing;
 mod supervise;
 pub mod tls;

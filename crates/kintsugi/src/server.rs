@@ -22,7 +22,7 @@ use crate::ranges::Ranges;
 use crate::settings::Cluster;
 use crate::tls::{self, Dialer};
 use crate::vault::Vault;
-use crate::{certificates, joining};
+use crate::{certificates, joining, shared};
 
 /// Who issues the tokens of service accounts, as tokens name it.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -81,7 +81,6 @@ impl Server {
         ranges: &Ranges,
         reach: Reach,
     ) -> Result<Self> {
-        let keys = Arc::new(Keys::open(&place.keys(), host.now())?);
         let lan = LanSettings {
             data_dir: place.dir().to_owned(),
             prefix: network::links::prefix_of(place.dir()),
@@ -95,10 +94,8 @@ impl Server {
             }
         };
         let vault = Arc::new(Vault::open(&place.store_keys())?);
-        let (lan, store) = tokio::join!(lan, control::open_sealed(host, place.store(), vault.clone()));
-        let (lan, store) = (lan.context("cannot make the network of this machine's nodes")?, store?);
-        vault.save()?;
-        vault.settle(host, &store).await?;
+        let (lan, opened) = tokio::join!(lan, open(host, place, cluster, vault.clone()));
+        let (lan, (store, keys)) = (lan.context("cannot make the network of this machine's nodes")?, opened?);
         let (outer, inner) = listen(cluster.listen, lan.as_ref().map(Lan::server_address)).await?;
         let address = outer.local_addr()?;
         let inner_address = match (reach, &inner) {
@@ -169,7 +166,7 @@ impl Server {
 
     /// Finishes the requests under way and closes the store.
     pub async fn stop(mut self) {
-        self.control.rest();
+        self.control.rest().await;
         // The listeners may have ended already.
         let _ = self.stop.send(true);
         while self.faces.next_end().await.is_some() {}
@@ -183,6 +180,33 @@ fn shown(address: SocketAddr) -> SocketAddr {
         true => SocketAddr::new([127, 0, 0, 1].into(), address.port()),
         false => address,
     }
+}
+
+/// Opens the store, and the keys of the cluster in it.
+async fn open(
+    host: &Host,
+    place: &Place,
+    cluster: &Cluster,
+    vault: Arc<Vault>,
+) -> Result<(Store, Arc<Keys>)> {
+    let dir = place.keys();
+    let (store, keys) = match shared::open(host, &cluster.store, control::form(vault.clone())).await? {
+        None => {
+            let keys = Keys::open(&dir, host.now())?;
+            let store = control::open_sealed(host, place.store(), vault.clone()).await?;
+            vault.save()?;
+            (store, keys)
+        }
+        Some((store, etcd)) => {
+            shared::check_before_keys(&etcd, &dir).await?;
+            let keys = Keys::open(&dir, host.now())?;
+            vault.save()?;
+            shared::agree(&etcd, place, &keys, cluster).await?;
+            (store, keys)
+        }
+    };
+    vault.settle(host, &store).await?;
+    Ok((store, Arc::new(keys)))
 }
 
 /// Opens the address for users, and the same port on the nodes' own link where there is one.

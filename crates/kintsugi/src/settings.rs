@@ -94,6 +94,30 @@ pub struct Cluster {
     /// makes volumes on it that follow their pods from node to node
     #[arg(long, value_name = "DIR", value_parser = whole_path)]
     pub shared_dir: Option<PathBuf>,
+    /// Where the cluster's objects are stored.
+    #[command(flatten)]
+    pub store: StoreSettings,
+}
+
+/// Where the cluster's objects are stored.
+#[derive(Debug, Clone, Args)]
+pub struct StoreSettings {
+    /// An etcd cluster (v3.4 or newer) as store, so that several servers share it; `http` for loopback addresses alone.
+    /// Unless given the store is in the data directory, for one server
+    #[arg(long, value_name = "etcd=URL[,URL...]")]
+    pub store: Option<String>,
+    /// The prefix of all keys in etcd
+    #[arg(long, value_name = "PREFIX", default_value = etcd::PREFIX)]
+    pub store_prefix: String,
+    /// The certificate of the authority that has signed those of etcd's members (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub store_cafile: Option<PathBuf>,
+    /// The certificate by which etcd knows this server (PEM)
+    #[arg(long, value_name = "FILE", requires = "store_keyfile")]
+    pub store_certfile: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE", requires = "store_certfile")]
+    pub store_keyfile: Option<PathBuf>,
 }
 
 /// Nodes of one machine: a /24 of node addresses holds more, but each takes a process and two dozen MiB.

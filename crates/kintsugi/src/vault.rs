@@ -95,8 +95,9 @@ impl Vault {
         if !self.is_rewriting() {
             return Ok(());
         }
-        // Nothing was ever written to a store that is at its first revision.
-        if store.revision() > 1 {
+        // Nothing was ever written to a store that is at its first revision, and all that is in a shared one was sealed with the
+        // one key that its servers agree on.
+        if store.revision() > 1 && !store.is_shared() {
             store.compact().await.context("cannot write what is secret anew")?;
         }
         let kept = {
@@ -108,6 +109,10 @@ impl Vault {
 
     /// Takes a new key, writes all anew, and lets go of the old one.
     pub async fn rotate(&self, host: &Host, store: &Store) -> Result<()> {
+        ensure!(
+            !store.is_shared(),
+            "several servers may share this store, and a new key would reach only this one"
+        );
         self.settle(host, store).await?;
         let mut kept = self.ring.read().unwrap_or_else(PoisonError::into_inner).kept.clone();
         kept.keys.insert(0, draw()?);

@@ -153,7 +153,7 @@ impl Cluster {
         let host = self.host.clone();
         if let Some(running) = self.control.as_mut().filter(|running| running.second.is_none()) {
             let peers = SimPeers { host: host.clone(), doors: self.doors.clone(), own: None };
-            let (_, leads) = control::lead(&host, &running.control.service, Arc::new(peers));
+            let (_, leads) = control::lead(&host, &running.control.service, Arc::new(peers), None);
             running.second = Some(leads);
         }
     }

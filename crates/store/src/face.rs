@@ -1,4 +1,4 @@
-//! What the API asks of the store. Behind it: the embedded log, and later etcd.
+//! What the API asks of the store. Behind it: the embedded log, or another journal such as etcd.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -73,12 +73,16 @@ impl From<Tagger> for Form {
 
 impl Form {
     /// The sealed form of what is to be sealed.
-    pub(crate) fn sealed(&self, path: &str, value: &[u8]) -> Option<Vec<u8>> {
+    pub fn sealed(&self, path: &str, value: &[u8]) -> Option<Vec<u8>> {
         let sealer = self.sealer.as_ref().filter(|sealer| sealer.seals(path))?;
         Some(sealer.seal(path, value))
     }
 
-    pub(crate) fn opened(&self, path: &str, sealed: &[u8]) -> Result<Bytes, String> {
+    /// A value that was sealed.
+    ///
+    /// # Errors
+    /// Why it cannot be opened.
+    pub fn opened(&self, path: &str, sealed: &[u8]) -> Result<Bytes, String> {
         match &self.sealer {
             Some(sealer) => sealer.open(path, sealed).map(Bytes::from),
             None => Err("it is sealed, and there are no keys".into()),
@@ -216,6 +220,36 @@ pub enum StoreError {
         bytes: usize,
         /// The limit.
         limit: usize,
+    },
+    /// The transaction changes more objects than the journal takes at once: do it in parts.
+    #[error("a transaction of {changes} changes exceeds the limit of {limit}")]
+    TooMany {
+        /// How many there are.
+        changes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The transaction changes an object twice, and the journal does not take that: do it in two.
+    #[error("a transaction changes {path} twice")]
+    Twice {
+        /// Where.
+        path: Path,
+    },
+    /// The journal lies elsewhere and does not answer: a write may have been done or not. Try again.
+    #[error("{journal} does not answer: {why}")]
+    Unreachable {
+        /// What does not answer.
+        journal: &'static str,
+        /// Why, as far as is known.
+        why: String,
+    },
+    /// The journal lies elsewhere and has no room: nothing was written; try again when there is.
+    #[error("{journal} has no space left: {why}")]
+    NoSpace {
+        /// What has no room.
+        journal: &'static str,
+        /// What it said.
+        why: String,
     },
     /// The disk has no room: nothing was written; try again when there is.
     #[error("no space left on the disk of {}", dir.display())]

@@ -65,6 +65,12 @@ impl History {
         Some(chunk)
     }
 
+    /// Lets everything go, and skips a place: who waits for the next chunk finds that it missed one.
+    pub fn break_off(&mut self) {
+        self.first += self.chunks.len() as u64 + 1;
+        self.chunks.clear();
+    }
+
     pub fn len(&self) -> usize {
         self.chunks.len()
     }

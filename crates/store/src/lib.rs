@@ -4,14 +4,17 @@
 //! repeat; what a reader saw was durable. It knows no kinds, no JSON and no labels beyond the [`Tags`] it is handed.
 //!
 //! A write goes [`Store::commit`] → the writer's queue → `stage` (decides the batch) → `log` (one frame, one sync) →
-//! `memory` (visible to readers) → [`Watch`]. Nothing is polled: an idle store does nothing.
+//! `memory` (visible to readers) → [`Watch`]. Nothing is polled: an idle store does nothing. In the place of the writer and
+//! its log there may be another [`Journal`], which feeds the memory by an [`Intake`].
 
 mod check;
+mod embedded;
 mod entry;
 mod face;
 mod folder;
 mod frame;
 mod history;
+mod journal;
 mod keep;
 mod limits;
 mod load;
@@ -28,7 +31,9 @@ mod tests;
 
 pub use check::{Finding, Harm, Report, check};
 pub use face::*;
+pub use journal::{Intake, Journal, Told, txn_bytes};
 pub use keep::{Backup, Kept, RESTORE_AHEAD, backup, examine, seen_of};
 pub use limits::Limits;
+pub use stage::join;
 pub use store::Store;
 pub use watch::{Batch, Watch};

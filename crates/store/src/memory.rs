@@ -88,6 +88,37 @@ impl Memory {
         collection.records.insert(record.path.clone(), record);
     }
 
+    /// Holds these records, as of a revision, in the place of all others; cuts off every watcher, and returns the bells to
+    /// ring.
+    pub fn replace(&mut self, records: Vec<Record>, revision: Revision) -> Vec<Bell> {
+        self.all.history.break_off();
+        for collection in self.collections.values_mut() {
+            collection.feed.history.break_off();
+            collection.records.clear();
+        }
+        (self.revision, self.oldest) = (revision, revision);
+        (self.live_bytes, self.history_cost) = (0, 0);
+        records.into_iter().for_each(|record| self.load(record));
+        let unused: Vec<Box<str>> = self.collections.keys().cloned().collect();
+        unused.iter().for_each(|key| self.drop_if_unused(key));
+        self.bells()
+    }
+
+    /// Notes that up to this revision nothing happened.
+    pub fn advance(&mut self, revision: Revision) {
+        self.revision = self.revision.max(revision);
+    }
+
+    /// All events after a revision, the oldest first; `None` when they are not all kept.
+    pub fn since(&self, revision: Revision) -> Option<Vec<Arc<Event>>> {
+        if revision < self.oldest {
+            return None;
+        }
+        let mut events: Vec<Arc<Event>> = self.all.history.back_to(revision).cloned().collect();
+        events.reverse();
+        Some(events)
+    }
+
     pub fn get(&self, path: &str) -> Option<&Record> {
         self.collections.get(collection_of(path))?.records.get(path)
     }
@@ -200,6 +231,10 @@ impl Memory {
     /// Marks the end, and returns every bell.
     pub fn close(&mut self) -> Vec<Bell> {
         self.closed = true;
+        self.bells()
+    }
+
+    fn bells(&self) -> Vec<Bell> {
         let bells = self.collections.values().map(|collection| collection.feed.bell.clone());
         bells.chain([self.all.bell.clone()]).collect()
     }

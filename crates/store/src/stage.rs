@@ -9,7 +9,7 @@ use crate::face::{Body, Change, Committed, Event, Expect, Path, Record, Revision
 use crate::memory::Memory;
 
 /// What lies at paths that were written but are not in the memory yet.
-type Pending = BTreeMap<Path, Option<Record>>;
+pub(crate) type Pending = BTreeMap<Path, Option<Record>>;
 
 /// A batch as it grows: the memory stays as it is until the batch is on disk.
 pub(crate) struct Stage<'a> {
@@ -105,7 +105,7 @@ pub(crate) fn remove(before: Record, last: Option<Bytes>, revision: Revision) ->
 }
 
 /// The value with the revision written in. Always a copy of its own size, so that no request's buffer is kept alive.
-fn join(body: &Body, revision: Revision) -> Bytes {
+pub fn join(body: &Body, revision: Revision) -> Bytes {
     let Some(after) = &body.after else { return Bytes::copy_from_slice(&body.before) };
     let digits = revision.to_string();
     let mut value = Vec::with_capacity(body.before.len() + digits.len() + after.len());

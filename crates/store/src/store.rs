@@ -1,26 +1,29 @@
-//! The handle on a store: reads go straight to the memory, writes queue for the writer.
+//! The handle on a store: reads go straight to the memory, writes to the journal.
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use host::{Host, Task};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use host::{Host, watch};
 
+use crate::embedded::Embedded;
 use crate::face::{Committed, Form, Page, Range, Record, Revision, StoreError, Txn};
+use crate::journal::Journal;
 use crate::limits::Limits;
 use crate::memory::Memory;
 use crate::watch::Watch;
-use crate::writer::{Job, Request, Writer, txn_bytes};
 
-/// What the handles, the watches and the writer share.
+/// What the handles, the watches and the journal share.
 pub(crate) struct Shared {
     /// Guards records and history for the length of a read, or of the taking in of a batch.
     memory: RwLock<Memory>,
+    /// Shows how far the memory is, for those who wait until it has caught up.
+    progress: watch::Sender<Revision>,
 }
 
 impl Shared {
     pub fn new(memory: Memory) -> Arc<Self> {
-        Arc::new(Self { memory: RwLock::new(memory) })
+        let progress = watch::Sender::new(memory.revision);
+        Arc::new(Self { memory: RwLock::new(memory), progress })
     }
 
     pub fn read(&self) -> RwLockReadGuard<'_, Memory> {
@@ -29,6 +32,17 @@ impl Shared {
 
     pub fn write(&self) -> RwLockWriteGuard<'_, Memory> {
         self.memory.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells those who wait that the memory is this far.
+    pub fn tell(&self, newest: Revision) {
+        self.progress.send_replace(newest);
+    }
+
+    /// Waits until the memory is as far as this.
+    pub async fn reached(&self, revision: Revision) {
+        // Ends only with the sender, which lies beside it.
+        let _ = self.progress.subscribe().wait_for(|newest| *newest >= revision).await;
     }
 
     /// Tells every watcher that nothing more will come.
@@ -44,11 +58,7 @@ pub struct Store(Arc<Inner>);
 
 struct Inner {
     shared: Arc<Shared>,
-    jobs: mpsc::Sender<Job>,
-    /// The bytes of transactions that may still come to wait.
-    room: Arc<Semaphore>,
-    txn_bytes_max: usize,
-    _writer: Task<()>,
+    journal: Box<dyn Journal>,
 }
 
 impl Store {
@@ -63,12 +73,12 @@ impl Store {
         form: impl Into<Form>,
         limits: Limits,
     ) -> Result<Self, StoreError> {
-        let (jobs, queue) = mpsc::channel(limits.queue_len);
-        let txn_bytes_max = limits.txn_bytes;
-        let room =
-            Arc::new(Semaphore::new(limits.queue_bytes.max(txn_bytes_max).min(Semaphore::MAX_PERMITS)));
-        let (shared, writer) = Writer::open(host, dir, form.into(), limits, queue).await?;
-        Ok(Self(Arc::new(Inner { shared, jobs, room, txn_bytes_max, _writer: host.spawn(writer.run()) })))
+        let (shared, journal) = Embedded::open(host, dir, form.into(), limits).await?;
+        Ok(Self::new(shared, Box::new(journal)))
+    }
+
+    pub(crate) fn new(shared: Arc<Shared>, journal: Box<dyn Journal>) -> Self {
+        Self(Arc::new(Inner { shared, journal }))
     }
 
     /// The newest revision.
@@ -99,21 +109,39 @@ impl Store {
         self.0.shared.read().count(prefix)
     }
 
-    /// Does a transaction, whole or not at all; returns when it is on disk and visible.
+    /// Whether other servers write to the same store, so that reads may be behind.
+    pub fn is_shared(&self) -> bool {
+        self.0.journal.is_shared()
+    }
+
+    /// Waits until reads show all that anyone was told is done; that is so at once where nobody else writes.
+    ///
+    /// # Errors
+    /// `Unreachable` when nobody can say what is newest, `Closed` when the store is.
+    pub async fn catch_up(&self) -> Result<(), StoreError> {
+        self.0.journal.catch_up().await
+    }
+
+    /// Waits until reads show this revision; gives up soon when it is not written.
+    ///
+    /// # Errors
+    /// `Future` when it did not come.
+    pub async fn reach(&self, revision: Revision) -> Result<(), StoreError> {
+        if revision <= self.revision() {
+            return Ok(());
+        }
+        self.0.journal.reach(revision).await
+    }
+
+    /// Does a transaction, whole or not at all; returns when it is durable and visible.
     ///
     /// Dropped while it waits, the transaction may be done or not.
     ///
     /// # Errors
-    /// `Conflict`, `TooLarge`, `Full`: nothing was written. `Disk`: it may have been, and nothing more will be.
+    /// `Conflict`, `TooLarge`, `TooMany`, `Full`: nothing was written. `Disk`: it may have been, and nothing more will be.
+    /// `Unreachable`: it may have been.
     pub async fn commit(&self, txn: Txn) -> Result<Committed, StoreError> {
-        let (bytes, limit) = (txn_bytes(&txn), self.0.txn_bytes_max);
-        let too_large = StoreError::TooLarge { bytes, limit };
-        let permits = u32::try_from(bytes).ok().filter(|_| bytes <= limit).ok_or(too_large)?;
-        let _room = self.0.room.clone().acquire_many_owned(permits).await.map_err(|_| StoreError::Closed)?;
-        let (answer, answered) = oneshot::channel();
-        let request = Request { txn, bytes, answer, _room };
-        self.0.jobs.send(Job::Commit(request)).await.map_err(|_| StoreError::Closed)?;
-        answered.await.map_err(|_| StoreError::Closed)?
+        self.0.journal.commit(txn).await
     }
 
     /// Follows all events under `prefix` after a revision. Cheapest when the prefix is a collection, such as `/pods/`.
@@ -124,21 +152,17 @@ impl Store {
         Watch::new(self.0.shared.clone(), prefix, after)
     }
 
-    /// Writes all records anew and lets go of the log before them; returns the revision from which on history is on disk.
-    /// Reads, writes and watches go on meanwhile; whoever watches from an older revision after a restart lists anew.
+    /// Has the journal let go of what was superseded; returns the revision from which on it keeps history. Reads, writes and
+    /// watches go on meanwhile; whoever watches from an older revision after a restart lists anew.
     ///
     /// # Errors
-    /// `Full` or `Disk` when the disk does not do, `Closed` when the store is.
+    /// `Full` or `Disk` when the disk does not do, `Unreachable` when the journal does not answer, `Closed` when the store is.
     pub async fn compact(&self) -> Result<Revision, StoreError> {
-        let (answer, answered) = oneshot::channel();
-        self.0.jobs.send(Job::Compact(answer)).await.map_err(|_| StoreError::Closed)?;
-        answered.await.map_err(|_| StoreError::Closed)?
+        self.0.journal.compact().await
     }
 
-    /// Finishes what is queued, ends every watch and lets go of the folder. Reads go on, writes are refused.
+    /// Finishes what is queued, ends every watch and lets go of the journal. Reads go on, writes are refused.
     pub async fn close(&self) {
-        if self.0.jobs.send(Job::Close).await.is_ok() {
-            self.0.jobs.closed().await;
-        }
+        self.0.journal.close().await;
     }
 }

@@ -11,7 +11,7 @@ use host::Host;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::entry::{BatchHead, put_batch};
-use crate::face::{Body, Change, Committed, Event, Form, Range, Record, Revision, StoreError, Txn};
+use crate::face::{Committed, Event, Form, Range, Record, Revision, StoreError, Txn};
 use crate::folder::{Failure, Folder};
 use crate::frame;
 use crate::limits::Limits;
@@ -45,25 +45,6 @@ type Answer = oneshot::Sender<Result<Committed, StoreError>>;
 /// Who waits for the log to be shrunk.
 pub(crate) type Compaction = oneshot::Sender<Result<Revision, StoreError>>;
 type Answers = Vec<(Answer, Result<Committed, StoreError>)>;
-
-/// The bytes that a transaction brings along.
-pub(crate) fn txn_bytes(txn: &Txn) -> usize {
-    let expected = txn.expect.iter().map(|(path, _)| path.len());
-    expected.chain(txn.changes.iter().map(change_bytes)).sum()
-}
-
-/// What a change costs beside its bytes, in the log and while it waits.
-const CHANGE_OVERHEAD: usize = 64;
-
-fn change_bytes(change: &Change) -> usize {
-    let body_bytes =
-        |body: &Body| body.before.len() + body.after.as_ref().map_or(0, |after| after.len() + 20);
-    CHANGE_OVERHEAD
-        + match change {
-            Change::Put { path, body, .. } => path.len() + body_bytes(body),
-            Change::Remove { path, last } => path.len() + last.as_ref().map_or(0, body_bytes),
-        }
-}
 
 /// A snapshot being written: ends with the revision whose state it holds.
 type SnapshotRun = Pin<Box<dyn Future<Output = (Revision, Result<(), Failure>)> + Send>>;
@@ -267,6 +248,7 @@ impl Writer {
         for bell in bells {
             bell.send_replace(newest);
         }
+        self.shared.tell(newest);
     }
 
     /// Begins a snapshot when it would free more log than the limit, and at least as much as it writes.

@@ -54,13 +54,20 @@ impl From<StoreError> for Refusal {
                     .cause("ResourceVersionTooLarge", "Too large resource version", "")
                     .retry_after(1)
             }
-            StoreError::Full { .. } => Refusal::new(Reason::Full, error.to_string()).retry_after(10),
+            StoreError::Full { .. } | StoreError::NoSpace { .. } => {
+                Refusal::new(Reason::Full, error.to_string()).retry_after(10)
+            }
             StoreError::TooSlow => Refusal::new(Reason::Expired, error.to_string()),
             StoreError::Closed => {
                 Refusal::new(Reason::ServiceUnavailable, "the server is shutting down").retry_after(1)
             }
-            StoreError::TooLarge { .. } => Refusal::new(Reason::TooLarge, error.to_string()),
-            StoreError::Disk { .. }
+            StoreError::TooLarge { .. } | StoreError::TooMany { .. } => {
+                Refusal::new(Reason::TooLarge, error.to_string())
+            }
+            // Nobody may take it for undone and send it again by itself.
+            StoreError::Unreachable { .. } => Refusal::new(Reason::Timeout, error.to_string()),
+            StoreError::Twice { .. }
+            | StoreError::Disk { .. }
             | StoreError::Damaged { .. }
             | StoreError::InUse { .. }
             | StoreError::Sealed { .. }

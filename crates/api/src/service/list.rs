@@ -86,6 +86,9 @@ impl Call<'_> {
         let token = options.continue_token.as_deref().map(Token::read).transpose()?;
         check_match(options)?;
         let selection = &options.selection;
+        if let Some(token) = &token {
+            self.inner.store.reach(token.revision).await?;
+        }
         let mut range = Range { prefix: self.resource.range(&self.target.namespace), ..Range::default() };
         range.at = at(options, token.as_ref(), self.inner.store.revision())?;
         range.after = token.as_ref().map(|token| token.after.clone());

@@ -395,6 +395,14 @@ fn place_of(route: &Route) -> Option<(&str, &str)> {
     }
 }
 
+/// Whether a refusal rests on objects as they were seen.
+fn rests_on_what_is(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::NotFound | Reason::AlreadyExists | Reason::Conflict | Reason::Invalid | Reason::Forbidden
+    )
+}
+
 fn forbidden(who: &Identity, what: &Attributes, reason: &str) -> Refusal {
     let mut message = if what.is_resource() {
         let place = match what.namespace.as_str() {
@@ -431,8 +439,42 @@ impl Call<'_> {
         matches!(self.target.part.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
     }
 
-    /// The table of cases: which verb on which part goes where.
+    /// The answer, on ground that is new enough. Where other servers write too, a write that is refused for what this one
+    /// saw is judged again by what is newest.
     async fn answer(&self) -> Result<Answer, Refusal> {
+        let store = &self.inner.store;
+        if matches!(self.method, Method::GET | Method::HEAD) {
+            // A watch sees to that itself: those in this process come another way.
+            if !self.query.watch() {
+                self.freshen().await?;
+            }
+            return self.dispatch().await;
+        }
+        let seen = store.revision();
+        match self.dispatch().await {
+            Err(refusal) if store.is_shared() && rests_on_what_is(refusal.reason) => {
+                store.catch_up().await?;
+                if store.revision() == seen { Err(refusal) } else { self.dispatch().await }
+            }
+            answer => answer,
+        }
+    }
+
+    /// Waits until what is read is as new as is asked for: the newest of all servers, unless a revision is named.
+    pub(super) async fn freshen(&self) -> Result<(), Refusal> {
+        let store = &self.inner.store;
+        match self.query.get("resourceVersion").map(str::parse) {
+            // A walk that goes on says where in its token.
+            None if self.query.has("continue") => Ok(()),
+            None => Ok(store.catch_up().await?),
+            Some(Ok(revision)) => Ok(store.reach(revision).await?),
+            // Whoever reads it will say so.
+            Some(Err(_)) => Ok(()),
+        }
+    }
+
+    /// The table of cases: which verb on which part goes where.
+    async fn dispatch(&self) -> Result<Answer, Refusal> {
         use model::kinds::Verbs;
         let verb = request::verb(&self.target, &self.method, &self.query);
         if !self.target.part.is_empty() {

@@ -141,6 +141,7 @@ impl Call<'_> {
     /// The same with their objects as they are stored, or as a webhook has converted them.
     async fn events(&self) -> Result<EventStream, Refusal> {
         let options = self.watch_options()?;
+        self.freshen().await?;
         let mut ready = VecDeque::new();
         let after = self.begin(&options, &mut ready).await?;
         let watch = self.inner.store.watch(&self.resource.range(&self.target.namespace), after)?;

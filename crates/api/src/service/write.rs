@@ -388,7 +388,7 @@ impl Call<'_> {
         let path = held.record.path.clone();
         extra.expect.push((path.clone(), Expect::At(held.record.revision)));
         match self.fenced(held, verdict) {
-            Verdict::Keep(_) => Ok(Tried::Done(Done::Stored(held.record.value.clone()))),
+            Verdict::Keep(_) => self.keep(held).await,
             Verdict::Put(new) => self.commit(Some(new), path, extra, dry_run).await,
             Verdict::Remove(last) => {
                 let stored = self.stored(last).await?;
@@ -403,6 +403,18 @@ impl Call<'_> {
                 })
             }
         }
+    }
+
+    /// Nothing is to be changed. Where other servers write too, that is true only of what is newest.
+    async fn keep(&self, held: &Held) -> Result<Tried, Refusal> {
+        let (store, path) = (&self.inner.store, &held.record.path);
+        if store.is_shared() {
+            store.catch_up().await?;
+            if store.get(path).is_none_or(|record| record.revision != held.record.revision) {
+                return Ok(Tried::Beaten(path.clone()));
+            }
+        }
+        Ok(Tried::Done(Done::Stored(held.record.value.clone())))
     }
 
     /// What the fence makes of a verdict about a pod.

@@ -1,0 +1,101 @@
+//! Reading all records as they were at one revision.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use client::grpc::{Code, Status};
+use store::{Form, Intake, Path, Record, StoreError, join};
+
+use crate::endpoints::Endpoints;
+use crate::keys::{self, Keys, Sort, Unread};
+use crate::messages::{KeyValue, RANGE, RangeRequest, RangeResponse};
+
+/// How many records are asked for at once: a page of the largest still fits in one answer.
+const PAGE: i64 = 500;
+
+/// How long one page may take, over all members.
+pub const PAGE_MAX: Duration = Duration::from_secs(15);
+
+/// Why nothing was loaded.
+#[derive(Debug)]
+pub enum NotLoaded {
+    /// The revision is compacted.
+    Compacted,
+    /// Nothing else helps.
+    Failed(StoreError),
+}
+
+/// Reads all records as they were at a revision; 0 for the newest. Returns the revision at which all of them were read.
+pub async fn load(
+    endpoints: &Endpoints,
+    keys: &Keys,
+    form: &Form,
+    at: i64,
+) -> Result<(Vec<Record>, i64), NotLoaded> {
+    let (first, end) = keys.all();
+    let mut ask =
+        RangeRequest { key: first, range_end: end, limit: PAGE, revision: at, ..RangeRequest::default() };
+    let mut records = Vec::new();
+    loop {
+        let page: RangeResponse =
+            endpoints.ask_again(RANGE, &ask, PAGE_MAX).await.map_err(|status| match status.code {
+                Code::OutOfRange => NotLoaded::Compacted,
+                _ => NotLoaded::Failed(unreachable(&status)),
+            })?;
+        // All pages are of the revision of the first.
+        if ask.revision == 0 {
+            ask.revision = page.header.map(|header| header.revision).unwrap_or_default();
+        }
+        for kv in &page.kvs {
+            if let Sort::Record(path) = keys.sort(&kv.key) {
+                records.push(record(path, kv, form).map_err(NotLoaded::Failed)?);
+            }
+        }
+        let Some(last) = page.kvs.last().filter(|_| page.more) else { return Ok((records, ask.revision)) };
+        ask.key = [&last.key[..], b"\0"].concat().into();
+    }
+}
+
+/// Puts all records in the place of what the memory holds; returns the etcd revision from which to follow.
+pub async fn reload(
+    endpoints: &Endpoints,
+    keys: &Keys,
+    form: &Form,
+    intake: &Intake,
+    at: i64,
+) -> Result<i64, NotLoaded> {
+    let (records, at) = load(endpoints, keys, form, at).await?;
+    tracing::info!(records = records.len(), revision = at, "loaded from etcd");
+    intake.replace(records, keys::whole(at));
+    Ok(at)
+}
+
+fn record(path: &str, kv: &KeyValue, form: &Form) -> Result<Record, StoreError> {
+    let (value, change) = value(path, kv, form).map_err(|why| match why {
+        Unread::Sealed(why) => StoreError::Sealed { path: path.into(), why },
+        Unread::Strange => StoreError::Damaged {
+            path: String::from_utf8_lossy(&kv.key).into_owned().into(),
+            at: 0,
+            what: "in etcd there is a value that Kintsugi did not write".into(),
+        },
+    })?;
+    let tags = (form.tagger)(path, &value).into();
+    Ok(Record {
+        path: Path::from(path),
+        value,
+        revision: keys::revision(kv.mod_revision, change),
+        created: keys::revision(kv.create_revision, 0),
+        tags,
+    })
+}
+
+/// A value with its revision, and which change of its transaction wrote it.
+pub fn value(path: &str, kv: &KeyValue, form: &Form) -> Result<(Bytes, usize), Unread> {
+    let (body, change) = keys::read(form, path, &kv.value)?;
+    Ok((join(&body, keys::revision(kv.mod_revision, change)), change))
+}
+
+/// What is told to those who asked for something that nobody can do now.
+pub fn unreachable(status: &Status) -> StoreError {
+    StoreError::Unreachable { journal: "etcd", why: status.to_string() }
+}

@@ -1,0 +1,190 @@
+//! The journal over a real etcd: the promises of a store, two servers on one etcd, and what happens when etcd goes away.
+//!
+//! Needs `etcd` on the path; says so and passes where there is none, unless KINTSUGI_ETCD=required.
+
+#[path = "../../../store/tests/suite/mod.rs"]
+mod suite;
+
+mod lab;
+
+use std::time::Duration;
+
+use host::Host;
+use lab::Lab;
+use store::{Expect, Range, Store, StoreError};
+use suite::{done, events, expecting, put, remove, text};
+
+#[tokio::test]
+async fn etcd_keeps_what_a_store_promises() {
+    let Some(lab) = Lab::start().await else { return };
+    suite::all(|| lab.store()).await;
+}
+
+#[tokio::test]
+async fn two_servers_see_each_others_writes() {
+    let Some(lab) = Lab::start().await else { return };
+    let (one, other) = (lab.store().await, lab.store().await);
+    let mut watch = other.watch("/a/", other.revision()).expect("that is now");
+    let made = done(&one, vec![put("/a/b/x", "1")]).await;
+    // What was acknowledged is there for whoever asks for the newest, anywhere.
+    other.catch_up().await.expect("etcd answers");
+    assert_eq!(text(&other, "/a/b/x"), Some("1".into()));
+    assert_eq!(events(&mut watch, 1).await, [("/a/b/x=1".to_owned(), made.revision)]);
+    // Revisions mean the same to both.
+    let newer = expecting(&other, "/a/b/x", Expect::At(made.revision), put("/a/b/x", "2")).await;
+    let newer = newer.expect("nobody else wrote").revision;
+    let late = expecting(&one, "/a/b/x", Expect::At(made.revision), put("/a/b/x", "3")).await;
+    assert!(matches!(late, Err(StoreError::Conflict { .. })), "{late:?}");
+    // Whoever was beaten sees by what.
+    assert_eq!(text(&one, "/a/b/x"), Some("2".into()));
+    one.reach(newer).await.expect("it is written");
+    let lists = [&one, &other].map(|store| {
+        let page = store.list(&Range { prefix: "/a/".into(), at: Some(newer), ..Range::default() });
+        page.expect("both have it").records.iter().map(|record| record.revision).collect::<Vec<_>>()
+    });
+    assert_eq!(lists, [vec![newer], vec![newer]]);
+    let future = one.reach(newer + 100_000).await;
+    assert!(matches!(future, Err(StoreError::Future { .. })), "{future:?}");
+}
+
+#[tokio::test]
+async fn keys_of_others_in_the_same_etcd_hold_nobody_up() {
+    let Some(lab) = Lab::start().await else { return };
+    let store = lab.store().await;
+    for _ in 0..3 {
+        lab.etcdctl(&["put", "/registry/pods/a/x", "theirs"]);
+        store.catch_up().await.expect("a mark of ours comes by");
+    }
+    let at = done(&store, vec![put("/a/b/x", "1")]).await.revision;
+    lab.etcdctl(&["del", "/registry/pods/a/x"]);
+    store.catch_up().await.expect("a mark of ours comes by");
+    assert!(store.revision() > at);
+    assert_eq!(store.list(&Range::default()).expect("the present").records.len(), 1);
+}
+
+#[tokio::test]
+async fn a_watch_goes_on_where_it_was_when_etcd_was_killed_and_came_back() {
+    let Some(mut lab) = Lab::start().await else { return };
+    let (one, other) = (lab.store().await, lab.store().await);
+    let mut watch = other.watch("/a/", other.revision()).expect("that is now");
+    done(&one, vec![put("/a/b/x", "1")]).await;
+    lab.kill();
+    let (nobody, _) = tokio::join!(one.catch_up(), async {
+        // Reads of what is in the memory go on meanwhile.
+        assert_eq!(text(&one, "/a/b/x"), Some("1".into()));
+    });
+    assert!(matches!(nobody, Err(StoreError::Unreachable { .. })), "{nobody:?}");
+    lab.restart().await;
+    lab.until(|| async { one.catch_up().await.is_ok() }).await;
+    done(&one, vec![put("/a/b/y", "2")]).await;
+    let seen: Vec<String> = events(&mut watch, 2).await.into_iter().map(|(told, _)| told).collect();
+    assert_eq!(seen, ["/a/b/x=1", "/a/b/y=2"]);
+}
+
+/// While the server cannot reach etcd, what comes next is compacted: nobody can know what happened.
+#[tokio::test]
+async fn a_watcher_whose_history_was_compacted_is_told_to_list_again() {
+    let Some(lab) = Lab::start().await else { return };
+    let store = lab.store().await;
+    let at = done(&store, vec![put("/a/b/x", "1"), put("/a/b/z", "1")]).await.revision;
+    let mut watch = store.watch("/a/", at).expect("that is now");
+    lab.hide().await;
+    lab.etcdctl(&["del", "/kintsugi/a/b/z"]);
+    for _ in 0..3 {
+        lab.etcdctl(&["put", "/kintsugi/a/b/x", "2##\n0 2"]);
+    }
+    lab.compact();
+    lab.show();
+    let ended = watch.next().await.map(|_| ());
+    assert!(matches!(ended, Err(StoreError::TooSlow)), "{ended:?}");
+    let old = store.watch("/a/", at).map(|_| ());
+    assert!(matches!(old, Err(StoreError::Compacted { .. })), "{old:?}");
+    store.catch_up().await.expect("etcd answers");
+    assert_eq!((text(&store, "/a/b/x"), text(&store, "/a/b/z")), (Some("2".into()), None));
+    // And it goes on from there.
+    let mut watch = store.watch("/a/", store.revision()).expect("that is now");
+    done(&store, vec![put("/a/b/y", "3")]).await;
+    assert_eq!(events(&mut watch, 1).await[0].0, "/a/b/y=3");
+}
+
+#[tokio::test]
+async fn a_restarted_server_knows_the_history_since_the_last_compaction() {
+    let Some(lab) = Lab::start().await else { return };
+    let store = lab.store().await;
+    let first = done(&store, vec![put("/a/b/x", "1")]).await.revision;
+    let kept = store.compact().await.expect("etcd answers");
+    assert!(kept >= first);
+    let second = done(&store, vec![put("/a/b/x", "2")]).await.revision;
+    let third = done(&store, vec![remove("/a/b/x")]).await.revision;
+    let again = lab.store().await;
+    let mut watch = again.watch("/a/", second).expect("it was not compacted");
+    assert_eq!(events(&mut watch, 1).await, [("-/a/b/x=2".to_owned(), third)]);
+    assert!(matches!(again.watch("/a/", first - 1).map(|_| ()), Err(StoreError::Compacted { .. })));
+}
+
+#[tokio::test]
+async fn what_the_first_server_says_is_agreed_on() {
+    let Some(lab) = Lab::start().await else { return };
+    let (_store, one) = lab.open().await;
+    let (_store, other) = lab.open().await;
+    assert_eq!(one.agreed("keys").await.expect("etcd answers"), None);
+    assert_eq!(one.agree("keys", "a").await.expect("etcd answers"), "a");
+    assert_eq!(other.agree("keys", "b").await.expect("etcd answers"), "a");
+    assert_eq!(other.agreed("keys").await.expect("etcd answers"), Some("a".into()));
+}
+
+/// No acknowledged write is lost while etcd is killed again and again; one that was not may be there or not.
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_any_number_of_crashes() {
+    let Some(mut lab) = Lab::start().await else { return };
+    let store = lab.store().await;
+    let mut acknowledged: Vec<(String, String)> = Vec::new();
+    for round in 0..3 {
+        let writer = async {
+            let mut done = Vec::new();
+            for number in 0..200 {
+                let path = format!("/a/{round}/{number}");
+                let made = expecting(&store, &path, Expect::Absent, put(&path, "v")).await;
+                match made {
+                    Ok(made) => {
+                        done.push((path, String::from_utf8_lossy(&made.records[0].value).into_owned()))
+                    }
+                    Err(StoreError::Unreachable { .. }) => break,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            done
+        };
+        let killer = async {
+            lab.until(|| async { store.count("/a/") > round * 20 + 5 }).await;
+            lab.kill();
+            lab.restart().await;
+        };
+        let (done, ()) = tokio::join!(writer, killer);
+        acknowledged.extend(done);
+        lab.until(|| async { store.catch_up().await.is_ok() }).await;
+    }
+    let fresh = lab.store().await;
+    assert!(acknowledged.len() >= 15, "{}", acknowledged.len());
+    for (path, value) in acknowledged {
+        let read = fresh.get(&path).expect("it was acknowledged");
+        assert_eq!(String::from_utf8_lossy(&read.value), value);
+    }
+    assert_eq!(contents(&fresh), contents(&store));
+}
+
+fn contents(store: &Store) -> Vec<(String, u64)> {
+    let page = store.list(&Range::default()).expect("the present");
+    page.records.iter().map(|record| (record.path.to_string(), record.revision)).collect()
+}
+
+#[tokio::test]
+async fn who_cannot_be_reached_is_named() {
+    let Some(_lab) = Lab::start().await else { return };
+    let host = Host::real();
+    let settings = etcd::Settings::new("http://127.0.0.1:1,http://127.0.0.1:2").expect("two addresses");
+    let opening = etcd::open(&host, &settings, suite::tagger(), store::Limits::default());
+    let opened = host.within(Duration::from_secs(120), opening).await.expect("it gives up");
+    let error = opened.map(|_| ()).expect_err("nobody is there").to_string();
+    assert!(error.contains("127.0.0.1:1, 127.0.0.1:2"), "{error}");
+}
