@@ -45,7 +45,8 @@ pub async fn run(service: &Service) -> Result<(), Refusal> {
         ends.into_iter().collect::<Result<(), _>>()?;
     }
     // A loopback address leads pods to themselves: then there is no way for them to tell.
-    let reachable = !service.settings().advertise.ip().is_loopback();
+    // Where several servers share the store, they see to it together.
+    let reachable = !service.settings().advertise.ip().is_loopback() && !service.store().is_shared();
     for first in advertised(service.settings()).iter().filter(|_| reachable) {
         put(service, &identity, first, "").await?;
     }

@@ -21,6 +21,7 @@ pub mod https;
 mod lines;
 pub mod peers;
 mod select;
+mod several;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -37,4 +38,5 @@ pub use events::Events;
 pub use https::{Https, tls_config};
 pub use peers::{HttpsPeers, NoPeers, Peer, Peers, Wish};
 pub use select::Select;
+pub use several::Several;
 pub use transport::{Transport, TransportError, WatchEvent, WatchKind, WatchStream};

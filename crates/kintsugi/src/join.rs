@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use client::{Access, Client, ClientError, Https, Select, Transport, TransportError, WatchStream};
+use client::{Access, Client, ClientError, Https, Select, Several, Transport, TransportError, WatchStream};
 use futures_util::StreamExt;
 use host::Host;
 use model::tree::{items, text};
@@ -41,7 +41,7 @@ const RENEW_AGAIN: Duration = Duration::from_secs(10);
 /// What is kept of a node that joined, in a file of its own.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Joined {
-    /// Where the server is.
+    /// Where the servers are: URLs with commas between them.
     server: String,
     /// What the node is told.
     node: NodeSettings,
@@ -67,8 +67,8 @@ pub async fn run(host: &Host, settings: &Agent, stop: impl Future<Output = ()>) 
 
 /// Where to join, and as what.
 struct Asked {
-    server: String,
-    address: SocketAddr,
+    /// The servers' URLs and addresses; the first of them is asked first.
+    servers: Vec<(String, SocketAddr)>,
     token: Option<String>,
     pin: Option<String>,
     name: String,
@@ -93,9 +93,15 @@ impl Asked {
         }
         let dir = place.dir().join("nodes").join(&name);
         let known = read(&dir)?;
-        let server = settings.server.clone().or(known.map(|known| known.server));
-        let server = server.context("--server is needed the first time")?;
-        let address = reach(&server)?;
+        let urls = match settings.server.as_slice() {
+            [] => known.context("--server is needed the first time")?.server,
+            given => given.join(","),
+        };
+        let servers = urls
+            .split(',')
+            .map(|url| Ok((url.trim_end_matches('/').to_owned(), reach(url)?)))
+            .collect::<Result<Vec<_>>>()?;
+        let address = servers.first().context("--server names none")?.1;
         let node_address = match settings.node_address {
             Some(address) => address,
             None => own_address(address).with_context(|| {
@@ -103,8 +109,7 @@ impl Asked {
             })?,
         };
         Ok(Self {
-            server: server.trim_end_matches('/').to_owned(),
-            address,
+            servers,
             token: settings.token.clone(),
             shared_dir: settings.shared_dir.clone(),
             pin: settings.ca_hash.clone(),
@@ -120,8 +125,8 @@ impl Asked {
         if let Some(mut known) = read(&self.dir)? {
             let good = |pair: &Pair| pki::validity(&pair.cert).is_some_and(|(_, end)| end > host.now());
             if good(&known.node.client) {
-                known.server.clone_from(&self.server);
-                known.node.api = self.address;
+                known.server = self.urls();
+                known.node.api = self.first();
                 known.node.shared_dir.clone_from(&self.shared_dir);
                 if !good(&known.node.serving) || known.node.address != self.node_address {
                     known.node.address = self.node_address;
@@ -144,13 +149,8 @@ impl Asked {
     async fn join_anew(&self, host: &Host) -> Result<Joined> {
         let token = self.token.as_deref().context("--token is needed the first time")?;
         let authority = self.authority(host, token).await.context("cannot verify the server")?;
-        let access = Access {
-            server: self.server.clone(),
-            authority_pem: authority.clone().into_bytes(),
-            server_name: None,
-            identity: client::Identity::Token(token.to_owned()),
-        };
-        let by_token = self.client(Arc::new(Https::new(&access)?));
+        let by_token = self.way(&authority, &client::Identity::Token(token.to_owned()))?;
+        let by_token = self.client(Arc::new(by_token));
         let client = self.own(host, &by_token).await.context("the server gave no certificate")?;
         let mut node = NodeSettings {
             name: self.name.clone(),
@@ -166,7 +166,7 @@ impl Asked {
             authority,
             serving: client.clone(),
             client,
-            api: self.address,
+            api: self.first(),
             netns: None,
             hosts_server: false,
             shown: None,
@@ -180,7 +180,7 @@ impl Asked {
         node.dns = told("dns").parse().context("the address of the cluster's name server")?;
         node.pods = self.range(host, &as_node).await?;
         node.serving = self.serving(host, &as_node).await?;
-        let joined = Joined { server: self.server.clone(), node };
+        let joined = Joined { server: self.urls(), node };
         self.keep(&joined)?;
         Ok(joined)
     }
@@ -194,17 +194,32 @@ impl Asked {
         Client::new(transport, &format!("kintsugi-agent/{}", self.name))
     }
 
-    fn https(&self, node: &NodeSettings) -> Result<Https> {
-        let access = Access {
-            server: self.server.clone(),
-            authority_pem: node.authority.clone().into_bytes(),
-            server_name: None,
-            identity: client::Identity::Certificate {
-                chain_pem: node.client.cert.clone().into_bytes(),
-                key_pem: node.client.key.clone().into_bytes(),
-            },
+    fn https(&self, node: &NodeSettings) -> Result<Several> {
+        self.way(&node.authority, &node.client.identity())
+    }
+
+    /// The way to the servers, as somebody.
+    fn way(&self, authority: &str, identity: &client::Identity) -> Result<Several> {
+        let one = |(server, _): &(String, SocketAddr)| {
+            let access = Access {
+                server: server.clone(),
+                authority_pem: authority.as_bytes().to_vec(),
+                server_name: None,
+                identity: identity.clone(),
+            };
+            let https = Https::new(&access).with_context(|| format!("cannot speak to {server}"))?;
+            Ok(Arc::new(https) as Arc<dyn Transport>)
         };
-        Https::new(&access).context("cannot speak to the server")
+        Ok(Several::new(self.servers.iter().map(one).collect::<Result<_>>()?))
+    }
+
+    fn urls(&self) -> String {
+        let urls: Vec<&str> = self.servers.iter().map(|(url, _)| url.as_str()).collect();
+        urls.join(",")
+    }
+
+    fn first(&self) -> SocketAddr {
+        self.servers[0].1
     }
 
     /// The authority's certificate, once it is known to be the one that is meant.
@@ -214,7 +229,7 @@ impl Asked {
         let public = self.public(host).await?;
         let kubeconfig = text(&public, "data.kubeconfig");
         if kubeconfig.is_empty() {
-            bail!("{} does not say how it is verified", self.server);
+            bail!("{} does not say how it is verified", self.urls());
         }
         let access = Access::from_kubeconfig(kubeconfig.as_bytes()).context("how the server is verified")?;
         let authority = String::from_utf8(access.authority_pem).context("the authority's certificate")?;
@@ -222,27 +237,38 @@ impl Asked {
             Some(pin) => {
                 let own = pki::pin(&authority)?;
                 if own != *pin {
-                    bail!("the authority of {} is {own}, not {pin}: this may be another server", self.server);
+                    bail!("the authority of {} is {own}, not {pin}: this may be another server", self.urls());
                 }
             }
             None => {
                 let signed = public["data"][format!("jws-kubeconfig-{id}")].as_str().unwrap_or_default();
                 if signed != bootstrap::signature(id, secret, kubeconfig) {
-                    bail!("{} does not know this token, or is another server", self.server);
+                    bail!("{} does not know this token, or is another server", self.urls());
                 }
             }
         }
         Ok(authority)
     }
 
-    /// What the server says publicly of itself. Nobody is verified yet: nothing secret is sent.
+    /// What the first server that answers says publicly of itself. Nobody is verified yet: nothing secret is sent.
     async fn public(&self, host: &Host) -> Result<Tree> {
-        let dialed = dial_anyone(self.address).await;
-        let mut stream = dialed.with_context(|| format!("cannot reach {}", self.server))?;
+        let mut answer = Err(anyhow::anyhow!("nobody is asked"));
+        for (server, address) in &self.servers {
+            answer = self.public_of(host, server, *address).await;
+            if answer.is_ok() {
+                break;
+            }
+        }
+        answer
+    }
+
+    async fn public_of(&self, host: &Host, server: &str, address: SocketAddr) -> Result<Tree> {
+        let dialed = dial_anyone(address).await;
+        let mut stream = dialed.with_context(|| format!("cannot reach {server}"))?;
         let path = Key::new(&kinds::CONFIG_MAP, PUBLIC.0, PUBLIC.1).path();
         let ask = format!(
             "GET {path} HTTP/1.1\r\nHost: {}\r\nAccept: application/json\r\nConnection: close\r\n\r\n",
-            self.address
+            address
         );
         stream.write_all(ask.as_bytes()).await?;
         let mut answer = Vec::new();
@@ -436,21 +462,21 @@ fn own_address(other: SocketAddr) -> Result<IpAddr> {
 /// A transport whose certificate changes while it is in use.
 struct Renewing {
     /// Guards the newest and the one before, while one is cloned or added: watches that began on the one before go on.
-    current: RwLock<(Arc<Https>, Option<Arc<Https>>)>,
+    current: RwLock<(Arc<Several>, Option<Arc<Several>>)>,
 }
 
 impl Renewing {
-    fn new(first: Https) -> Self {
+    fn new(first: Several) -> Self {
         Self { current: RwLock::new((Arc::new(first), None)) }
     }
 
-    fn renew(&self, next: Https) {
+    fn renew(&self, next: Several) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut current.0, Arc::new(next));
         current.1 = Some(before);
     }
 
-    fn now(&self) -> Arc<Https> {
+    fn now(&self) -> Arc<Several> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 }

@@ -18,6 +18,7 @@ pub mod node;
 pub mod place;
 pub mod ranges;
 pub mod server;
+mod servers;
 pub mod settings;
 pub mod shared;
 pub mod storing;

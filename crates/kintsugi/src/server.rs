@@ -19,6 +19,7 @@ use crate::control::{self, Control};
 use crate::keys::{Keys, write_private};
 use crate::place::Place;
 use crate::ranges::Ranges;
+use crate::servers::Presence;
 use crate::settings::Cluster;
 use crate::tls::{self, Dialer};
 use crate::vault::Vault;
@@ -42,6 +43,8 @@ pub struct Server {
     /// Tells the listeners to stop.
     stop: watch::Sender<bool>,
     faces: Tasks,
+    /// Keeps this one among the servers that pods find, where several share the store.
+    presence: Option<Presence>,
     /// Signs certificates, and serves machines that join.
     _duties: [Task<()>; 2],
 }
@@ -147,7 +150,12 @@ impl Server {
         };
         let joining = joining::start(host, &control.service, &keys, ranges, &cluster.cluster_domain, &public);
         let _duties = [signer, joining];
-        let server = Self { control, address, inner_address, lan, keys, stop, faces, _duties };
+        let presence = control.service.store().is_shared().then(|| {
+            let client =
+                control::client(&control.service, Identity::user("kubernetes-admin", &[MASTERS]), "presence");
+            Presence::start(host, client, inner_address)
+        });
+        let server = Self { control, address, inner_address, lan, keys, stop, faces, presence, _duties };
         server.write_kubeconfig(host, place)?;
         Ok(server)
     }
@@ -167,6 +175,9 @@ impl Server {
     /// Finishes the requests under way and closes the store.
     pub async fn stop(mut self) {
         self.control.rest().await;
+        if let Some(presence) = self.presence.take() {
+            presence.end().await;
+        }
         // The listeners may have ended already.
         let _ = self.stop.send(true);
         while self.faces.next_end().await.is_some() {}

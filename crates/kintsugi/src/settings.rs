@@ -267,9 +267,10 @@ pub struct Agent {
     /// Where the node is kept.
     #[command(flatten)]
     pub data: DataDir,
-    /// The server, such as `https://10.0.0.1:6443`; needed the first time
+    /// The server, such as `https://10.0.0.1:6443`; needed the first time. Given several times where several servers share
+    /// the cluster: another one is asked when one cannot be reached
     #[arg(long, value_name = "URL")]
-    pub server: Option<String>,
+    pub server: Vec<String>,
     /// The token by which to join (`kintsugi token create`); needed the first time, and when the node's certificate has expired
     #[arg(long, value_name = "TOKEN")]
     pub token: Option<String>,
