@@ -167,6 +167,12 @@ fn postrouting_rules(place: &Place) -> Vec<Vec<Expression>> {
         rule.extend(Expression::within(place.cluster, is, AT));
         rule
     };
+    // The node's own connections keep their ports. Under another, chosen at random, a pod could take one for an old packet
+    // of a connection that it has just closed: each connection counts time from a start of its own, by address and port.
+    let mut own = vec![Expression::source(AT)];
+    own.extend(Expression::within(crate::Cidr::host(place.node), true, AT));
+    own.extend([to_cluster(true), take_mark()].concat());
+    own.push(Expression::Verdict(Verdict::Return));
     let marked_inside = as_node([to_cluster(true), take_mark()].concat());
     let mut marked = take_mark();
     marked.push(Expression::Masquerade);
@@ -174,7 +180,7 @@ fn postrouting_rules(place: &Place) -> Vec<Vec<Expression>> {
     leaving.extend(Expression::within(place.pods, true, AT));
     leaving.extend(to_cluster(false));
     leaving.push(Expression::Masquerade);
-    vec![marked_inside, marked, as_node(reaches_itself()), leaving]
+    vec![own, marked_inside, marked, as_node(reaches_itself()), leaving]
 }
 
 fn reaches_itself() -> Vec<Expression> {

@@ -34,6 +34,20 @@ fn a_service_leads_to_all_its_endpoints_from_pods_and_from_the_node() {
 }
 
 #[test]
+fn the_nodes_own_requests_keep_their_ports() {
+    on_a_machine(|| async {
+        let cluster = Cluster::new(40).await;
+        let node = &cluster.node;
+        let (a, b) = (node.pod("a").await, node.pod("b").await);
+        node.serve(vec![service("web", WEB, &[&a, &b])]).await;
+        for _ in 0..40 {
+            let (own, _, seen) = node.own.ask_by_port((WEB, 80)).expect("somebody answers");
+            assert_eq!(seen, (node.settings.node_ip, own.port()).into(), "seen by a pod");
+        }
+    });
+}
+
+#[test]
 fn a_pod_reaches_itself_through_its_service() {
     on_a_machine(|| async {
         let cluster = Cluster::new(40).await;

@@ -79,13 +79,20 @@ impl Namespace {
 
     /// Asks at a TCP address: who answered, and as whom the answerer saw us.
     pub fn ask(&self, at: impl Into<SocketAddr>) -> io::Result<(String, IpAddr)> {
+        let (_, who, seen) = self.ask_by_port(at)?;
+        Ok((who, seen.ip()))
+    }
+
+    /// Asks at a TCP address: from where, who answered, and as whom the answerer saw us.
+    pub fn ask_by_port(&self, at: impl Into<SocketAddr>) -> io::Result<(SocketAddr, String, SocketAddr)> {
         let at = at.into();
         self.run(|| {
             let mut stream = TcpStream::connect_timeout(&at, PATIENCE)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;
-            Ok(parse(&answer))
+            let (who, seen) = parse(&answer);
+            Ok((stream.local_addr()?, who, seen))
         })
     }
 
@@ -108,7 +115,7 @@ impl Namespace {
     }
 }
 
-fn parse(answer: &str) -> (String, IpAddr) {
+fn parse(answer: &str) -> (String, SocketAddr) {
     let (name, seen) = answer.split_once(' ').expect("answers have two words");
     (name.to_owned(), seen.parse().expect("the second is an address"))
 }
@@ -159,7 +166,7 @@ impl Drop for Answerer {
 
 fn answer_tcp(listener: &TcpListener, name: &str) {
     while let Ok((mut stream, from)) = listener.accept() {
-        let _ = stream.write_all(format!("{name} {}", from.ip()).as_bytes());
+        let _ = stream.write_all(format!("{name} {from}").as_bytes());
     }
 }
 
@@ -168,7 +175,7 @@ fn answer_udp(socket: &UdpSocket, name: &str, stop: &AtomicBool) {
     let mut question = [0; 100];
     while !stop.load(Ordering::Relaxed) {
         if let Ok((_, from)) = socket.recv_from(&mut question) {
-            let _ = socket.send_to(format!("{name} {}", from.ip()).as_bytes(), from);
+            let _ = socket.send_to(format!("{name} {from}").as_bytes(), from);
         }
     }
 }
