@@ -23,6 +23,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use api::auth::pki::PemPair;
+use api::auth::{Identity, MASTERS, NODES};
 
 /// How long a kubelet or pod may take to accept a connection: one lost SYN is sent again after 1 s.
 const DIAL_PATIENCE: Duration = Duration::from_secs(10);
@@ -45,8 +46,8 @@ pub fn server(
     showing(Arc::new(Shown::new(own)?), authority, clients_must, protocols)
 }
 
-/// The same with a certificate that may be renewed. Where clients must have one, it has to be the API's own: others of
-/// the authority's are for the API to judge, and not for nodes.
+/// The same with a certificate that may be renewed. Where clients must have one, it has to be the API's own or a node's (whose
+/// agents ask each other for promises, and nothing else): others of the authority's are for the API to judge.
 pub fn showing(
     own: Arc<Shown>,
     authority: &str,
@@ -55,7 +56,7 @@ pub fn showing(
 ) -> Result<Arc<ServerConfig>> {
     let verifier = WebPkiClientVerifier::builder(roots(authority)?);
     let verifier: Arc<dyn ClientCertVerifier> = if clients_must {
-        Arc::new(Masters(verifier.build()?))
+        Arc::new(Machines(verifier.build()?))
     } else {
         verifier.allow_unauthenticated().build()?
     };
@@ -95,11 +96,12 @@ fn certified(own: &PemPair) -> Result<Arc<CertifiedKey>> {
     Ok(Arc::new(key))
 }
 
-/// Lets in clients whose certificate is of the group that may do everything, which is given to nobody by request.
+/// Lets in clients whose certificate is of the group that may do everything, which is given to nobody by request, and
+/// nodes. What each of them may ask is the agent's to say.
 #[derive(Debug)]
-struct Masters(Arc<dyn ClientCertVerifier>);
+struct Machines(Arc<dyn ClientCertVerifier>);
 
-impl ClientCertVerifier for Masters {
+impl ClientCertVerifier for Machines {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.0.root_hint_subjects()
     }
@@ -112,7 +114,8 @@ impl ClientCertVerifier for Masters {
     ) -> Result<ClientCertVerified, rustls::Error> {
         let verified = self.0.verify_client_cert(end_entity, intermediates, now)?;
         let who = api::auth::from_certificate(end_entity);
-        if who.is_some_and(|who| who.is_in(api::auth::MASTERS)) {
+        let is_node = |who: &Identity| who.is_in(NODES) && who.name.starts_with("system:node:");
+        if who.is_some_and(|who| who.is_in(MASTERS) || is_node(&who)) {
             return Ok(verified);
         }
         Err(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))

@@ -372,7 +372,10 @@ async fn ask_all(agent: Arc<Agent>, asks: Vec<Ask>) {
                     agent.fence.push(agent).await;
                 }
                 Ok(Some(no)) => tracing::info!(voter = peer.name, %no, "no promise"),
-                Err(error) => tracing::debug!(voter = peer.name, %error, "no promise"),
+                Err(error) => {
+                    let cause = std::error::Error::source(&error);
+                    tracing::debug!(voter = peer.name, %error, cause, "no promise");
+                }
             }
         }
     });

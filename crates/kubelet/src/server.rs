@@ -32,10 +32,12 @@ use crate::jobs::spelled;
 use crate::settings::{KubeletError, Settings};
 use crate::streams::{self, Protocol, Purpose, Wanted};
 
+mod caller;
 mod query;
 mod report;
 mod voters;
 
+use caller::Caller;
 use query::Query;
 
 /// How many connections are served at once: a cluster's API servers, each with some hundred logs and shells.
@@ -85,8 +87,8 @@ pub async fn serve(agent: Arc<Agent>, listening: Listening) {
                     let _ = stream.set_nodelay(true);
                     match host.within(HANDSHAKE_MAX, tls.accept(stream)).await {
                         Some(Ok(stream)) => {
-                            let may_ask = voters::may_ask(stream.get_ref().1.peer_certificates());
-                            connection(face, TokioIo::new(stream), peer, may_ask).await;
+                            let who = Caller::of(stream.get_ref().1.peer_certificates());
+                            connection(face, TokioIo::new(stream), peer, who).await;
                         }
                         Some(Err(error)) => tracing::debug!(%error, %peer, "a TLS handshake failed"),
                         None => tracing::debug!(%peer, "a TLS handshake took too long"),
@@ -107,20 +109,23 @@ async fn connection(
     face: Arc<Face>,
     io: impl hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
     peer: SocketAddr,
-    may_ask: bool,
+    who: Caller,
 ) {
     let answer = service_fn(move |request| {
         let face = face.clone();
-        async move { Ok::<_, Infallible>(answer(&face, request, may_ask).await) }
+        async move { Ok::<_, Infallible>(answer(&face, request, who).await) }
     });
     if let Err(error) = Builder::new(TokioExecutor::new()).serve_connection_with_upgrades(io, answer).await {
         tracing::debug!(error, %peer, "a connection ended badly");
     }
 }
 
-async fn answer(face: &Arc<Face>, request: Request<Incoming>, may_ask: bool) -> Response<Body> {
+async fn answer(face: &Arc<Face>, request: Request<Incoming>, who: Caller) -> Response<Body> {
     let path = request.uri().path().to_owned();
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    if !who.may_ask(&parts) {
+        return refusal(StatusCode::FORBIDDEN, format!("{path} is not for whoever this certificate names"));
+    }
     let is_get = request.method() == Method::GET;
     let done = match parts.as_slice() {
         ["healthz"] if is_get => Ok(text(StatusCode::OK, "ok")),
@@ -137,7 +142,7 @@ async fn answer(face: &Arc<Face>, request: Request<Incoming>, may_ask: bool) -> 
             command(face, (namespace, pod, container), request, false).await
         }
         ["fence", wish] if request.method() == Method::POST => {
-            voters::answer(&face.agent, wish, request, may_ask).await
+            voters::answer(&face.agent, wish, request).await
         }
         ["portForward", namespace, pod, ..] => forward(face, namespace, pod, request),
         _ => Err(refusal(StatusCode::NOT_FOUND, "404 page not found")),

@@ -17,4 +17,5 @@ mod warden;
 pub use authenticate::{Authenticator, Credentials, Lookup, Unauthorized, from_certificate};
 pub use front_proxy::{FrontProxy, Peer};
 pub use identity::{ANONYMOUS, AUTHENTICATED, Attributes, Decision, Identity, MASTERS, UNAUTHENTICATED};
+pub use nodes::NODES;
 pub use warden::Warden;
