@@ -10,7 +10,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use host::Host;
-use network::links::{Lan, LanSettings};
+use network::links::{Lan, LanSettings, Way};
 
 use crate::node::NodeSettings;
 use crate::place::Place;
@@ -77,9 +77,9 @@ impl Faults {
         Ok(())
     }
 
-    /// Cuts a further node off: it reaches nobody, and nobody reaches it.
-    pub async fn cut(&self, node: &str) -> Result<()> {
-        Ok(self.lan(node).await?.isolate(number(node)?).await?)
+    /// Cuts a further node off, one way or both.
+    pub async fn cut(&self, node: &str, way: Way) -> Result<()> {
+        Ok(self.lan(node).await?.isolate(number(node)?, way).await?)
     }
 
     /// Joins a node again that was cut off.

@@ -1,6 +1,8 @@
 //! The demo: a cluster of its own, broken on purpose, and how it heals.
 
+pub mod database;
 pub mod load;
+pub mod oracle;
 pub mod pods;
 mod served;
 pub mod story;
@@ -21,6 +23,8 @@ use crate::faults::Faults;
 use crate::images::{self, DEMO_IMAGE};
 use crate::place::Place;
 use crate::settings::{DataDir, Demo, ImageAct};
+use database::Database;
+use oracle::Verdict;
 use served::Served;
 use story::{Row, Stage};
 
@@ -35,6 +39,9 @@ const NODE_FAULTS: [&str; 3] = ["agent-killed", "node-cut", "node-killed"];
 const NODES_MIN: u8 = 3;
 /// For how long the server is away.
 const SERVER_AWAY: Duration = Duration::from_secs(60);
+/// For how long the cluster is watched when the server is back: two leases, after which whatever it held against the nodes
+/// would show.
+const RETURN_WATCHED: Duration = Duration::from_secs(8);
 
 /// Plays the story, telling each row as it happens; success only if everything healed.
 pub async fn run<F: Future<Output = Result<()>>>(
@@ -52,6 +59,12 @@ pub async fn run<F: Future<Output = Result<()>>>(
     if own {
         // A demo has to run beside anything.
         settings.cluster.listen.set_port(0);
+    }
+    if settings.cluster.nodes >= NODES_MIN && settings.cluster.shared_dir.is_none() {
+        // The nodes are on one machine, so any folder is storage that all of them reach.
+        let shared = place.dir().join("shared");
+        std::fs::create_dir_all(&shared).with_context(|| format!("cannot make {}", shared.display()))?;
+        settings.cluster.shared_dir = Some(shared);
     }
     let played = tokio::select! {
         biased;
@@ -96,24 +109,43 @@ async fn play(host: &Host, place: &Place, settings: &Demo, tell: &impl Fn(&str))
     let faults = Faults::new(host.clone(), place.clone());
     let mut stage =
         Stage::new(client.clone(), host.clone(), faults.clone(), DEMO_IMAGE.to_owned(), NAMESPACE);
-    let took = stage.set_up().await?;
-    tell(&format!("a Deployment of 3 behind a Service, all Ready after {}; requests run", shown(took)));
-    tell("");
-    tell(&line(["what broke", "what was done", "detected in", "recovered in", "requests failed"]));
     let breaks_nodes = count >= NODES_MIN;
+    let shared = settings.cluster.shared_dir.as_deref().filter(|_| breaks_nodes);
+    let took = stage.set_up(shared).await?;
+    let with = if breaks_nodes { ", each pod with a volume, and a database with a claim" } else { "" };
+    tell(&format!("a Deployment of 3 behind a Service{with}, all Ready after {}; requests run", shown(took)));
+    tell("");
+    tell(&heading(breaks_nodes));
     let further: &[&str] = if breaks_nodes { &NODE_FAULTS } else { &[] };
     for fault in FAULTS.iter().chain(further) {
         tell(&row_line(&drill::play(fault, &mut stage, &faults, &client).await?));
     }
     if breaks_nodes {
-        tell(&row_line(&server_away(host, place, settings, &mut served, &mut stage).await?));
+        let row = server_away(host, place, settings, &mut served, &mut stage).await?;
+        tell(&row_line(&row));
+        row.failures.iter().for_each(|how| tell(&format!("  {how}")));
+        anyhow::ensure!(row.failed.0 == 0, "{} requests failed while the server was away", row.failed.0);
     }
     tell("");
-    tell("everything healed");
+    tell(&ending(&stage)?);
     Ok(served)
 }
 
-/// The server is killed and stays away for a minute; the nodes serve on, and nothing is moved when it is back.
+/// The last line; an error if the database was written to by two at once.
+fn ending(stage: &Stage) -> Result<String> {
+    let (_, sent, failed) = stage.counts()?;
+    let told = format!("everything healed; of {sent} requests {failed} failed");
+    let Some(database) = &stage.database else { return Ok(told) };
+    let Verdict { writes, writers, bindings, doubled, lost } = database.verdict();
+    anyhow::ensure!(doubled == 0, "{doubled} of {writes} writes to the database were made by two at once");
+    anyhow::ensure!(lost == 0, "{lost} of {writes} writes to the database are lost");
+    Ok(format!(
+        "{told}; {writes} writes by {writers} processes in turn, bound {bindings} times, none doubled, none lost"
+    ))
+}
+
+/// The server is killed and stays away for a minute; the nodes serve on, and nothing is moved or restarted, then or when it
+/// is back.
 async fn server_away(
     host: &Host,
     place: &Place,
@@ -121,15 +153,33 @@ async fn server_away(
     served: &mut Served,
     stage: &mut Stage,
 ) -> Result<Row> {
-    let (before, count, began) = (nodes::picture(stage).await?, stage.counts()?, host.moment());
+    let (before, count, began) = (Picture::look(stage).await?, stage.counts()?, host.moment());
     served.kill().await?;
     host.sleep(SERVER_AWAY).await;
     *served = Served::start(host, place, &settings.cluster).await?;
     let recovered = host.moment().since(began);
     stage.begin_anew(client(place)?).await?;
     stage.all_ready().await?;
-    anyhow::ensure!(nodes::picture(stage).await? == before, "pods were moved or restarted");
+    host.sleep(RETURN_WATCHED).await;
+    let after = Picture::look(stage).await?;
+    anyhow::ensure!(after == before, "pods were moved or restarted: {before:?} became {after:?}");
     Ok(stage.row("the server killed for 60 s", "the nodes served on".into(), recovered, recovered, count))
+}
+
+/// What must stay as it is while the server is away.
+#[derive(Debug, PartialEq, Eq)]
+struct Picture {
+    /// The web server's pods and their restarts.
+    pods: Vec<(String, i32)>,
+    /// Which process writes to the database.
+    writer: Option<String>,
+}
+
+impl Picture {
+    async fn look(stage: &mut Stage) -> Result<Self> {
+        let writer = stage.database.as_ref().map(Database::writer);
+        Ok(Self { pods: nodes::picture(stage).await?, writer })
+    }
 }
 
 /// A client as the administrator. A server that is started again may listen elsewhere.
@@ -140,11 +190,18 @@ fn client(place: &Place) -> Result<Client> {
 
 fn row_line(row: &Row) -> String {
     let failed = format!("{} of {}", row.failed.0, row.failed.1);
-    line([row.broke, &row.done, &shown(row.detected), &shown(row.recovered), &failed])
+    let doubled = row.doubled.map(|count| count.to_string());
+    line([row.broke, &row.done, &shown(row.detected), &shown(row.recovered), &failed], doubled.as_deref())
 }
 
-fn line([broke, done, detected, recovered, failed]: [&str; 5]) -> String {
-    format!("{broke:<29} {done:<53} {detected:>11} {recovered:>12} {failed:>16}")
+fn heading(with_database: bool) -> String {
+    let doubled = with_database.then_some("double writes");
+    line(["what broke", "what was done", "detected in", "recovered in", "requests failed"], doubled)
+}
+
+fn line([broke, done, detected, recovered, failed]: [&str; 5], doubled: Option<&str>) -> String {
+    let doubled = doubled.map_or_else(String::new, |doubled| format!(" {doubled:>14}"));
+    format!("{broke:<29} {done:<53} {detected:>11} {recovered:>12} {failed:>16}{doubled}")
 }
 
 fn shown(duration: Duration) -> String {

@@ -1,6 +1,7 @@
 //! The story: five faults, what was done about each, and how long it took.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -12,6 +13,7 @@ use serde_json::json;
 
 use crate::faults::Faults;
 
+use super::database::Database;
 use super::load::{Answer, Load, get, parse, post};
 use super::pods::{Pods, address, is_ready, name, ready, restarts, waiting_reason};
 
@@ -37,6 +39,10 @@ pub struct Row {
     pub recovered: Duration,
     /// Requests that failed meanwhile, of how many.
     pub failed: (u64, u64),
+    /// Which requests failed, and when, in words.
+    pub failures: Vec<String>,
+    /// Writes of the database's that were made beside those of another, since it is there; none without a database.
+    pub doubled: Option<u64>,
 }
 
 /// Where the story plays.
@@ -54,16 +60,22 @@ pub struct Stage {
     /// The requests that run all the while.
     load: Option<Load>,
     pods: Option<Pods>,
+    /// The database, where there are nodes for it to move between.
+    pub database: Option<Database>,
 }
+
+/// Where the counts stood, and when.
+pub type Count = (Instant, u64, u64);
 
 impl Stage {
     /// An empty stage.
     pub fn new(client: Client, host: Host, faults: Faults, image: String, namespace: &'static str) -> Self {
-        Self { client, host, faults, image, namespace, load: None, pods: None }
+        Self { client, host, faults, image, namespace, load: None, pods: None, database: None }
     }
 
-    /// Sets up a Deployment of three behind a Service, and starts the requests. Gives the time until all were Ready.
-    pub async fn set_up(&mut self) -> Result<Duration> {
+    /// Sets up a Deployment of three behind a Service, and starts the requests. Gives the time until all were Ready. Where
+    /// there is storage that all nodes share, each pod has a volume on it, and there is a database.
+    pub async fn set_up(&mut self, shared: Option<&Path>) -> Result<Duration> {
         let began = Instant::now();
         let service = json!({
             "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
@@ -71,9 +83,13 @@ impl Stage {
         });
         let service: Service = self.client.create(&kinds::SERVICE, self.namespace, &service).await?.view()?;
         let args = json!([PORT.to_string()]);
-        self.client
-            .create(&kinds::DEPLOYMENT, self.namespace, &deployment("web", 3, &self.image, args, true))
-            .await?;
+        let mut web = deployment("web", 3, &self.image, args, true);
+        if let Some(shared) = shared {
+            give_volumes(&mut web);
+            let database = Database::set_up(&self.client, &self.host, self.namespace, &self.image, shared);
+            self.database = Some(database.await?);
+        }
+        self.client.create(&kinds::DEPLOYMENT, self.namespace, &web).await?;
         let mut pods = Pods::follow(&self.client, &self.host, self.namespace, "app=web").await?;
         pods.until("three Ready pods", |pods| (ready(pods).len() == 3).then_some(())).await?;
         let took = began.elapsed();
@@ -88,6 +104,9 @@ impl Stage {
     /// Goes on with another client: the server was started again.
     pub async fn begin_anew(&mut self, client: Client) -> Result<()> {
         self.pods = Some(Pods::follow(&client, &self.host, self.namespace, "app=web").await?);
+        if let Some(database) = &mut self.database {
+            database.begin_anew(&client, self.namespace).await?;
+        }
         self.client = client;
         Ok(())
     }
@@ -215,15 +234,19 @@ impl Stage {
         done: String,
         detected: Duration,
         recovered: Duration,
-        (sent, failed): (u64, u64),
+        (began, sent, failed): Count,
     ) -> Row {
         let (sent_now, failed_now) = self.load.as_ref().map_or((0, 0), Load::counts);
-        Row { broke, done, detected, recovered, failed: (failed_now - failed, sent_now - sent) }
+        let failures = self.load.as_ref().map_or_else(Vec::new, |load| load.failures_since(began));
+        let doubled = self.database.as_ref().map(|database| database.verdict().doubled);
+        let failed = (failed_now - failed, sent_now - sent);
+        Row { broke, done, detected, recovered, failed, failures, doubled }
     }
 
     /// How many requests were sent and how many failed, so far.
-    pub fn counts(&self) -> Result<(u64, u64)> {
-        Ok(self.load.as_ref().context("no requests run")?.counts())
+    pub fn counts(&self) -> Result<Count> {
+        let (sent, failed) = self.load.as_ref().context("no requests run")?.counts();
+        Ok((Instant::now(), sent, failed))
     }
 
     /// The stage's pods.
@@ -271,6 +294,17 @@ impl Stage {
         }
         bail!("no other process answers at {target}")
     }
+}
+
+/// Gives each pod of a Deployment a volume of its own, on storage that all nodes share: it comes and goes with the pod.
+fn give_volumes(deployment: &mut Tree) {
+    let claim = json!({"spec": {
+        "storageClassName": "shared", "accessModes": ["ReadWriteMany"],
+        "resources": {"requests": {"storage": "16Mi"}},
+    }});
+    let pod = &mut deployment["spec"]["template"]["spec"];
+    pod["volumes"] = json!([{"name": "data", "ephemeral": {"volumeClaimTemplate": claim}}]);
+    pod["containers"][0]["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
 }
 
 fn deployment(name: &str, replicas: u32, image: &str, args: Tree, probes: bool) -> Tree {

@@ -1,17 +1,20 @@
 //! What containers run in tests and examples where others would want a shell: one program of a few small steps.
 //!
 //! `tool STEP… then STEP…` does one step after the other: `echo`, `complain` (on standard error), `cat [FILE]`, `write
-//! FILE TEXT`, `beat FILE`, `env NAME`, `list DIR`, `get HOST:PORT`, `resolve NAME`, `api PATH`, `count N`, `eat MIB`, `sleep [SECONDS]`
+//! FILE TEXT`, `oracle FILE` (see `oracle.rs`), `env NAME`, `list DIR`, `get HOST:PORT`, `resolve NAME`, `api PATH`, `count N`, `eat MIB`, `sleep [SECONDS]`
 //! and `exit CODE`. The first step that fails ends it with code 1.
 
 use std::fs;
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::path::Path;
 use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::Duration;
 
 use client::{Access, Https, Identity, Transport};
+
+use super::oracle;
 
 /// How long a server may take to answer: a cluster that is just starting has other things to do.
 const SERVER_PATIENCE: Duration = Duration::from_secs(5);
@@ -47,7 +50,7 @@ fn act(step: &[&str]) -> Result<Option<u8>> {
         ["cat"] => drop(std::io::copy(&mut std::io::stdin(), &mut std::io::stdout())?),
         ["cat", file] => say(&fs::read_to_string(file)?)?,
         ["write", file, text] => fs::write(file, text)?,
-        ["beat", file] => beat(file)?,
+        ["oracle", file] => oracle::write(Path::new(file), &variable("EPOCH"), &variable("NODE"))?,
         ["env", name] => say(&format!("{}\n", std::env::var(name).map_err(Error::other)?))?,
         ["list", dir] => list(dir)?,
         ["get", server] => say(&get(server)?)?,
@@ -120,19 +123,12 @@ fn count(to: u32) -> Result<()> {
     Ok(())
 }
 
-/// Takes memory and uses it, MiB by MiB.
-/// Appends who writes and the boot-time clock's milliseconds to a file, fifty times a second, for ever.
-fn beat(file: &str) -> Result<()> {
-    let clock = host::Clock::real();
-    let writer = clock.moment().0.as_nanos();
-    let mut file = fs::OpenOptions::new().create(true).append(true).open(file)?;
-    loop {
-        let line = format!("{writer} {}\n", clock.moment().0.as_millis());
-        file.write_all(line.as_bytes())?;
-        sleep(Duration::from_millis(20));
-    }
+/// A variable of the environment; `-` where there is none.
+fn variable(name: &str) -> String {
+    std::env::var(name).ok().filter(|value| !value.is_empty()).unwrap_or_else(|| "-".to_owned())
 }
 
+/// Takes memory and uses it, MiB by MiB.
 fn eat(mib: usize) {
     let mut eaten = Vec::new();
     for _ in 0..mib {

@@ -65,7 +65,7 @@ async fn all(
     let faults = Faults::new(host.clone(), place.clone());
     let mut stage =
         Stage::new(client.clone(), host.clone(), faults.clone(), DEMO_IMAGE.to_owned(), NAMESPACE);
-    stage.set_up().await?;
+    stage.set_up(None).await?;
     tell(&table::heading());
     let mut kept = true;
     for drill in drills {

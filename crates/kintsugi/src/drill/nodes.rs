@@ -9,10 +9,12 @@ use host::Host;
 use k8s_openapi::api::core::v1::Pod;
 use model::tree::{items, text};
 use model::{Object, kinds};
+use network::links::Way;
 
 use super::check::ready_nodes;
+use crate::demo::database::Database;
 use crate::demo::pods::{is_ready, name, ready, restarts};
-use crate::demo::story::{Row, Stage};
+use crate::demo::story::{Count, Row, Stage};
 use crate::faults::{Faults, Paused};
 
 /// How long an agent is stopped: well below the lease of 4 s, well above a renewal.
@@ -26,8 +28,11 @@ const GLANCE: Duration = Duration::from_millis(10);
 /// How long a cluster is watched for what must not happen.
 const WATCHED: Duration = Duration::from_secs(2);
 
-/// A further node on which a pod of the stage runs.
+/// A further node on which a pod of the stage runs: that of its database, where there is one.
 async fn victim(stage: &mut Stage) -> Result<String> {
+    if let Some(database) = &mut stage.database {
+        return database.node().await;
+    }
     let seen = stage.pods()?.until("a pod on a further node", |pods| {
         ready(pods)
             .into_iter()
@@ -106,8 +111,9 @@ pub async fn server_paused(stage: &mut Stage, faults: &Faults) -> Result<Row> {
 /// A node is cut off: its pods are replaced elsewhere. Then it returns.
 pub async fn node_cut(stage: &mut Stage, faults: &Faults, client: &Client) -> Result<Row> {
     let node = victim(stage).await?;
-    faults.cut(&node).await?;
-    let lost = replaced(stage, client, &node, "a node cut off").await;
+    let before = Before::look(stage)?;
+    faults.cut(&node, Way::Both).await?;
+    let lost = replaced(stage, client, &node, before, "a node cut off, and back").await;
     faults.join(&node).await?;
     back(stage, client, &node).await?;
     lost
@@ -116,19 +122,42 @@ pub async fn node_cut(stage: &mut Stage, faults: &Faults, client: &Client) -> Re
 /// A node dies with all its pods. Then it returns, empty.
 pub async fn node_killed(stage: &mut Stage, faults: &Faults, client: &Client) -> Result<Row> {
     let node = victim(stage).await?;
+    let before = Before::look(stage)?;
     // An agent that is started again reaches nobody either: so it stays as dead as a machine without power.
-    faults.cut(&node).await?;
+    faults.cut(&node, Way::Both).await?;
     faults.kill_node(&node)?;
-    let lost = replaced(stage, client, &node, "a node killed").await;
+    let lost = replaced(stage, client, &node, before, "a node killed").await;
     faults.join(&node).await?;
     back(stage, client, &node).await?;
     lost
 }
 
-/// Waits until as many pods as before are Ready on other nodes than the lost one.
-async fn replaced(stage: &mut Stage, client: &Client, lost: &str, broke: &'static str) -> Result<Row> {
-    let (count, began) = (stage.counts()?, Instant::now());
+/// How things were before something broke.
+struct Before {
+    count: Count,
+    began: Instant,
+    /// Who wrote to the database.
+    writer: String,
+}
+
+impl Before {
+    fn look(stage: &Stage) -> Result<Self> {
+        let writer = stage.database.as_ref().map(Database::writer).unwrap_or_default();
+        Ok(Self { count: stage.counts()?, began: Instant::now(), writer })
+    }
+}
+
+/// Waits until as many pods as before are Ready on other nodes than the lost one, and the database is and writes.
+async fn replaced(
+    stage: &mut Stage,
+    client: &Client,
+    lost: &str,
+    before: Before,
+    broke: &'static str,
+) -> Result<Row> {
+    let Before { count, began, writer } = before;
     let host = stage.host.clone();
+    let mut database = stage.database.take();
     let detected = async {
         silent(client, &host, lost).await?;
         anyhow::Ok(began.elapsed())
@@ -142,9 +171,19 @@ async fn replaced(stage: &mut Stage, client: &Client, lost: &str, broke: &'stati
         found.await?;
         anyhow::Ok(began.elapsed())
     };
-    let (detected, recovered) = tokio::join!(detected, replaced);
-    let done = format!("pods of {lost} replaced elsewhere");
-    Ok(stage.row(broke, done, detected?, recovered?, count))
+    let moved = async {
+        let Some(database) = &mut database else { return Ok(None) };
+        let to = database.moved(lost, &writer).await?;
+        anyhow::Ok(Some((to, began.elapsed())))
+    };
+    let (detected, recovered, moved) = tokio::join!(detected, replaced, moved);
+    stage.database = database;
+    let (mut done, mut recovered) = (format!("pods of {lost} replaced elsewhere"), recovered?);
+    if let Some((to, wrote)) = moved? {
+        done = format!("pods of {lost} replaced, database moved to {to}");
+        recovered = recovered.max(wrote);
+    }
+    Ok(stage.row(broke, done, detected?, recovered, count))
 }
 
 /// Waits until the API says that a node is silent.

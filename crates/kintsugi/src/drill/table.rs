@@ -118,7 +118,11 @@ mod tests {
         let drill = &drill("x", "", 1, 100, 10);
         let verdict = |recovered: u64, failed: (u64, u64)| {
             let recovered = Duration::from_millis(recovered);
-            judge(drill, &Row { broke: "", done: String::new(), detected: recovered, recovered, failed })
+            let (done, detected) = (String::new(), recovered);
+            judge(
+                drill,
+                &Row { broke: "", done, detected, recovered, failed, failures: Vec::new(), doubled: None },
+            )
         };
         assert_eq!(verdict(100, (10, 1000)), Verdict::Kept);
         assert_eq!(verdict(0, (0, 0)), Verdict::Kept);

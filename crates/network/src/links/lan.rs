@@ -63,6 +63,17 @@ pub struct LanNode {
     pub address: IpAddr,
 }
 
+/// Which way a node is cut off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// It reaches nobody, and nobody reaches it.
+    Both,
+    /// It reaches nobody; what others send arrives.
+    Out,
+    /// Nobody reaches it; what it sends arrives.
+    In,
+}
+
 /// The network of a cluster's nodes on one machine. Dropping it leaves everything in place.
 pub struct Lan {
     host: Host,
@@ -99,24 +110,25 @@ impl Lan {
         self.host.blocking(move || inner.leave(number)).await
     }
 
-    /// Cuts a node off: it reaches nobody, and nobody reaches it. Packets vanish without a word, links and routes
+    /// Cuts a node off: it reaches nobody, or nobody reaches it, or both. Packets vanish without a word, links and routes
     /// stay, as when a cable is cut somewhere between.
-    pub async fn isolate(&self, number: u32) -> Result<(), NetworkError> {
-        self.on_both_ends(number, cut::cut).await
+    pub async fn isolate(&self, number: u32, way: Way) -> Result<(), NetworkError> {
+        self.on_ends(number, way, cut::cut).await
     }
 
     /// Joins a node again that was cut off.
     pub async fn rejoin(&self, number: u32) -> Result<(), NetworkError> {
-        self.on_both_ends(number, |table, _| cut::mend(table)).await
+        self.on_ends(number, Way::Both, |table, _| cut::mend(table)).await
     }
 
-    async fn on_both_ends(
+    async fn on_ends(
         &self,
         number: u32,
+        way: Way,
         act: fn(&str, u32) -> Result<(), NetworkError>,
     ) -> Result<(), NetworkError> {
         let inner = self.inner.clone();
-        self.host.blocking(move || inner.on_both_ends(number, act)).await
+        self.host.blocking(move || inner.on_ends(number, way, act)).await
     }
 }
 
@@ -251,15 +263,21 @@ impl Inner {
         remove(&node.netns).map_err(failed(format!("remove the network namespace of node {number}")))
     }
 
-    /// Does the same with the server's end of a node's link and with the node's.
-    fn on_both_ends(
+    /// Does something with the server's end of a node's link, where what the node sends comes in, and with the node's.
+    fn on_ends(
         &self,
         number: u32,
+        way: Way,
         act: fn(&str, u32) -> Result<(), NetworkError>,
     ) -> Result<(), NetworkError> {
         let (node, table) = (self.node(number)?, self.cut_table(number));
-        let link = self.links().expect(&self.node_link_name(number))?;
-        act(&table, link.index)?;
+        if way != Way::In {
+            let link = self.links().expect(&self.node_link_name(number))?;
+            act(&table, link.index)?;
+        }
+        if way == Way::Out {
+            return Ok(());
+        }
         let there = inside(&node.netns, || {
             let links = Links::open()?;
             Ok(links.expect(NODE_LINK).and_then(|link| act(&table, link.index)))

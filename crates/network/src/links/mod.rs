@@ -10,7 +10,7 @@ mod tear_down;
 
 use std::path::Path;
 
-pub use lan::{Lan, LanNode, LanSettings};
+pub use lan::{Lan, LanNode, LanSettings, Way};
 pub use namespace::enter;
 pub use tear_down::tear_down;
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use host::Host;
-use network::links::{prefix_of, tear_down};
+use network::links::{Way, prefix_of, tear_down};
 use network::{Network, NodeRoute, ServicePort};
 
 use crate::world::{Cluster, Namespace, Node, on_a_machine, service, settings};
@@ -135,10 +135,13 @@ fn nodes_of_one_machine_reach_each_other_until_one_is_cut_off() {
         let kept = cluster.node.own.ask((joined.address, 30081)).expect("b answers");
         assert_eq!(kept, ("b".to_owned(), server));
         there.ask((server, 30081)).expect_err("there is no endpoint on that node");
-        cluster.lan.isolate(1).await.expect("it is cut off");
-        a.namespace.ask(b.endpoint()).expect_err("it is cut off");
-        cluster.lan.rejoin(1).await.expect("it is joined again");
-        assert_eq!(a.namespace.ask(b.endpoint()).expect("b answers").0, "b");
+        for way in [Way::Both, Way::Out, Way::In] {
+            cluster.lan.isolate(1, way).await.expect("it is cut off");
+            a.namespace.ask(b.endpoint()).expect_err("it is cut off");
+            b.namespace.ask(a.endpoint()).expect_err("it is cut off");
+            cluster.lan.rejoin(1).await.expect("it is joined again");
+            assert_eq!(a.namespace.ask(b.endpoint()).expect("b answers").0, "b");
+        }
         cluster.node.network.route(Vec::new()).await.expect("the route is removed");
         a.namespace.ask(b.endpoint()).expect_err("there is no route");
         drop((node, b));
