@@ -53,6 +53,9 @@ impl Client {
             Write::Votes { lease, .. } => {
                 Err(ClientError::Conflict { message: format!("nobody here can ask for votes about {lease}") })
             }
+            Write::Knock { node, .. } => {
+                Err(ClientError::Conflict { message: format!("nobody here can knock at {node}") })
+            }
             Write::Delete { key, when, grace_seconds, propagation } => {
                 let deletion =
                     Deletion { when: when.clone(), grace_seconds: *grace_seconds, propagation: *propagation };

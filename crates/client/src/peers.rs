@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use model::Object;
-use model::fence::{No, Question};
+use model::fence::{KNOCK, No, Question};
 use serde::{Deserialize, Serialize};
 
 use crate::{Access, Https, Identity, Transport, TransportError};
@@ -77,6 +77,10 @@ pub struct Answer {
 pub trait Peers: Send + Sync + 'static {
     /// Puts one question to one voter; `Ok(None)`: it agrees.
     async fn ask(&self, peer: &Peer, wish: Wish, asked: &Question) -> Result<Option<No>, TransportError>;
+
+    /// Whether anything answers at the node's address within [`KNOCK`], if only that nobody listens there: an agent may be
+    /// gone, its machine is not.
+    async fn answers(&self, peer: &Peer) -> bool;
 }
 
 /// Asks over https.
@@ -139,6 +143,15 @@ impl Peers for HttpsPeers {
         let answer: Answer = serde_json::from_slice(answer.body()).map_err(unreachable)?;
         Ok(answer.no)
     }
+
+    async fn answers(&self, peer: &Peer) -> bool {
+        use std::io::ErrorKind::{ConnectionRefused, ConnectionReset};
+        match tokio::time::timeout(KNOCK, tokio::net::TcpStream::connect(peer.address)).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(error)) => matches!(error.kind(), ConnectionRefused | ConnectionReset),
+            Err(_) => false,
+        }
+    }
 }
 
 /// Asks nobody: for a node that is alone, and for tests of other things.
@@ -148,5 +161,28 @@ pub struct NoPeers;
 impl Peers for NoPeers {
     async fn ask(&self, peer: &Peer, _: Wish, _: &Question) -> Result<Option<No>, TransportError> {
         Err(TransportError::Unreachable(format!("there is no way to {}", peer.name).into()))
+    }
+
+    async fn answers(&self, _: &Peer) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_machine_answers_though_nobody_listens() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let identity = Identity::Token(String::new());
+        let (peers, peer) = (HttpsPeers::new(Vec::new(), identity), Peer { name: "n".into(), address });
+        assert!(peers.answers(&peer).await);
+        drop(listener);
+        assert!(peers.answers(&peer).await, "it is refused, by a kernel that lives");
+        // No machine: TCP goes to no group.
+        let nowhere = Peer { name: "n".into(), address: SocketAddr::from(([224, 0, 0, 1], 1)) };
+        assert!(!peers.answers(&nowhere).await);
     }
 }

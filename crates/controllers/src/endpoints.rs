@@ -9,9 +9,9 @@ use model::kinds::{ENDPOINTS, SERVICE, of};
 use model::{Controller, Key, Object, Plan, Precondition, Time, Tree, Watch, World};
 use serde_json::{Map, json};
 
-use crate::naming;
 use crate::pods::Pod;
 use crate::services::{self, Body, Spec};
+use crate::{naming, suspicion};
 
 /// How many addresses the object holds: it is one object for all, and every change of it goes to all who watch.
 const ADDRESSES_MAX: usize = 1000;
@@ -26,6 +26,8 @@ pub static CONTROLLER: Controller = Controller {
     primary: of::SERVICE,
     also: &[
         Watch { gvr: of::POD, wakes: services::of_pod },
+        Watch { gvr: of::NODE, wakes: suspicion::of_node },
+        Watch { gvr: of::LEASE, wakes: suspicion::of_lease },
         Watch { gvr: of::ENDPOINTS, wakes: |endpoints, _| vec![service_of(endpoints)] },
     ],
     reconcile,
@@ -51,7 +53,7 @@ pub fn reconcile(key: &Key, world: &dyn World, _now: Time) -> Plan {
     if service.is_ending() {
         return plan;
     }
-    let (subsets, is_cut) = subsets(&service, &body.spec, &body.spec.pods(world, service.namespace()));
+    let (subsets, is_cut) = subsets(&service, &body.spec, &body.spec.pods(world, service.namespace()), world);
     write(&mut plan, own, &service, &body.spec, known, (subsets, is_cut));
     plan
 }
@@ -59,7 +61,8 @@ pub fn reconcile(key: &Key, world: &dyn World, _now: Time) -> Plan {
 /// For each port, which addresses answer on it and which do not.
 type Answering = (BTreeSet<String>, BTreeSet<String>);
 
-fn subsets(service: &Object, spec: &Spec, pods: &[Pod]) -> (Vec<Tree>, bool) {
+fn subsets(service: &Object, spec: &Spec, pods: &[Pod], world: &dyn World) -> (Vec<Tree>, bool) {
+    let doubted = suspicion::doubted(pods, world);
     let mut addresses: BTreeMap<String, Tree> = BTreeMap::new();
     let mut by_port: BTreeMap<String, (Tree, Answering)> = BTreeMap::new();
     let family = spec.families()[0].to_owned();
@@ -76,7 +79,8 @@ fn subsets(service: &Object, spec: &Spec, pods: &[Pod]) -> (Vec<Tree>, bool) {
         for port in ports(spec, pod) {
             let (_, (ready, other)) =
                 by_port.entry(port.to_string()).or_insert_with(|| (port, Answering::default()));
-            let answers = spec.publish_not_ready_addresses || pod.is_ready();
+            let answers = spec.publish_not_ready_addresses
+                || (pod.is_ready() && !doubted.iter().any(|node| node == pod.node()));
             if answers {
                 ready.insert(ip.clone())
             } else {

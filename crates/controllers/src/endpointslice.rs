@@ -1,6 +1,6 @@
 //! EndpointSlices: the addresses of the pods behind each Service with a selector, on the ports they have there.
 //!
-//! When nothing changes any more, every pod that a Service means stands in exactly one slice of each family and set of
+//! An address on a node that is suspected is not ready, unless all are. When nothing changes any more, every pod that a Service means stands in exactly one slice of each family and set of
 //! ports, no slice has more than [`SLICE_LEN_MAX`], and a Service without pods has one empty slice. It never touches
 //! slices of other makers, and moves no address from slice to slice without need.
 
@@ -12,7 +12,7 @@ use serde_json::{Map, json};
 
 use crate::pods::Pod;
 use crate::services::{self, Body, Spec};
-use crate::{naming, owning};
+use crate::{naming, owning, suspicion};
 
 /// How many addresses one slice holds: a change of one of them is sent to every node with all the others.
 pub const SLICE_LEN_MAX: usize = 100;
@@ -32,7 +32,8 @@ pub static CONTROLLER: Controller = Controller {
     also: &[
         Watch { gvr: of::POD, wakes: services::of_pod },
         Watch { gvr: of::ENDPOINT_SLICE, wakes: of_slice },
-        Watch { gvr: of::NODE, wakes: model::controller::nobody },
+        Watch { gvr: of::NODE, wakes: suspicion::of_node },
+        Watch { gvr: of::LEASE, wakes: suspicion::of_lease },
     ],
     reconcile,
 };
@@ -96,6 +97,7 @@ fn groups(
     family: &str,
 ) -> BTreeMap<String, Group> {
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
+    let doubted = suspicion::doubted(pods, world);
     for pod in pods {
         let Some(ip) = pod.ips().into_iter().find(|ip| services::is_of(ip, family)).map(str::to_owned) else {
             continue;
@@ -106,7 +108,8 @@ fn groups(
         }
         let group = groups.entry(Tree::from(ports.clone()).to_string()).or_default();
         group.ports = ports;
-        group.endpoints.push(endpoint(world, service, spec, pod, &ip));
+        let is_doubted = doubted.iter().any(|node| node == pod.node());
+        group.endpoints.push(endpoint(world, service, spec, (pod, is_doubted), &ip));
     }
     groups
 }
@@ -122,8 +125,14 @@ fn ports(spec: &Spec, pod: &Pod) -> Vec<Tree> {
     found.collect()
 }
 
-fn endpoint(world: &dyn World, service: &Object, spec: &Spec, pod: &Pod, ip: &str) -> Tree {
-    let (serving, terminating) = (pod.is_ready(), pod.is_ending());
+fn endpoint(
+    world: &dyn World,
+    service: &Object,
+    spec: &Spec,
+    (pod, is_doubted): (&Pod, bool),
+    ip: &str,
+) -> Tree {
+    let (serving, terminating) = (pod.is_ready() && !is_doubted, pod.is_ending());
     let ready = spec.publish_not_ready_addresses || (serving && !terminating);
     let mut tree = json!({
         "addresses": [ip],
@@ -313,6 +322,25 @@ mod tests {
                 "metadata":{"labels":{"tier":"front","kubernetes.io/service-name":"web","endpointslice.kubernetes.io/managed-by":"endpointslice-controller.k8s.io"},
                 "ownerReferences":[{"kind":"Service","name":"web"}]}}"#.replace('\n', "").as_str(),
         );
+    }
+
+    #[test]
+    fn an_address_on_a_suspected_node_is_not_ready_unless_all_are_or_the_world_looks_wrong() {
+        let late = r#"metadata.annotations={"healing.kintsugi.dev/suspected":"1970-01-01T00:00:03Z"}"#;
+        let pods = "pods a labels=app:web on=n1 ready status.podIP=10.1.0.1
+            pods b labels=app:web on=n2 ready status.podIP=10.1.0.2
+            ";
+        let with = |nodes: &str, a: bool, b: bool| {
+            let conditions =
+                |ready: bool| format!(r#"{{"conditions":{{"ready":{ready},"serving":{ready}}}}}"#);
+            let slice = format!(r#"{{"endpoints":[{},{}]}}"#, conditions(a), conditions(b));
+            let wanted = format!("create endpointslices web-* {slice}");
+            check(&format!("{WEB}{pods}{nodes}"), 5, decide, &wanted);
+        };
+        with("nodes n1\n nodes n2\n nodes n3", true, true);
+        with(&format!("nodes n1 {late}\n nodes n2\n nodes n3"), false, true);
+        with(&format!("nodes n1 {late}\n nodes n2 {late}"), true, true);
+        with(&format!("nodes n1 {late}\n nodes n2\n nodes n3 {late}"), true, true);
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub mod service_account;
 mod services;
 pub mod statefulset;
 mod status;
+pub mod suspicion;
 pub mod taint_eviction;
 mod templates;
 pub mod volumes;

@@ -1,10 +1,14 @@
 //! Nodes: whether they are heard of, and what that means for who may run there.
 //!
-//! A node whose lease is overdue gets Ready=Unknown; its conditions become taints; the pods of a silent node count as
-//! not ready. Silence is counted by our own clock, from when we saw the lease change: a node's clock may be off. All of that can be undone, so suspicion is enough. It deletes nothing: see [`crate::taint_eviction`].
+//! A node that is late with a renewal is suspected: an annotation says so, and the addresses of its pods are left out of
+//! Services ([`crate::suspicion`]). One whose lease is overdue gets Ready=Unknown; its conditions become taints; the pods
+//! of a silent node count as not ready. Silence is counted by our own clock, from when we saw the lease change: a node's clock may be off. All of that can be undone, so suspicion is enough. It deletes nothing: see [`crate::taint_eviction`].
 
+use std::time::Duration;
+
+use model::fence::{KNOCK, SUSPECTED};
 use model::kinds::{LEASE, NODE, POD, of};
-use model::{Controller, EventNote, Key, Object, Plan, Precondition, Time, Tree, Watch, World, time};
+use model::{Controller, EventNote, Key, Object, Plan, Precondition, Time, Tree, Watch, World, Write, time};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -17,9 +21,6 @@ pub const LEASES: &str = "kube-node-lease";
 /// How long a node without a lease of its own may be silent, in seconds: the usual grace for clients that only post a
 /// status, which they do every 10 s.
 const SILENCE_MAX_SECONDS: i64 = 50;
-
-/// By how much any two clocks may run apart, in thousandths: a lease counts as overdue that much later.
-const CLOCK_DRIFT_PER_MILLE: i64 = 10;
 
 /// What the house's own agents hold a lease for when it does not say, in seconds.
 const LEASE_SECONDS: i64 = 4;
@@ -105,7 +106,15 @@ pub fn reconcile(key: &Key, world: &dyn World, now: Time) -> Plan {
     let mut plan = Plan::default();
     let Some(node) = world.get(key) else { return plan };
     let Some(body) = node.seen::<Body>() else { return plan };
-    match overdue_at(&node, &body, world) {
+    let silence = Silence::of(&node, &body, world);
+    if let Some(silence) = &silence {
+        suspect(&mut plan, key, &node, silence, now);
+        if !plan.acts.is_empty() {
+            // Seen again when that is written: both it and what follows name the revision that was seen.
+            return plan;
+        }
+    }
+    match silence.map(|silence| silence.overdue_at) {
         Some(at) if at <= now => doubt(&mut plan, key, &node, &body, now),
         Some(at) if !body.is_silent() => plan.wake(at),
         _ => {}
@@ -113,32 +122,79 @@ pub fn reconcile(key: &Key, world: &dyn World, now: Time) -> Plan {
     if body.is_silent() {
         doubt_pods(&mut plan, &node, world, now);
     }
-    if plan
-        .acts
-        .iter()
-        .all(|act| !matches!(&act.write, model::Write::Patch { key: written, .. } if written == key))
+    if plan.acts.iter().all(|act| !matches!(&act.write, Write::Patch { key: written, .. } if written == key))
     {
         taint(&mut plan, key, &node, &body, now);
     }
     plan
 }
 
-/// When the node will have been silent for too long. Silence before this world began proves nothing.
-fn overdue_at(node: &Object, body: &Body, world: &dyn World) -> Option<Time> {
-    let key = Key::new(&LEASE, LEASES, node.name());
-    let lease = world.get(&key);
-    let lease = lease.and_then(|lease| lease.seen::<Lease>());
-    let leased = lease.as_ref().and_then(|lease| {
-        Some((lease.spec.renew_time?, lease.spec.lease_duration_seconds.unwrap_or(LEASE_SECONDS)))
-    });
-    let heard = body.condition("Ready").and_then(|ready| ready.last_heartbeat_time);
-    let (heard, seconds) = match leased {
-        Some((renewed, seconds)) => (world.held_since(&key).unwrap_or(renewed), seconds),
-        None => (heard.or(node.meta().creation_timestamp)?, SILENCE_MAX_SECONDS),
+/// How long a node has been silent, and what that means when.
+struct Silence {
+    /// When it was heard last, as far as is known.
+    heard: Time,
+    /// Whether that was a renewal that this world has seen; otherwise it only began to count.
+    is_seen: bool,
+    /// The revision of its lease; 0 without one.
+    revision: u64,
+    /// When it is suspected; `None` for a node without a lease.
+    suspected_at: Option<Time>,
+    /// When it has been silent for too long.
+    overdue_at: Time,
+}
+
+impl Silence {
+    /// Silence before this world began proves nothing.
+    fn of(node: &Object, body: &Body, world: &dyn World) -> Option<Self> {
+        let key = Key::new(&LEASE, LEASES, node.name());
+        let object = world.get(&key);
+        let revision = object.as_ref().map_or(0, Object::revision);
+        let lease = object.and_then(|lease| lease.seen::<Lease>());
+        let leased = lease.as_ref().and_then(|lease| {
+            Some((lease.spec.renew_time?, lease.spec.lease_duration_seconds.unwrap_or(LEASE_SECONDS)))
+        });
+        let told = body.condition("Ready").and_then(|ready| ready.last_heartbeat_time);
+        let (seen, seconds) = match leased {
+            Some((renewed, seconds)) => (world.held_since(&key).unwrap_or(renewed), seconds),
+            None => (told.or(node.meta().creation_timestamp)?, SILENCE_MAX_SECONDS),
+        };
+        let began = world.began();
+        let heard = began.map_or(seen, |began| seen.max(began));
+        let terms = world.terms().of_lease(Duration::from_secs(seconds.try_into().unwrap_or(0)));
+        let after = |wait: Duration| heard.checked_add(wait).unwrap_or(Time::MAX);
+        Some(Self {
+            heard,
+            revision,
+            is_seen: began.is_none_or(|began| seen > began),
+            suspected_at: leased.map(|_| after(terms.suspicion)),
+            overdue_at: after(terms.silence()),
+        })
+    }
+}
+
+/// A node that is late is suspected until it is heard again, unless its machine answers: then its agent is gone for a
+/// moment, and its pods are not. That begins at once and ends at once: addresses go by it.
+fn suspect(plan: &mut Plan, key: &Key, node: &Object, silence: &Silence, now: Time) {
+    let is_suspected = node.meta().annotations.contains_key(SUSPECTED);
+    let Some(knock_at) = silence.suspected_at.map(|at| at.checked_sub(KNOCK).unwrap_or(Time::MIN)) else {
+        return;
     };
-    let heard = world.began().map_or(heard, |began| heard.max(began));
-    let millis = seconds.saturating_mul(1000 + CLOCK_DRIFT_PER_MILLE);
-    Some(heard.checked_add(jiff::SignedDuration::from_millis(millis)).unwrap_or(Time::MAX))
+    let is_late = knock_at <= now;
+    let says = match (is_suspected, is_late) {
+        (false, true) => Tree::from(time::micros(silence.heard)),
+        (true, false) if silence.is_seen => Tree::Null,
+        (_, false) => return plan.wake(knock_at),
+        (true, true) => return,
+    };
+    if is_late && now < silence.overdue_at {
+        let lease = Key::new(&LEASE, LEASES, node.name());
+        let knock = Write::Knock { node: key.clone(), lease, revision: silence.revision };
+        plan.act(knock, "it is late with a renewal");
+        plan.wake(silence.overdue_at);
+    }
+    let why = if is_late { "it is late with a renewal" } else { "it is heard of again" };
+    let patch = json!({"metadata": {"annotations": {SUSPECTED: says}}});
+    plan.patch(key.clone(), "", patch, Precondition::exactly(node), why);
 }
 
 /// What a silent node said last may no longer hold.
@@ -236,12 +292,41 @@ mod tests {
 
     #[test]
     fn a_node_that_renews_is_left_alone_until_its_lease_would_be_overdue() {
-        check(&format!("nodes n ready\n{}", lease("10")), 12, decide, "wake 14s");
+        check(&format!("nodes n ready\n{}", lease("10")), 11, decide, "wake 11s");
+        check(&format!("nodes n {LATE} ready\n{}", lease("10")), 12, decide, "wake 14s");
+    }
+
+    /// A node of which is known that it is late.
+    const LATE: &str =
+        r#"metadata.annotations={"healing.kintsugi.dev/suspected":"1970-01-01T00:00:10.000000Z"}"#;
+
+    #[test]
+    fn a_node_is_suspected_from_one_and_a_half_renewals_on_until_it_is_heard_again() {
+        check(
+            &format!("nodes n ready\n{}", lease("10")),
+            12,
+            decide,
+            r#"knock nodes n # it is late with a renewal
+               patch nodes n {"metadata":{"annotations":{"healing.kintsugi.dev/suspected":"1970-01-01T00:00:10.000000Z"}}} # it is late with a renewal
+               wake 14s"#,
+        );
+        check(
+            &format!("nodes n ready\n{}", lease("10")),
+            15,
+            decide,
+            r#"patch nodes n {"metadata":{"annotations":{"healing.kintsugi.dev/suspected":"1970-01-01T00:00:10.000000Z"}}}"#,
+        );
+        check(
+            &format!("nodes n {LATE} ready\n{}", lease("13")),
+            14,
+            decide,
+            r#"patch nodes n {"metadata":{"annotations":{"healing.kintsugi.dev/suspected":null}}} # it is heard of again"#,
+        );
     }
 
     #[test]
     fn an_overdue_lease_makes_the_node_unknown_and_its_pods_not_ready() {
-        let node = format!("nodes n ready\n pods a on=n ready\n pods b on=m ready\n{}", lease("10"));
+        let node = format!("nodes n {LATE} ready\n pods a on=n ready\n pods b on=m ready\n{}", lease("10"));
         check(
             &node,
             15,

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::pods::{Pod, Taint};
 use crate::status::{self, Says};
+use crate::suspicion;
 
 /// The taint of a node that is silent.
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
@@ -16,7 +17,7 @@ const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 pub static CONTROLLER: Controller = Controller {
     name: "taint-eviction-controller",
     primary: of::POD,
-    also: &[Watch { gvr: of::NODE, wakes: of_node }],
+    also: &[Watch { gvr: of::NODE, wakes: of_node }, Watch { gvr: of::LEASE, wakes: of_lease }],
     reconcile,
 };
 
@@ -39,6 +40,12 @@ fn of_node(node: &Object, world: &dyn World) -> Vec<Key> {
     }
     let pods = Pod::all(world.list(&POD, "")).into_iter().filter(|pod| pod.node() == node.name());
     pods.map(|pod| Key::new(&POD, pod.object.namespace(), pod.name())).collect()
+}
+
+/// Those of a node whose lease is lost: what was held back while that was not sure is looked at again.
+fn of_lease(lease: &Object, world: &dyn World) -> Vec<Key> {
+    let node = suspicion::node_of_lost(lease).and_then(|key| world.get(&key));
+    node.map(|node| of_node(&node, world)).unwrap_or_default()
 }
 
 fn evicting(node: &Object) -> Vec<Taint> {

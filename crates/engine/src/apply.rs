@@ -9,11 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use client::{Caches, Client, ClientError, Events};
 use futures_util::future::join_all;
 use host::Host;
+use model::fence::Terms;
 use model::{Act, Gvr, Key, Tree, World, Write};
 
 use crate::ballot::Ballot;
 use crate::barrier::{Decided, Mark};
 use crate::governor::{Governor, Verdict};
+use crate::metrics::Metrics;
 use crate::pulse::Pulse;
 use crate::queue::Ended;
 
@@ -21,6 +23,9 @@ use crate::queue::Ended;
 ///
 /// The store commits what arrives together in one sync; 16 fill a commit, more would hold up other keys.
 pub const WRITES_AT_ONCE: usize = 16;
+
+/// Who takes pods from nodes that do not suffer them.
+const EVICTS: &str = "taint-eviction-controller";
 
 /// Who carries out the plans of one member.
 #[derive(Clone)]
@@ -41,6 +46,10 @@ pub struct Hand {
     pub ballot: Arc<Ballot>,
     /// Knows whether this process stood still.
     pub pulse: Arc<Pulse>,
+    /// The lengths that leases are counted with.
+    pub terms: Terms,
+    /// What is counted of mends.
+    pub metrics: Arc<Metrics>,
     /// Time.
     pub host: Host,
 }
@@ -80,11 +89,18 @@ impl Hand {
             let voted = self.ballot.hold(&self.caches, lease, *revision, set).await;
             return voted.map(|()| None).map_err(|wait| Stop::Held(Ended::Later(wait)));
         }
+        if let Write::Knock { node, lease, revision } = &act.write {
+            let silent = self.ballot.knock(&self.caches, node, lease, *revision).await;
+            return silent.map(|()| None).map_err(|wait| Stop::Held(Ended::Later(wait)));
+        }
         let before =
             subject(&act.write).and_then(|key| self.caches.get(key)).map_or(0, |seen| seen.revision());
         let outcome = self.client.carry_out(&act.write).await.map_err(Stop::Refused)?;
         tracing::debug!(by = self.name, what = told(&act.write), why = act.why, already = outcome.already);
         if !outcome.already {
+            if self.name == EVICTS && matches!(act.write, Write::Delete { .. }) {
+                self.metrics.evicted();
+            }
             let name = outcome.object.as_ref().map(|object| object.name());
             self.tell(act, name.or(subject(&act.write).map(|key| key.name.as_str())), None);
         }
@@ -102,11 +118,13 @@ impl Hand {
             Verdict::Go => None,
             Verdict::Wait { until, why } => {
                 tracing::info!(by = self.name, what = told(write), why, "held back for a while");
+                self.metrics.held_back(sort_of_deed(write), "wait");
                 let left = until.duration_since(now);
                 Some(Ended::Later(left.try_into().unwrap_or_default()))
             }
             Verdict::No { why } => {
                 tracing::warn!(by = self.name, what = told(write), why, "held back");
+                self.metrics.held_back(sort_of_deed(write), "no");
                 Some(Ended::Later(crate::governor::HELD_REST))
             }
         }
@@ -210,9 +228,11 @@ fn sort(write: &Write) -> Sort<'_> {
         Write::Delete { .. } | Write::Evict { .. } => Sort::Ending,
         Write::Bind { .. } => Sort::OfPods,
         Write::Patch { key, part: "status", .. } if key.gvr.plural == "pods" => Sort::OfPods,
-        Write::Patch { .. } | Write::Replace { .. } | Write::Absent { .. } | Write::Votes { .. } => {
-            Sort::Alone
-        }
+        Write::Patch { .. }
+        | Write::Replace { .. }
+        | Write::Absent { .. }
+        | Write::Knock { .. }
+        | Write::Votes { .. } => Sort::Alone,
     }
 }
 
@@ -221,8 +241,18 @@ fn subject(write: &Write) -> Option<&Key> {
     match write {
         Write::Create { .. } => None,
         Write::Patch { key, .. } | Write::Replace { key, .. } => Some(key),
-        Write::Delete { key, .. } | Write::Absent { key, .. } | Write::Votes { lease: key, .. } => Some(key),
+        Write::Delete { key, .. } | Write::Absent { key, .. } => Some(key),
+        Write::Votes { lease: key, .. } | Write::Knock { node: key, .. } => Some(key),
         Write::Bind { pod, .. } | Write::Evict { pod, .. } => Some(pod),
+    }
+}
+
+/// A governed act in one word, for the metrics.
+fn sort_of_deed(write: &Write) -> &'static str {
+    match write {
+        Write::Patch { key, .. } if key.gvr == crate::ballot::LEASE => "takeover",
+        Write::Patch { .. } => "drop",
+        _ => "evict",
     }
 }
 
@@ -238,6 +268,7 @@ fn told(write: &Write) -> String {
         Write::Replace { key, part, .. } => format!("replace {part} {key}"),
         Write::Bind { pod, node, .. } => format!("bind {pod} to {node}"),
         Write::Evict { pod, .. } => format!("evict {pod}"),
+        Write::Knock { node, .. } => format!("knock at {node}"),
         Write::Votes { lease, .. } => format!("ask for votes about {lease}"),
         Write::Absent { key, .. } => format!("prove the absence of {key}"),
         Write::Delete { key, .. } => format!("delete {key}"),
@@ -253,6 +284,7 @@ fn with_refusal(write: &Write, refusal: &str) -> Write {
         Write::Bind { .. }
         | Write::Evict { .. }
         | Write::Absent { .. }
+        | Write::Knock { .. }
         | Write::Votes { .. }
         | Write::Delete { .. } => {}
     }

@@ -1,4 +1,4 @@
-//! Asks voters whether a node's lease may be taken from it.
+//! Asks voters whether a node's lease may be taken from it, and knocks at nodes that are late.
 //!
 //! Promises: nobody is asked before this very server has seen the lease's revision unchanged for longer than the node
 //! may run, on the boot-time clock: a step of the wall clock condemns nobody. A majority is of the set in the lease. It
@@ -30,14 +30,15 @@ const AGAIN: Duration = Duration::from_millis(500);
 pub struct Ballot {
     host: Host,
     peers: Arc<dyn Peers>,
+    terms: Terms,
     /// The revision of each node's lease, and since when it is seen. Guards them for one look.
     seen: Mutex<BTreeMap<String, (u64, Moment)>>,
 }
 
 impl Ballot {
     /// One that has seen nothing yet.
-    pub fn new(host: Host, peers: Arc<dyn Peers>) -> Self {
-        Self { host, peers, seen: Mutex::default() }
+    pub fn new(host: Host, peers: Arc<dyn Peers>, terms: Terms) -> Self {
+        Self { host, peers, terms, seen: Mutex::default() }
     }
 
     /// Sees the leases as they are when the heartbeat begins.
@@ -78,7 +79,7 @@ impl Ballot {
         revision: u64,
         set: &VoterSet,
     ) -> Result<(), Duration> {
-        let silence = Terms { lease: set.lease(), ..Terms::LAN }.silence();
+        let silence = self.terms.of_lease(set.lease()).silence();
         let seen = self.seen().get(&lease.name).copied().filter(|(known, _)| *known == revision);
         let Some((_, since)) = seen else { return Err(AGAIN) };
         let silent = self.host.moment().since(since);
@@ -103,6 +104,26 @@ impl Ballot {
             "no majority to take the lease"
         );
         Err(AGAIN)
+    }
+
+    /// Whether nothing answers at a node's address and its lease is still at this revision; else how long to wait before
+    /// it is looked at again.
+    pub async fn knock(
+        &self,
+        caches: &Caches,
+        node: &Key,
+        lease: &Key,
+        revision: u64,
+    ) -> Result<(), Duration> {
+        let peer = caches.get(node).as_ref().and_then(Peer::of);
+        if let Some(peer) = peer
+            && self.peers.answers(&peer).await
+        {
+            tracing::info!(node = node.name, "it is late with its lease, but its machine answers");
+            return Err(AGAIN);
+        }
+        let is_late = caches.get(lease).is_some_and(|lease| lease.revision() == revision);
+        if is_late { Ok(()) } else { Err(Duration::ZERO) }
     }
 
     async fn ask<'a>(

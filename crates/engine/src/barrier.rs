@@ -38,7 +38,7 @@ impl Decided {
             match &act.write {
                 Write::Create { gvr, .. } => decided.note(gvr, picture),
                 Write::Absent { key, .. } => decided.note(&key.gvr, picture),
-                Write::Votes { .. } => {}
+                Write::Votes { .. } | Write::Knock { .. } => {}
                 Write::Patch { key, .. } | Write::Replace { key, .. } | Write::Delete { key, .. } => {
                     decided.note_object(key, picture);
                 }
@@ -77,7 +77,7 @@ impl Mark {
             Write::Delete { key, when, .. } => return Some(ended(key, when.uid.clone())),
             Write::Evict { pod, when } => return Some(ended(pod, when.uid.clone())),
             Write::Bind { pod, .. } => return Some(Mark::Newer(pod.clone(), before)),
-            Write::Absent { .. } | Write::Votes { .. } => return None,
+            Write::Absent { .. } | Write::Votes { .. } | Write::Knock { .. } => return None,
         };
         outcome.revision().map(|revision| Mark::Revision(gvr.clone(), revision))
     }
@@ -87,7 +87,7 @@ impl Mark {
         match write {
             Write::Create { gvr, .. } => decided.reached(gvr),
             Write::Absent { key, .. } => decided.reached(&key.gvr),
-            Write::Votes { .. } => None,
+            Write::Votes { .. } | Write::Knock { .. } => None,
             Write::Patch { key, .. } | Write::Replace { key, .. } | Write::Delete { key, .. } => {
                 decided.newer(key)
             }

@@ -2,23 +2,16 @@
 //!
 //! Pure, but for what it remembers of its own answers. Promises: when too many nodes fall silent at once, the likelier
 //! explanation is us, and nothing is evicted or dropped; suspicion never empties a Service; nodes are condemned one
-//! after the other. It ends by itself when the world looks right again.
+//! after the other, and so are leases taken, which is proof and never forbidden. It ends by itself when the world looks
+//! right again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use controllers::suspicion::Nodes;
+use model::fence::{self, pod_epoch};
 use model::{Gvr, Key, Object, Time, Tree, World, Write};
 use serde::Deserialize;
-
-/// How close together suspicions must come to have one cause. A cut switch is noticed by all within a lease time;
-/// half would miss the slowest, double would take two real failures of a bad day for one.
-pub const ONE_CAUSE: Duration = Duration::from_secs(30);
-
-/// Of at least six nodes, more than this share at once (in percent) is too many. A rack is a fifth of a small cluster.
-pub const SUSPECTS_PERCENT_MAX: usize = 20;
-
-/// From how many nodes on the share counts; of three to five, more than one at once is too many.
-pub const MANY_NODES: usize = 6;
 
 /// How long after one node was condemned the next may be: time for the first one's pods to run elsewhere.
 pub const NODE_PACE: Duration = Duration::from_secs(5);
@@ -26,10 +19,10 @@ pub const NODE_PACE: Duration = Duration::from_secs(5);
 /// How long an act that is held back rests before it is asked about again, unless something wakes it before.
 pub const HELD_REST: Duration = Duration::from_secs(5);
 
-/// The taint by which an operator proves that a node is out of service.
-const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+/// How long after one lease was taken the next may be: time to bind and attach elsewhere what the first one held.
+pub const TAKEOVER_PACE: Duration = Duration::from_secs(1);
 
-const NODES: Gvr = Gvr::new("", "v1", "nodes");
+const LEASE: Gvr = crate::ballot::LEASE;
 const PODS: Gvr = Gvr::new("", "v1", "pods");
 const SERVICES: Gvr = Gvr::new("", "v1", "services");
 
@@ -52,7 +45,7 @@ pub enum Verdict {
     },
 }
 
-/// An act that rests on the suspicion of a node.
+/// An act that rests on the silence of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deed {
     /// A pod is to be taken from the node.
@@ -67,23 +60,18 @@ pub enum Deed {
         /// The Services that would be left without a ready address.
         empties: Vec<String>,
     },
-}
-
-/// The nodes, as the governor sees them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Nodes {
-    /// How many there are.
-    pub count: usize,
-    /// Those under suspicion, and since when.
-    pub suspects: BTreeMap<String, Time>,
+    /// The node's lease is to be taken from it.
+    TakeOver {
+        /// Whose lease.
+        node: String,
+    },
 }
 
 /// Judges acts, remembering which node was condemned last.
 #[derive(Debug, Default)]
 pub struct Governor {
     condemned: Option<(String, Time)>,
-    /// What was read out of each node, at which revision: a burst of acts reads each node once.
-    read: BTreeMap<String, (u64, Option<Time>)>,
+    taken: Option<(String, Time)>,
 }
 
 impl Governor {
@@ -94,85 +82,63 @@ impl Governor {
 
     /// May this be done now?
     pub fn judge(&mut self, deed: &Deed, nodes: &Nodes, now: Time) -> Verdict {
-        if let Some(why) = looks_wrong(nodes) {
+        if let Deed::TakeOver { node } = deed {
+            return pace(&mut self.taken, node, TAKEOVER_PACE, now);
+        }
+        if let Some(why) = nodes.looks_wrong() {
             return Verdict::No { why };
         }
         match deed {
-            Deed::Drop { empties, .. } if !empties.is_empty() => {
+            Deed::Drop { node, empties } if !empties.is_empty() && nodes.suspects.contains_key(node) => {
                 Verdict::No { why: format!("it would leave {} without an address", empties.join(", ")) }
             }
             Deed::Drop { .. } => Verdict::Go,
-            Deed::Evict { node } => self.pace(node, now),
+            Deed::Evict { node } | Deed::TakeOver { node } => pace(&mut self.condemned, node, NODE_PACE, now),
         }
     }
 
-    /// May this write be done now? Those that rest on no suspicion may.
+    /// May this write be done now? Those that rest on no silence may.
     pub fn judge_write(&mut self, write: &Write, world: &dyn World, now: Time) -> Verdict {
+        if let Some(node) = taken_over(write) {
+            return self.judge(&Deed::TakeOver { node }, &Nodes::default(), now);
+        }
         let Some(pod) = disrupted(write).and_then(|key| world.get(key)) else {
             return Verdict::Go;
         };
-        let nodes = self.nodes(world);
-        match node_of(&pod).filter(|node| nodes.suspects.contains_key(node)) {
-            None => Verdict::Go,
-            Some(node) => {
-                let deed = match write {
-                    Write::Patch { .. } => Deed::Drop { empties: emptied(&pod, &nodes, world), node },
-                    _ => Deed::Evict { node },
-                };
-                self.judge(&deed, &nodes, now)
-            }
+        let nodes = Nodes::look(world);
+        let Some(node) = node_of(&pod).filter(|node| nodes.is_silent(node)) else {
+            return Verdict::Go;
+        };
+        // A fenced pod is let go once its lease is lost: that it runs no more is proven.
+        if pod_epoch(&pod).is_some() && nodes.proven.contains_key(&node) {
+            return Verdict::Go;
         }
-    }
-
-    /// Why the world looks wrong, if it does.
-    pub fn alarm(&mut self, world: &dyn World) -> Option<String> {
-        looks_wrong(&self.nodes(world))
-    }
-
-    /// One node after the other.
-    fn pace(&mut self, node: &str, now: Time) -> Verdict {
-        match &self.condemned {
-            Some((last, at)) if last != node && now < *at + NODE_PACE => {
-                let why = format!("node {last} was given up just before");
-                return Verdict::Wait { until: *at + NODE_PACE, why };
-            }
-            Some((last, _)) if last == node => {}
-            _ => self.condemned = Some((node.to_owned(), now)),
-        }
-        Verdict::Go
-    }
-
-    fn nodes(&mut self, world: &dyn World) -> Nodes {
-        let all = world.list(&NODES, "");
-        self.read.retain(|name, _| all.iter().any(|node| node.name() == name));
-        let mut nodes = Nodes { count: all.len(), suspects: BTreeMap::new() };
-        for node in &all {
-            let known = self.read.get(node.name()).filter(|(revision, _)| *revision == node.revision());
-            let since = match known {
-                Some((_, since)) => *since,
-                None => suspected_since(node),
-            };
-            self.read.insert(node.name().to_owned(), (node.revision(), since));
-            nodes.suspects.extend(since.map(|since| (node.name().to_owned(), since)));
-        }
-        nodes
+        let deed = match write {
+            Write::Patch { .. } => Deed::Drop { empties: emptied(&pod, &nodes, world), node },
+            _ => Deed::Evict { node },
+        };
+        self.judge(&deed, &nodes, now)
     }
 }
 
-/// Why so many suspicions look like a fault of ours rather than of the nodes.
-pub fn looks_wrong(nodes: &Nodes) -> Option<String> {
-    let mut times: Vec<Time> = nodes.suspects.values().copied().collect();
-    times.sort();
-    let at_once = (0..times.len())
-        .map(|first| times[first..].iter().take_while(|&&time| time < times[first] + ONE_CAUSE).count())
-        .max()
-        .unwrap_or(0);
-    let too_many = match nodes.count {
-        MANY_NODES.. => at_once * 100 > nodes.count * SUSPECTS_PERCENT_MAX,
-        3..MANY_NODES => at_once > 1,
-        _ => false,
-    };
-    too_many.then(|| format!("{at_once} of {} nodes fell silent at once", nodes.count))
+/// One node after the other.
+fn pace(last: &mut Option<(String, Time)>, node: &str, pace: Duration, now: Time) -> Verdict {
+    match last {
+        Some((last, at)) if last != node && now < *at + pace => {
+            let why = format!("node {last} was given up just before");
+            return Verdict::Wait { until: *at + pace, why };
+        }
+        Some((last, _)) if last == node => {}
+        _ => *last = Some((node.to_owned(), now)),
+    }
+    Verdict::Go
+}
+
+/// The node whose lease a write takes from it.
+fn taken_over(write: &Write) -> Option<String> {
+    let Write::Patch { key, patch, .. } = write else { return None };
+    let takes = key.gvr == LEASE && patch["metadata"]["annotations"][fence::STATE] == "Lost";
+    takes.then(|| key.name.clone())
 }
 
 /// The pod that a write takes away or marks not ready.
@@ -191,7 +157,7 @@ fn makes_unready(patch: &Tree) -> bool {
     conditions.into_iter().flatten().any(|one| one["type"] == "Ready" && one["status"] != "True")
 }
 
-/// The parts of a pod or a node that are read here.
+/// The parts of a pod or a Service that are read here.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Parts {
@@ -203,14 +169,8 @@ struct Parts {
 #[serde(rename_all = "camelCase", default)]
 struct Spec {
     node_name: Option<String>,
-    taints: Vec<Taint>,
     /// Of a Service.
     selector: BTreeMap<String, String>,
-}
-
-#[derive(Deserialize)]
-struct Taint {
-    key: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -224,7 +184,6 @@ struct Status {
 struct Condition {
     r#type: String,
     status: String,
-    last_transition_time: Option<Time>,
 }
 
 fn parts(object: &Object) -> Parts {
@@ -233,15 +192,6 @@ fn parts(object: &Object) -> Parts {
 
 fn node_of(pod: &Object) -> Option<String> {
     parts(pod).spec.node_name.filter(|name| !name.is_empty())
-}
-
-/// Since when a node is silent; an operator's word that it is out of service is proof, no suspicion.
-fn suspected_since(node: &Object) -> Option<Time> {
-    let parts = parts(node);
-    let ready = parts.status.conditions.into_iter().find(|one| one.r#type == "Ready")?;
-    let is_proven = parts.spec.taints.iter().any(|taint| taint.key == OUT_OF_SERVICE);
-    (ready.status == "Unknown" && !is_proven)
-        .then_some(ready.last_transition_time.unwrap_or(Time::UNIX_EPOCH))
 }
 
 /// The Services that select the pod and would have no other ready address on a node that is not suspected.
@@ -255,7 +205,7 @@ fn emptied(pod: &Object, nodes: &Nodes, world: &dyn World) -> Vec<String> {
             && !other.is_ending()
             && selects(selector, &other.meta().labels)
             && is_ready(other)
-            && node_of(other).is_some_and(|node| !nodes.suspects.contains_key(&node))
+            && node_of(other).is_some_and(|node| !nodes.is_silent(&node))
     };
     let services = world.list(&SERVICES, pod.namespace());
     let named = services.iter().filter(|service| {
@@ -276,25 +226,22 @@ mod tests {
 
     fn nodes(count: usize, suspects: &[i64]) -> Nodes {
         let named = suspects.iter().enumerate().map(|(n, since)| (format!("n{n}"), at(*since)));
-        Nodes { count, suspects: named.collect() }
+        Nodes { count, suspects: named.collect(), ..Nodes::default() }
     }
 
     #[test]
-    fn many_nodes_silent_at_once_look_like_a_fault_of_ours() {
-        let check = |count: usize, suspects: &[i64], wrong: bool| {
-            assert_eq!(looks_wrong(&nodes(count, suspects)).is_some(), wrong, "{count} nodes, {suspects:?}");
-        };
-        check(1, &[0], false);
-        check(2, &[0, 0], false);
-        check(3, &[0], false);
-        check(3, &[0, 10], true);
-        check(3, &[0, 31], false);
-        check(5, &[0, 29], true);
-        check(6, &[0], false);
-        check(6, &[0, 5], true);
-        check(10, &[0, 5], false);
-        check(10, &[0, 5, 7], true);
-        check(10, &[0, 20, 40, 60], false);
+    fn a_lease_with_its_votes_is_taken_whatever_the_world_looks_like_but_one_after_the_other() {
+        let mut governor = Governor::new();
+        let wrong = nodes(3, &[0, 0]);
+        let take = |node: &str| Deed::TakeOver { node: node.into() };
+        assert_eq!(governor.judge(&take("n0"), &wrong, at(5)), Verdict::Go);
+        let waits = governor.judge(&take("n1"), &wrong, at(5));
+        assert_eq!(waits, Verdict::Wait { until: at(6), why: "node n0 was given up just before".into() });
+        assert_eq!(governor.judge(&take("n1"), &wrong, at(6)), Verdict::Go);
+        assert!(matches!(
+            governor.judge(&Deed::Evict { node: "n1".into() }, &wrong, at(6)),
+            Verdict::No { .. }
+        ));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod barrier;
 pub mod governor;
 mod lead;
 pub mod ledger;
+pub mod metrics;
 mod pulse;
 pub mod queue;
 mod run;
@@ -29,12 +30,13 @@ use std::sync::Arc;
 use client::{Caches, Peers};
 use host::Host;
 use host::watch;
+use model::fence::Terms;
 
 /// The name by which the scheduler asks for its client; all others are controllers.
 pub const SCHEDULER: &str = scheduler::NAME;
 
-/// Controllers that act on the suspicion of nodes, by name.
-const GOVERNED: &[&str] = &["node-lifecycle-controller", "taint-eviction-controller"];
+/// Controllers that act on the silence of nodes, by name.
+const GOVERNED: &[&str] = &["node-lifecycle-controller", "taint-eviction-controller", "fence-controller"];
 
 /// Everyone who decides: the controllers and the scheduler.
 pub fn members() -> Vec<Member> {
@@ -44,8 +46,9 @@ pub fn members() -> Vec<Member> {
 
 impl Setup {
     /// Everyone who decides, on a server that always leads: there is no other.
-    pub fn new(clients: Clients, caches: Caches, host: Host, peers: Arc<dyn Peers>) -> Self {
+    pub fn new(clients: Clients, caches: Caches, host: Host, peers: Arc<dyn Peers>, terms: Terms) -> Self {
         let (_, lead) = watch::channel(true);
-        Self { clients, caches, host, peers, members: members(), lead }
+        let metrics = Arc::new(metrics::Metrics::default());
+        Self { metrics, clients, caches, host, peers, members: members(), lead, terms }
     }
 }

@@ -16,6 +16,7 @@ use futures_util::{FutureExt, StreamExt};
 use host::watch;
 use host::{Host, Task};
 use model::controller::EVERY;
+use model::fence::Terms;
 use model::{Controller, Gvr, Key, Object, Plan, World};
 
 use crate::apply::Hand;
@@ -23,6 +24,7 @@ use crate::ballot::{Ballot, LEASE};
 use crate::barrier::Decided;
 use crate::governor::Governor;
 use crate::ledger;
+use crate::metrics::Metrics;
 use crate::pulse::{BEAT, Pulse};
 use crate::queue::{Ended, Item, Queue, Report};
 use crate::seen::{DEFINITIONS, Known, Seen, is_of_every};
@@ -62,6 +64,10 @@ pub struct Setup {
     pub members: Vec<Member>,
     /// Whether this server leads.
     pub lead: watch::Receiver<bool>,
+    /// The lengths that leases are counted with.
+    pub terms: Terms,
+    /// What is counted of mends.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Runs the members until `shutdown` ends. Whatever is under way then is cut off: the next pass starts from what is.
@@ -117,12 +123,13 @@ struct Engine {
     host: Host,
     ballot: Arc<Ballot>,
     pulse: Arc<Pulse>,
+    terms: Terms,
 }
 
 impl Engine {
     fn new(setup: &Setup) -> Self {
         let governor = Arc::new(Mutex::new(Governor::new()));
-        let ballot = Arc::new(Ballot::new(setup.host.clone(), setup.peers.clone()));
+        let ballot = Arc::new(Ballot::new(setup.host.clone(), setup.peers.clone(), setup.terms));
         let pulse = Arc::new(Pulse::new(setup.host.clone()));
         let hands =
             setup.members.iter().map(|member| hand(member, setup, (&governor, &ballot, &pulse))).collect();
@@ -138,7 +145,7 @@ impl Engine {
             progress: setup.caches.progress(),
             ledger: ledger::Keeper::new(
                 (setup.clients)(ledger::COMPONENT),
-                governor,
+                setup.metrics.clone(),
                 setup.caches.clone(),
                 setup.host.clone(),
             ),
@@ -146,6 +153,7 @@ impl Engine {
             host: setup.host.clone(),
             ballot,
             pulse,
+            terms: setup.terms,
         };
         engine.wire();
         engine
@@ -264,7 +272,7 @@ impl Engine {
                 let every = self.every.iter().filter(|_| is_of_every(changed.gvr()));
                 for waker in self.wakers.get(changed.gvr()).into_iter().flatten().chain(every) {
                     let (reads, steady) = (&self.hands[waker.member].reads, self.pulse.steady_since());
-                    let world = Seen { caches, reads, known: &self.known, steady };
+                    let world = Seen { caches, reads, known: &self.known, steady, terms: self.terms };
                     let keys = match waker.wakes {
                         None => vec![changed.key.clone()],
                         Some(wakes) => guarded(|| wakes_of(wakes, changed, &world)).unwrap_or_default(),
@@ -323,6 +331,8 @@ fn hand(
         governor: member.governed.then(|| governor.clone()),
         ballot: ballot.clone(),
         pulse: pulse.clone(),
+        terms: setup.terms,
+        metrics: setup.metrics.clone(),
         host: setup.host.clone(),
     }
 }
@@ -339,7 +349,8 @@ fn wakes_of(wakes: Wakes, changed: &Changed, world: &dyn World) -> Vec<Key> {
 async fn pass(controller: &'static Controller, hand: Hand, key: Key, known: Arc<Known>) -> Report {
     let now = hand.host.now();
     let look = |caches: &Picture<'_>| {
-        let world = Seen { caches, reads: &hand.reads, known: &known, steady: hand.pulse.steady_since() };
+        let steady = hand.pulse.steady_since();
+        let world = Seen { caches, reads: &hand.reads, known: &known, steady, terms: hand.terms };
         let plan = guarded(|| (controller.reconcile)(&key, &world, now))?;
         let decided = Decided::by(&plan.acts, caches);
         Some((plan, decided))

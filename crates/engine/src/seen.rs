@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use client::Picture;
+use model::fence::Terms;
 use model::world::Resource;
 use model::{Gvr, Key, Object, Time, Tree, World, kinds};
 
@@ -105,6 +106,8 @@ pub struct Seen<'a> {
     pub known: &'a Known,
     /// Since when this process runs without a gap.
     pub steady: Time,
+    /// The lengths that leases are counted with.
+    pub terms: Terms,
 }
 
 impl World for Seen<'_> {
@@ -122,6 +125,10 @@ impl World for Seen<'_> {
 
     fn held_since(&self, key: &Key) -> Option<Time> {
         self.caches.held_since(key)
+    }
+
+    fn terms(&self) -> Terms {
+        self.terms
     }
 
     fn resources(&self) -> Vec<Resource> {

@@ -64,7 +64,16 @@ fn start(fake: Fake, members: Vec<Member>, lead: watch::Receiver<bool>) -> Runni
     let caches = Caches::new(client.clone(), host.clone());
     let peers = Arc::new(client::NoPeers);
     let clients = Arc::new(move |_: &str| client.clone());
-    let setup = Setup { clients, caches, host: host.clone(), peers, members, lead };
+    let setup = Setup {
+        clients,
+        caches,
+        host: host.clone(),
+        peers,
+        members,
+        lead,
+        terms: model::fence::Terms::LAN,
+        metrics: Arc::default(),
+    };
     Running { fake, _engine: host.spawn(crate::run(setup, std::future::pending())) }
 }
 

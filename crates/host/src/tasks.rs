@@ -65,4 +65,36 @@ impl Tasks {
     pub async fn next_end(&mut self) -> Option<()> {
         self.0.join_next().await.map(|_| ())
     }
+
+    /// Waits until a task goes wrong, for groups of which every task is needed: whoever waits goes wrong with it, where it
+    /// would go on without. Never ends otherwise.
+    ///
+    /// # Panics
+    /// Carries on a panic of a task that was not forgotten by [`Tasks::spawn`] before.
+    pub async fn failed(&mut self) {
+        while let Some(ended) = self.0.join_next().await {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_needs_every_task_goes_wrong_with_one() {
+        let waits = tokio::spawn(async {
+            let mut tasks = Tasks::new();
+            tasks.spawn(async {});
+            tasks.spawn(async { panic!("as the test wants") });
+            tasks.failed().await;
+        });
+        assert!(waits.await.is_err_and(|error| error.is_panic()));
+    }
 }

@@ -165,6 +165,7 @@ impl Wiring<'_> {
             serving,
             client,
             api: self.server.inner_address,
+            healing: self.cluster.healing,
             hosts_server: netns.is_none(),
             netns,
             shown: None,

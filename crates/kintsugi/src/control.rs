@@ -9,6 +9,7 @@ use api::auth::Identity;
 use client::{Caches, Client, Peers};
 use engine::Elector;
 use host::{Host, Task, watch};
+use model::fence::Terms;
 use store::{Form, Limits, Store};
 use tokio::sync::oneshot;
 
@@ -75,6 +76,7 @@ pub async fn start(
     store: Store,
     settings: api::Settings,
     peers: Arc<dyn Peers>,
+    terms: Terms,
 ) -> Result<Control> {
     let service =
         Service::open(host.clone(), store, settings).await.context("cannot begin to serve the API")?;
@@ -85,7 +87,7 @@ pub async fn start(
         }
         false => (None, None),
     };
-    let (caches, engine) = lead(host, &service, peers, leads);
+    let (caches, engine) = lead(host, &service, peers, terms, leads);
     Ok(Control { service, caches, engine: Some(engine), election })
 }
 
@@ -108,6 +110,7 @@ pub fn lead(
     host: &Host,
     service: &Service,
     peers: Arc<dyn Peers>,
+    terms: Terms,
     leads: Option<watch::Receiver<bool>>,
 ) -> (Caches, Task<()>) {
     let clients = {
@@ -118,10 +121,12 @@ pub fn lead(
         })
     };
     let caches = Caches::new(client(service, Identity::component(CONTROLLERS), CONTROLLERS), host.clone());
-    let mut setup = engine::Setup::new(clients, caches.clone(), host.clone(), peers);
+    let mut setup = engine::Setup::new(clients, caches.clone(), host.clone(), peers, terms);
     if let Some(leads) = leads {
         setup.lead = leads;
     }
+    let metrics = setup.metrics.clone();
+    service.tell_metrics(Box::new(move || metrics.text()));
     (caches, host.spawn(engine::run(setup, std::future::pending())))
 }
 

@@ -28,11 +28,13 @@ use crate::joining::{CLUSTER, PUBLIC};
 use crate::keys::write_private;
 use crate::node::{Node, NodeSettings, Pair};
 use crate::place::Place;
-use crate::settings::Agent;
+use crate::settings::{Agent, Healing};
 use crate::tls::{Shown, dial_anyone};
 
 /// How long the server may take to sign a certificate or to give a range: far beyond the second that it takes.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a node that joined before waits to be told of new settings: its containers are to be adopted soon.
+const GLANCE: Duration = Duration::from_secs(1);
 /// The largest answer that is read before the server is known, in bytes: a kubeconfig and some signatures.
 const PUBLIC_LEN_MAX: u64 = 256 * 1024;
 /// How long to wait before a certificate that could not be renewed is asked for again.
@@ -128,6 +130,15 @@ impl Asked {
                 known.server = self.urls();
                 known.node.api = self.first();
                 known.node.shared_dir.clone_from(&self.shared_dir);
+                // The settings may be others by now. A server that is away keeps nobody from adopting what runs here.
+                let as_node = self.client(Arc::new(self.https(&known.node)?));
+                if let Some(Ok(cluster)) = host.within(GLANCE, cluster(&as_node)).await {
+                    let told = healing(&cluster)?;
+                    if told != known.node.healing {
+                        known.node.healing = told;
+                        self.keep(&known)?;
+                    }
+                }
                 if !good(&known.node.serving) || known.node.address != self.node_address {
                     known.node.address = self.node_address;
                     let client = self.client(Arc::new(self.https(&known.node)?));
@@ -168,16 +179,16 @@ impl Asked {
             client,
             api: self.first(),
             netns: None,
+            healing: Healing::default(),
             hosts_server: false,
             shown: None,
         };
         let as_node = self.client(Arc::new(self.https(&node)?));
-        let (namespace, name) = CLUSTER;
-        let cluster = as_node.get(&Key::new(&kinds::CONFIG_MAP, namespace, name)).await;
-        let cluster = cluster.context("cannot read what the cluster is like")?.tree()?;
+        let cluster = cluster(&as_node).await.context("cannot read what the cluster is like")?;
         let told = |key: &str| text(&cluster, &format!("data.{key}")).to_owned();
         (node.cluster_pods, node.services, node.domain) = (told("pods"), told("services"), told("domain"));
         node.dns = told("dns").parse().context("the address of the cluster's name server")?;
+        node.healing = healing(&cluster)?;
         node.pods = self.range(host, &as_node).await?;
         node.serving = self.serving(host, &as_node).await?;
         let joined = Joined { server: self.urls(), node };
@@ -414,6 +425,20 @@ impl Asked {
         self.keep(joined)?;
         tracing::info!("the node's certificates are renewed");
         Ok(())
+    }
+}
+
+/// What the server tells of its cluster.
+async fn cluster(client: &Client) -> Result<Tree> {
+    let (namespace, name) = CLUSTER;
+    Ok(client.get(&Key::new(&kinds::CONFIG_MAP, namespace, name)).await?.tree()?)
+}
+
+/// How the cluster notices and mends failures; a server that does not say does as usual.
+fn healing(cluster: &Tree) -> Result<Healing> {
+    match text(cluster, "data.healing") {
+        "" => Ok(Healing::default()),
+        told => serde_json::from_str(told).context("how the cluster notices and mends failures"),
     }
 }
 

@@ -17,6 +17,7 @@ use serde_json::json;
 use crate::control::{self, CONTROLLERS};
 use crate::keys::Keys;
 use crate::ranges::Ranges;
+use crate::settings::Cluster;
 
 /// The ConfigMap by which those who join verify the server, as kubeadm has it.
 pub const PUBLIC: (&str, &str) = ("kube-public", "cluster-info");
@@ -33,7 +34,7 @@ pub fn start(
     service: &api::Service,
     keys: &Arc<Keys>,
     ranges: &Ranges,
-    domain: &str,
+    cluster: &Cluster,
     server: &str,
 ) -> Task<()> {
     let client = control::client(service, Identity::component(CONTROLLERS), "joining");
@@ -44,7 +45,8 @@ pub fn start(
         pods: ranges.pods,
         public: keys.public_kubeconfig(server),
         cluster: json!({"pods": ranges.pods.to_string(), "services": ranges.services.to_string(),
-            "dns": ranges.dns().to_string(), "domain": domain}),
+            "dns": ranges.dns().to_string(), "domain": cluster.cluster_domain,
+            "healing": json!(cluster.healing).to_string()}),
         host: host.clone(),
     };
     host.spawn(joining.keep())

@@ -11,8 +11,7 @@ use anyhow::{Context, Result};
 use client::{Caches, Client, HttpsPeers, Transport};
 use futures_util::FutureExt;
 use host::{Host, Task};
-use kubelet::{Curve, Machine, Means};
-use model::fence::Terms;
+use kubelet::{Machine, Means};
 use network::{Cidr, KernelNetwork};
 use runtime::{KernelRuntime, Runtime};
 use serde::{Deserialize, Serialize};
@@ -20,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::keys::Keys;
 use crate::names::{NameService, NamedNetwork};
+use crate::settings::Healing;
 use crate::supervise::next_pause;
 use crate::tls;
 use api::auth::pki::PemPair;
@@ -29,8 +29,6 @@ const KUBELET_PORT: u16 = 10250;
 /// Bytes after which a container's log is rotated, and how many files are kept: upstream's defaults.
 const LOG_LEN_MAX: u64 = 10 * 1024 * 1024;
 const LOG_FILES_MAX: u32 = 5;
-/// How long a lease lasts, in seconds, as it says itself: four renewals.
-const LEASE_SECONDS: i32 = 4;
 
 /// What a node is told; written to a file for agents in processes of their own.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -66,6 +64,9 @@ pub struct NodeSettings {
     pub api: SocketAddr,
     /// The network namespace that an agent of its own enters first.
     pub netns: Option<PathBuf>,
+    /// How failures are noticed and mended.
+    #[serde(default)]
+    pub healing: Healing,
     /// Whether a server runs on this host.
     #[serde(default)]
     pub hosts_server: bool,
@@ -214,6 +215,7 @@ fn agent_settings(settings: &NodeSettings) -> Result<kubelet::Settings> {
         Some(shown) => shown.clone(),
         None => Arc::new(tls::Shown::new(&settings.serving.clone().into())?),
     };
+    let terms = settings.healing.terms().context("how the cluster counts leases")?;
     Ok(kubelet::Settings {
         node_name: settings.name.clone(),
         node_addresses: vec![settings.address],
@@ -226,10 +228,10 @@ fn agent_settings(settings: &NodeSettings) -> Result<kubelet::Settings> {
         tls: Some(tls::showing(shown, &settings.authority, true, &[b"http/1.1"])?),
         labels: BTreeMap::new(),
         machine: Machine::look(&settings.dir),
-        curve: Curve::HEALING,
-        lease_every: kubelet::LEASE_EVERY,
-        lease_seconds: LEASE_SECONDS,
-        terms: Terms::LAN,
+        curve: settings.healing.curve(),
+        lease_every: terms.renewal(),
+        lease_seconds: i32::try_from(terms.lease.as_secs()).context("the length of a lease")?,
+        terms,
         hosts_server: settings.hosts_server,
         // A node may read its own pods alone; policies need those of all, so they wait for a reader of their own.
         has_policies: false,

@@ -84,6 +84,7 @@ impl Server {
         ranges: &Ranges,
         reach: Reach,
     ) -> Result<Self> {
+        let terms = cluster.healing.terms().context("these settings make no fence")?;
         let lan = LanSettings {
             data_dir: place.dir().to_owned(),
             prefix: network::links::prefix_of(place.dir()),
@@ -127,7 +128,7 @@ impl Server {
             key_pem: own.key.clone().into_bytes(),
         };
         let peers = HttpsPeers::new(keys.authority.cert.clone().into_bytes(), identity);
-        let control = control::start(host, store, settings, Arc::new(peers)).await?;
+        let control = control::start(host, store, settings, Arc::new(peers), terms).await?;
         let names = names(cluster, ranges, &[address.ip(), inner_address.ip()]);
         let certificate = keys.server("kube-apiserver", "", names, host.now())?;
         // Which of the two signed a client's certificate tells a user from a front proxy.
@@ -148,7 +149,7 @@ impl Server {
             Reach::Here => format!("https://{}", shown(address)),
             Reach::Outside(_) => format!("https://{inner_address}"),
         };
-        let joining = joining::start(host, &control.service, &keys, ranges, &cluster.cluster_domain, &public);
+        let joining = joining::start(host, &control.service, &keys, ranges, cluster, &public);
         let _duties = [signer, joining];
         let presence = control.service.store().is_shared().then(|| {
             let client =

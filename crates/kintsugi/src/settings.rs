@@ -2,8 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use kubelet::Curve;
+use model::fence::{Terms, WrongTerms};
+use serde::{Deserialize, Serialize};
 
 /// A Kubernetes that mends itself in seconds and shows every mend.
 #[derive(Debug, Parser)]
@@ -94,6 +98,9 @@ pub struct Cluster {
     /// makes volumes on it that follow their pods from node to node
     #[arg(long, value_name = "DIR", value_parser = whole_path)]
     pub shared_dir: Option<PathBuf>,
+    /// How failures are noticed and mended.
+    #[command(flatten)]
+    pub healing: Healing,
     /// Where the cluster's objects are stored.
     #[command(flatten)]
     pub store: StoreSettings,
@@ -118,6 +125,95 @@ pub struct StoreSettings {
     /// Its key (PEM)
     #[arg(long, value_name = "FILE", requires = "store_certfile")]
     pub store_keyfile: Option<PathBuf>,
+}
+
+/// How failures are noticed and mended; the same on the server and on all its nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Args, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Healing {
+    /// How long a node's lease lasts, in whole seconds (2 to 600): a node that is silent for longer is given up. While
+    /// nodes hold a longer one, that one counts
+    #[arg(long, value_name = "SECONDS", default_value_t = 4)]
+    pub lease_seconds: u64,
+    /// How long before the end of its lease a node stops what must not run twice, in milliseconds: the time from there
+    /// to the last process gone and the last write out
+    #[arg(long, value_name = "MS", default_value_t = 500)]
+    pub kill_millis: u64,
+    /// How far any two machines' clocks may run apart, in thousandths: a lease counts as over that much later
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub clock_drift_per_mille: u32,
+    /// After how long without a renewal a node's addresses are taken out of Services, in milliseconds; renewals come
+    /// every quarter of a lease. Three eighths of the lease unless given
+    #[arg(long, value_name = "MS")]
+    pub suspicion_millis: Option<u64>,
+    /// How restarts of a container that keeps ending are spaced
+    #[arg(long, value_name = "CURVE", value_enum, default_value_t = RestartCurve::Healing)]
+    pub restart_curve: RestartCurve,
+}
+
+/// How restarts of a container that keeps ending are spaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RestartCurve {
+    /// Three at once, then 0.5 s, 1 s, 2 s … at most 60 s after the last start
+    Healing,
+    /// As Kubernetes: one at once, then 10 s, 20 s, 40 s … at most 300 s after the last end
+    Kubernetes,
+}
+
+impl Default for Healing {
+    fn default() -> Self {
+        Self {
+            lease_seconds: 4,
+            kill_millis: 500,
+            clock_drift_per_mille: 10,
+            suspicion_millis: None,
+            restart_curve: RestartCurve::Healing,
+        }
+    }
+}
+
+impl Healing {
+    /// What the fence counts with, if it holds.
+    pub fn terms(&self) -> Result<Terms, WrongTerms> {
+        let told = Terms {
+            kill: Duration::from_millis(self.kill_millis),
+            drift_per_mille: self.clock_drift_per_mille,
+            ..Terms::LAN.of_lease(Duration::from_secs(self.lease_seconds))
+        };
+        let suspicion = self.suspicion_millis.map_or(told.suspicion, Duration::from_millis);
+        let terms = Terms { suspicion, ..told };
+        terms.check().map(|()| terms)
+    }
+
+    /// How restarts are spaced.
+    pub fn curve(&self) -> Curve {
+        match self.restart_curve {
+            RestartCurve::Healing => Curve::HEALING,
+            RestartCurve::Kubernetes => Curve::KUBERNETES,
+        }
+    }
+
+    /// The words of a command line that say the same.
+    pub fn arguments(&self) -> Vec<String> {
+        let curve = match self.restart_curve {
+            RestartCurve::Healing => "healing",
+            RestartCurve::Kubernetes => "kubernetes",
+        };
+        let mut words: Vec<String> = [
+            ("--lease-seconds", self.lease_seconds.to_string()),
+            ("--kill-millis", self.kill_millis.to_string()),
+            ("--clock-drift-per-mille", self.clock_drift_per_mille.to_string()),
+            ("--restart-curve", curve.to_owned()),
+        ]
+        .into_iter()
+        .flat_map(|(name, value)| [name.to_owned(), value])
+        .collect();
+        if let Some(millis) = self.suspicion_millis {
+            words.extend(["--suspicion-millis".to_owned(), millis.to_string()]);
+        }
+        words
+    }
 }
 
 /// Nodes of one machine: a /24 of node addresses holds more, but each takes a process and two dozen MiB.
@@ -398,4 +494,47 @@ pub enum StoreAct {
 /// A path that means the same to every process. Nothing is asked of what is there: it may be storage that does not answer.
 fn whole_path(text: &str) -> std::io::Result<PathBuf> {
     std::path::absolute(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(words: &[&str]) -> Healing {
+        let words = ["kintsugi", "up"].iter().chain(words);
+        match Cli::try_parse_from(words).expect("these are settings").command {
+            Command::Up(up) => up.cluster.healing,
+            other => panic!("{other:?} is not up"),
+        }
+    }
+
+    #[test]
+    fn what_is_not_said_is_as_on_one_network() {
+        assert_eq!(read(&[]), Healing::default());
+        assert_eq!(read(&[]).terms(), Ok(Terms::LAN));
+    }
+
+    #[test]
+    fn lengths_that_make_no_fence_are_refused() {
+        let said = |words: &[&str]| read(words).terms().map_err(|why| why.to_string());
+        let long = said(&["--lease-seconds", "40"]).expect("it holds");
+        assert_eq!(long.suspicion, Duration::from_secs(15));
+        assert_eq!(long.silence(), Duration::from_millis(40_400));
+        let why = said(&["--suspicion-millis", "900"]).expect_err("renewals come every second");
+        assert!(why.contains("renewed every 1s"), "{why}");
+        let why = said(&["--kill-millis", "3000"]).expect_err("no time is left");
+        assert!(why.contains("too short"), "{why}");
+    }
+
+    #[test]
+    fn the_words_of_a_command_line_say_the_same() {
+        let healing = Healing {
+            lease_seconds: 8,
+            suspicion_millis: Some(2500),
+            restart_curve: RestartCurve::Kubernetes,
+            ..Healing::default()
+        };
+        let words = healing.arguments();
+        assert_eq!(read(&words.iter().map(String::as_str).collect::<Vec<_>>()), healing);
+    }
 }

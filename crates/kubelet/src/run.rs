@@ -57,7 +57,7 @@ pub async fn run(
         node: facts,
         patience: Default::default(),
         unused: Default::default(),
-        is_leased: watch::Sender::new(true),
+        is_leased: watch::Sender::new(false),
         fence,
     });
     agent.means.voice.send_replace(Some(Arc::downgrade(&agent)));
@@ -130,6 +130,8 @@ async fn keep(agent: Arc<Agent>, port: u16, tasks: &mut Tasks) -> Result<(), Kub
                 None => std::future::pending().await,
             },
             Ok(()) = epochs.changed() => pods.begin(tasks),
+            // Without its lease, say, an agent is worse than none: it goes wrong as a whole, and is started again.
+            () = tasks.failed() => {}
             changed = changes.next() => {
                 if changed.key.gvr == gvr::POD {
                     pods.take_pod(changed).await;

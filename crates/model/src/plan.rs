@@ -151,6 +151,17 @@ pub enum Write {
         /// Who votes: the set in that lease.
         set: VoterSet,
     },
+    /// Go on only if nothing answers at a node's address, and its lease is still as it was seen.
+    ///
+    /// It writes nothing. An agent that restarts is late with a renewal, but its machine's kernel says so at once: "refused".
+    Knock {
+        /// Which node.
+        node: Key,
+        /// Its lease.
+        lease: Key,
+        /// The lease's revision.
+        revision: u64,
+    },
     /// Delete an object; "not found" counts as done.
     Delete {
         /// Which object.

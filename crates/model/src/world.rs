@@ -1,5 +1,6 @@
 //! The view through which a decision reads. The engine answers from its caches, a test from a few lines of text.
 
+use crate::fence::Terms;
 use crate::{Gvr, Key, Object, Time, kinds};
 
 /// A resource that a world holds.
@@ -51,6 +52,11 @@ pub trait World {
     /// What others write into an object by their own clocks may be off by hours; this is not.
     fn held_since(&self, _key: &Key) -> Option<Time> {
         None
+    }
+
+    /// The lengths that leases are counted with.
+    fn terms(&self) -> Terms {
+        Terms::LAN
     }
 
     /// Since when this world has been up to date without a gap: silence before that proves nothing.

@@ -11,6 +11,7 @@ use client::Client;
 use host::{Chance, Host, SimDisk, Task, Time};
 use kintsugi::control::{self, Control};
 use kubelet::SimFiles;
+use model::fence::Terms;
 use model::{Key, kinds};
 
 use crate::flaw::{Flaw, intrude};
@@ -138,7 +139,7 @@ impl Cluster {
         let settings =
             api::Settings { guard: Arc::new(SimGuard), has_shared_storage: true, ..api::Settings::default() };
         let peers = SimPeers { host: self.host.clone(), doors: self.doors.clone(), own: None };
-        let control = control::start(&self.host, store, settings, Arc::new(peers)).await?;
+        let control = control::start(&self.host, store, settings, Arc::new(peers), Terms::LAN).await?;
         self.server.up(control.service.clone());
         let intruder = self.flaw.map(|flaw| {
             let store = control.service.store().clone();
@@ -153,7 +154,8 @@ impl Cluster {
         let host = self.host.clone();
         if let Some(running) = self.control.as_mut().filter(|running| running.second.is_none()) {
             let peers = SimPeers { host: host.clone(), doors: self.doors.clone(), own: None };
-            let (_, leads) = control::lead(&host, &running.control.service, Arc::new(peers), None);
+            let (_, leads) =
+                control::lead(&host, &running.control.service, Arc::new(peers), Terms::LAN, None);
             running.second = Some(leads);
         }
     }

@@ -210,6 +210,7 @@ impl SimNode {
     /// Cuts the power: the agent, all containers, addresses and rules are gone; files and images stay.
     pub fn power_off(&mut self) {
         self.kill_agent();
+        self.around.doors.take(&self.name);
         self.runtime.power_off();
         self.network.power_off();
     }
@@ -260,10 +261,8 @@ impl SimNode {
             curve: self.settings.curve,
             lease_every: self.settings.lease_every,
             lease_seconds: self.settings.lease_seconds,
-            terms: Terms {
-                lease: Duration::from_secs(u64::try_from(self.settings.lease_seconds).unwrap_or(4)),
-                ..Terms::LAN
-            },
+            terms: Terms::LAN
+                .of_lease(Duration::from_secs(u64::try_from(self.settings.lease_seconds).unwrap_or(4))),
             hosts_server: false,
             has_policies: false,
             image_marks: None,

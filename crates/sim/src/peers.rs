@@ -8,7 +8,7 @@ use client::peers::ANSWER_MAX;
 use client::{Peer, Peers, TransportError, Wish};
 use host::Host;
 use kubelet::Voice;
-use model::fence::{No, Question};
+use model::fence::{KNOCK, No, Question};
 
 use crate::gate::Gate;
 use crate::wire::{Direction, Line};
@@ -32,6 +32,11 @@ impl Doors {
     /// Puts a node's door up.
     pub fn put(&self, node: &str, door: Door) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(node.to_owned(), door);
+    }
+
+    /// Takes a node's door away: its machine is off.
+    pub fn take(&self, node: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(node);
     }
 
     fn get(&self, node: &str) -> Option<Door> {
@@ -76,5 +81,14 @@ impl Peers for SimPeers {
     async fn ask(&self, peer: &Peer, wish: Wish, asked: &Question) -> Result<Option<No>, TransportError> {
         let late = || Err(TransportError::Unreachable("no answer in time".into()));
         self.host.within(ANSWER_MAX, self.trip(peer, wish, asked)).await.unwrap_or_else(late)
+    }
+
+    async fn answers(&self, peer: &Peer) -> bool {
+        let trip = async {
+            let door = self.doors.get(&peer.name)?;
+            door.line.travel(Direction::In).await.ok()?;
+            door.line.travel(Direction::Out).await.ok()
+        };
+        self.host.within(KNOCK, trip).await.flatten().is_some()
     }
 }

@@ -6,7 +6,7 @@
 mod takeover;
 mod voters;
 
-use model::fence::{Record, Terms};
+use model::fence::Record;
 use model::{Key, Object, Time, World};
 
 pub use takeover::CONTROLLER as TAKEOVER;
@@ -16,6 +16,6 @@ pub use voters::CONTROLLER as VOTERS;
 fn overdue_at(key: &Key, lease: &Object, record: &Record, world: &dyn World) -> Time {
     let seen = world.held_since(key).or(lease.meta().creation_timestamp).unwrap_or(Time::MIN);
     let seen = world.began().map_or(seen, |began| seen.max(began));
-    let terms = Terms { lease: record.set.lease(), ..Terms::LAN };
+    let terms = world.terms().of_lease(record.set.lease());
     seen.checked_add(terms.silence()).unwrap_or(Time::MAX)
 }

@@ -11,9 +11,7 @@ use super::overdue_at;
 use crate::node_lifecycle::LEASES;
 use crate::pods::Pod;
 use crate::status::{self, Says};
-
-/// The taint by which an operator says that a node is out of service: it ends a lease without votes.
-const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+use crate::suspicion::{self, OUT_OF_SERVICE};
 
 /// The controller.
 pub static CONTROLLER: Controller = Controller {
@@ -65,7 +63,9 @@ pub fn reconcile(key: &Key, world: &dyn World, now: Time) -> Plan {
             plan.delete(key.clone(), Precondition::same(&lease), "its node was deleted");
         }
         State::Held | State::Ending => {
-            let word = node.as_ref().is_some_and(is_out_of_service);
+            // As upstream, the word counts of a node that is silent: one that has come back holds its lease again, though the
+            // taint was forgotten.
+            let word = node.as_ref().is_some_and(|node| is_out_of_service(node) && is_silent(node));
             match overdue_at(key, &lease, &record, world) {
                 _ if word => lose(&mut plan, key, &lease, &record, node.as_ref(), "an operator says so"),
                 at if at > now => plan.wake(at),
@@ -128,6 +128,10 @@ fn is_orphan(lease: &Object, node: Option<&Object>) -> bool {
     owners.peek().is_some() && owners.all(|owner| node.is_none_or(|node| node.uid() != owner.uid))
 }
 
+fn is_silent(node: &Object) -> bool {
+    suspicion::silent_since(node).is_some()
+}
+
 fn is_out_of_service(node: &Object) -> bool {
     let taints: Tree = node.tree().unwrap_or_default()["spec"]["taints"].take();
     taints.as_array().into_iter().flatten().any(|taint| taint["key"] == OUT_OF_SERVICE)
@@ -177,8 +181,10 @@ mod tests {
     fn an_operators_word_needs_no_votes() {
         let node =
             r#"nodes n spec.taints=[{"key":"node.kubernetes.io/out-of-service","effect":"NoExecute"}]"#;
+        let late = r#"metadata.annotations={"healing.kintsugi.dev/suspected":"1970-01-01T00:00:08Z"}"#;
+        check(&format!("{node}\n{}", lease("Held")), 11, decide, "wake 14s");
         check(
-            &format!("{node}\n{}", lease("Held")),
+            &format!("{node} {late}\n{}", lease("Held")),
             11,
             decide,
             r#"patch leases kube-node-lease/n {"metadata":{"annotations":{"healing.kintsugi.dev/lease-state":"Lost"}}} # an operator says so ! LeaseLost Node n lost its lease of epoch 7: an operator says so"#,

@@ -84,14 +84,15 @@ pub fn reconcile(key: &Key, world: &dyn World, now: Time) -> Plan {
         .iter()
         .map(|node| (node.name().to_owned(), node.meta().labels.get(ZONE).cloned().unwrap_or_default()))
         .collect();
-    let (mut servers, mut others, mut lease) = (Vec::new(), Vec::new(), None);
+    // It may grow while nodes run, not shrink: a node may still count with the longer one.
+    let (mut servers, mut others, mut lease) = (Vec::new(), Vec::new(), world.terms().lease);
     for object in world.list(&LEASE, LEASES) {
         let Some(record) = Record::read(&object).filter(|record| record.state == State::Held) else {
             continue;
         };
         let place = Key::new(&LEASE, LEASES, object.name());
         let member = Member { host: object.name().to_owned(), incarnation: record.incarnation.clone() };
-        lease = lease.max(Some(record.set.lease()));
+        lease = lease.max(record.set.lease());
         match (is_server(&object), overdue_at(&place, &object, &record, world) <= now) {
             (true, is_silent) => servers.push((is_silent, member)),
             (false, false) => {
@@ -106,7 +107,9 @@ pub fn reconcile(key: &Key, world: &dyn World, now: Time) -> Plan {
         servers.retain(|(is_silent, _)| !is_silent);
     }
     let servers: Vec<Member> = servers.into_iter().map(|(_, member)| member).collect();
-    let Some(lease) = lease.filter(|_| !servers.is_empty() || !others.is_empty()) else { return plan };
+    if servers.is_empty() && others.is_empty() {
+        return plan;
+    }
     let known = sets(world);
     let last = known.iter().max_by_key(|set| set.number);
     let wanted = choose(&servers, &others, last.map_or(1, |set| set.number + 1), lease);

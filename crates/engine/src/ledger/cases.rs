@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use client::Changed;
 use model::diagnosis;
+use model::fence::SUSPECTED;
 use model::repair::{Outcome, ROLLED_BACK, Repair, Subject};
 use model::tree::whole;
 use model::{Gvr, Key, Object, Time, World};
 use serde::Deserialize;
+
+use crate::metrics::Phase;
 
 /// How long after a pod went a new one of the same owner counts as its replacement.
 ///
@@ -29,6 +32,9 @@ pub const RESTARTS_IN_VAIN: i64 = 4;
 /// Faults that a pod has until it is ready again, or gone.
 const LASTING: [&str; 4] = ["ReadinessFailed", "ContainerExited", "CrashLooping", "CannotStart"];
 
+/// How the action of a mend begins in which another pod takes the place of one that went.
+const REPLACED: &str = "replaced by";
+
 const PODS: Gvr = Gvr::new("", "v1", "pods");
 const NODES: Gvr = Gvr::new("", "v1", "nodes");
 const DEPLOYMENTS: Gvr = Gvr::new("apps", "v1", "deployments");
@@ -42,7 +48,14 @@ pub struct Cases {
     gone: BTreeMap<String, VecDeque<Repair>>,
     /// Which mend a new pod ends by becoming ready, by the pod's uid.
     replacements: BTreeMap<String, Key>,
+    /// When the last phase of an open mend ended.
+    since: BTreeMap<Key, Time>,
+    /// Phases that are over and were not told yet.
+    phases: Vec<Passed>,
 }
+
+/// A phase of a mend that is over: of which fault, which one, and how long it took.
+pub type Passed = (&'static str, Phase, Duration);
 
 /// A repair to write.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,7 +71,9 @@ impl Cases {
     pub fn take(&mut self, changed: &Changed, world: &dyn World, now: Time) -> Vec<Entry> {
         let entries = match &changed.key.gvr {
             gvr if *gvr == PODS => self.pod(changed, world, now),
-            gvr if *gvr == NODES => self.node(changed, now).into_iter().collect(),
+            gvr if *gvr == NODES => {
+                self.suspicion(changed, now).into_iter().chain(self.node(changed, now)).collect()
+            }
             gvr if *gvr == DEPLOYMENTS => self.deployment(changed, now).into_iter().collect(),
             _ => Vec::new(),
         };
@@ -68,7 +83,21 @@ impl Cases {
         while self.replacements.len() > OPEN_MAX {
             self.replacements.pop_first();
         }
+        let open = &self.open;
+        self.since.retain(|key, _| open.contains_key(key));
         entries
+    }
+
+    /// The phases that are over since the last call.
+    pub fn passed(&mut self) -> Vec<Passed> {
+        std::mem::take(&mut self.phases)
+    }
+
+    /// A phase of an open mend is over.
+    fn pass(&mut self, key: &Key, fault: &'static str, phase: Phase, now: Time) {
+        if let Some(since) = self.since.insert(key.clone(), now) {
+            self.phases.push((fault, phase, between(since, now)));
+        }
     }
 
     /// The repair to write when the world begins to look wrong (`Some`: why), or right again.
@@ -86,20 +115,29 @@ impl Cases {
             (Some(_), false) => {
                 let action = "held back what rests on suspicion".to_owned();
                 let repair = Repair { action, outcome: Outcome::Suppressed, ..blank };
-                Some(self.begin(repair))
+                Some(self.begin(repair, now))
             }
             (None, true) => self.end(&key, Outcome::Recovered, now),
             _ => None,
         }
     }
 
-    fn begin(&mut self, repair: Repair) -> Entry {
+    fn begin(&mut self, repair: Repair, now: Time) -> Entry {
+        // Of a pod that went it is known at once; that another takes its place is decided.
+        let phase = if repair.action.starts_with(REPLACED) { Phase::Decide } else { Phase::Detect };
+        let took = repair.detected_after.unwrap_or_else(|| between(repair.began, now));
+        self.phases.push((repair.fault, phase, took));
+        self.since.insert(repair.key(), now);
         self.open.insert(repair.key(), repair.clone());
         Entry { repair, is_new: true }
     }
 
     fn end(&mut self, key: &Key, outcome: Outcome, now: Time) -> Option<Entry> {
         let repair = self.open.remove(key)?;
+        if outcome == Outcome::Recovered {
+            self.pass(key, repair.fault, Phase::Verify, now);
+        }
+        self.since.remove(key);
         let recovered = (outcome == Outcome::Recovered).then_some(now);
         Some(Entry { repair: Repair { outcome, recovered, ..repair }, is_new: false })
     }
@@ -113,6 +151,7 @@ impl Cases {
                 entries.extend(self.containers(&old.1, &new, now));
                 entries.extend(self.readiness(&old.1, &new, now));
                 entries.extend(self.trouble(&new, world, now));
+                self.runs(&old.1, &new, now);
                 if has_gone(&new) && !has_gone(&old) {
                     entries.extend(self.went(&new, world, now));
                 }
@@ -149,7 +188,9 @@ impl Cases {
                     "" | "Error" | "Completed" => format!("exit {}", exit.exit_code),
                     reason => reason.to_owned(),
                 };
-                entries.push(self.begin(Repair { evidence, action: format!("restarted ({how})"), ..repair }));
+                entries.push(
+                    self.begin(Repair { evidence, action: format!("restarted ({how})"), ..repair }, now),
+                );
             }
             if container.state.running.is_some() && self.open.contains_key(&key) {
                 let ended = self.end(&key, Outcome::Recovered, now);
@@ -167,7 +208,7 @@ impl Cases {
         let repair = begin(subject(pod, "Pod"), "ReadinessFailed", now, "its readiness probe failed");
         match (old.is_ready(), new.is_ready()) {
             (true, false) if new.runs_on_from(old) && !pod.is_ending() => {
-                Some(self.begin(Repair { action: "taken out of its Services".into(), ..repair }))
+                Some(self.begin(Repair { action: "taken out of its Services".into(), ..repair }, now))
             }
             (false, true) => {
                 let ready = self.end(&repair.key(), Outcome::Recovered, now);
@@ -198,20 +239,34 @@ impl Cases {
             match found.as_ref().filter(|(found, _)| *found == fault) {
                 Some((_, evidence)) if !is_open && !pod.is_ending() => {
                     let known = diagnosis::of_object(pod, &peers(pod, world));
-                    entries.push(self.begin(Repair {
-                        evidence: evidence.clone(),
-                        action: action.into(),
-                        outcome: Outcome::Escalated,
-                        diagnosis: known.lines().collect(),
-                        next: known.next,
-                        ..repair
-                    }));
+                    entries.push(self.begin(
+                        Repair {
+                            evidence: evidence.clone(),
+                            action: action.into(),
+                            outcome: Outcome::Escalated,
+                            diagnosis: known.lines().collect(),
+                            next: known.next,
+                            ..repair
+                        },
+                        now,
+                    ));
                 }
                 None if is_open && body.is_ready() => entries.extend(self.end(&key, Outcome::Recovered, now)),
                 _ => {}
             }
         }
         entries
+    }
+
+    /// A replacement that runs now: the act is done.
+    fn runs(&mut self, old: &Pod, (pod, new): &(Object, Pod), now: Time) {
+        if new.status.phase == "Running"
+            && old.status.phase != "Running"
+            && let Some(key) = self.replacements.get(pod.uid()).cloned()
+            && let Some(fault) = self.open.get(&key).map(|repair| repair.fault)
+        {
+            self.pass(&key, fault, Phase::Act, now);
+        }
     }
 
     /// A pod that goes: perhaps somebody replaces it. The mend it was to end itself ends without it.
@@ -245,10 +300,10 @@ impl Cases {
         self.forget_old(now);
         let gone = self.gone.get_mut(&pod.controller()?.uid)?;
         let lost = gone.pop_front()?;
-        let detected_after = Duration::try_from(now.duration_since(lost.began)).ok();
-        let repair = Repair { action: format!("replaced by {}", pod.name()), detected_after, ..lost };
+        let detected_after = Some(between(lost.began, now));
+        let repair = Repair { action: format!("{REPLACED} {}", pod.name()), detected_after, ..lost };
         self.replacements.insert(pod.uid().to_owned(), repair.key());
-        Some(self.begin(repair))
+        Some(self.begin(repair, now))
     }
 
     fn forget_old(&mut self, now: Time) {
@@ -261,6 +316,29 @@ impl Cases {
         });
     }
 
+    /// A node that is late with a renewal, until it is heard again.
+    fn suspicion(&mut self, changed: &Changed, now: Time) -> Option<Entry> {
+        let node = changed.new.as_ref().or(changed.old.as_ref())?;
+        let said = |object: &Option<Object>| object.as_ref()?.meta().annotations.get(SUSPECTED).cloned();
+        let (old, new) = (said(&changed.old), said(&changed.new));
+        let began = new.as_ref().and_then(|since| since.parse::<Time>().ok()).unwrap_or(now).min(now);
+        let repair =
+            begin(subject(node, "Node"), "NodeSuspected", began, "it did not renew its lease in time");
+        match (old, &new) {
+            (None, Some(_)) if changed.old.is_some() => {
+                let detected_after = Some(between(began, now));
+                let action = "its addresses are left out of Services".into();
+                Some(self.begin(Repair { action, detected_after, ..repair }, now))
+            }
+            (_, None) => {
+                let is_there = changed.new.is_some();
+                let outcome = if is_there { Outcome::Recovered } else { Outcome::Unneeded };
+                self.end(&repair.key(), outcome, now)
+            }
+            _ => None,
+        }
+    }
+
     fn node(&mut self, changed: &Changed, now: Time) -> Option<Entry> {
         let node = changed.new.as_ref().or(changed.old.as_ref())?;
         let ready = |object: &Option<Object>| object.as_ref().map(|node| view(node).ready().to_owned());
@@ -268,7 +346,7 @@ impl Cases {
         let repair = begin(subject(node, "Node"), "NodeLost", now, "its lease ran out");
         match (old.as_deref(), new.as_deref()) {
             (Some("True" | "False"), Some("Unknown")) => {
-                Some(self.begin(Repair { action: "its pods are replaced elsewhere".into(), ..repair }))
+                Some(self.begin(Repair { action: "its pods are replaced elsewhere".into(), ..repair }, now))
             }
             (_, Some("True")) => self.end(&repair.key(), Outcome::Recovered, now),
             (_, None) => self.end(&repair.key(), Outcome::Unneeded, now),
@@ -291,7 +369,7 @@ impl Cases {
             // A cache that begins sees old annotations as new ones.
             Some(_) if new.is_some() && changed.old.is_some() && old != new => {
                 let action = "rolled back, as its annotation allows".into();
-                Some(self.begin(Repair { action, ..blank }))
+                Some(self.begin(Repair { action, ..blank }, now))
             }
             Some(object) if self.open.contains_key(&blank.key()) && is_rolled_out(object) => {
                 self.end(&blank.key(), Outcome::Recovered, now)
@@ -299,6 +377,10 @@ impl Cases {
             Some(_) => None,
         }
     }
+}
+
+fn between(began: Time, now: Time) -> Duration {
+    Duration::try_from(now.duration_since(began)).unwrap_or_default()
 }
 
 /// Whether all replicas of a Deployment are of its present template and available.
@@ -587,6 +669,31 @@ mod tests {
     }
 
     #[test]
+    fn the_phases_of_a_replacement_are_told_apart() {
+        let made = || pod("y", "False", 0, json!({"phase": "Pending", "containerStatuses": []}));
+        let steps = [
+            (10, pod("x", "True", 0, json!({})), None),
+            (11, None, made()),
+            (13, made(), pod("y", "False", 0, json!({}))),
+            (16, pod("y", "False", 0, json!({})), pod("y", "True", 0, json!({}))),
+        ];
+        let mut cases = Cases::default();
+        for (second, old, new) in steps {
+            cases.take(&Changed { key: Key::new(&PODS, "a", "x"), old, new }, &Text::new(""), at(second));
+        }
+        let told = cases.passed().into_iter().map(|(fault, phase, took)| (fault, phase, took.as_secs()));
+        assert_eq!(
+            told.collect::<Vec<_>>(),
+            [
+                ("PodDeleted", Phase::Decide, 1),
+                ("PodDeleted", Phase::Act, 2),
+                ("PodDeleted", Phase::Verify, 3)
+            ]
+        );
+        assert!(cases.passed().is_empty());
+    }
+
+    #[test]
     fn a_failed_pod_counts_as_gone_and_a_finished_one_does_not() {
         let old = || pod("x", "True", 0, json!({}));
         let failed = pod("x", "False", 0, json!({"phase": "Failed", "containerStatuses": []}));
@@ -645,6 +752,31 @@ mod tests {
         assert_eq!(take("Unknown", "Unknown"), None);
         assert_eq!(take("Unknown", "True"), Some(Outcome::Recovered));
         assert_eq!(take("False", "True"), None);
+    }
+
+    #[test]
+    fn a_suspicion_is_told_until_the_node_is_heard_again() {
+        let node = |since: Option<&str>| {
+            let mut tree = json!({"metadata": {"name": "n"}});
+            if let Some(since) = since {
+                tree["metadata"]["annotations"][SUSPECTED] = since.into();
+            }
+            Some(Object::read(tree.to_string().into()).expect("an object"))
+        };
+        let late = || node(Some("1970-01-01T00:00:07.500Z"));
+        let mut cases = Cases::default();
+        let mut take = |old: Option<Object>, new: Option<Object>| {
+            let changed = Changed { key: Key::new(&NODES, "", "n"), old, new };
+            let entry = cases.take(&changed, &Text::new(""), at(9)).pop()?;
+            Some((entry.repair.outcome, entry.repair.detected_after))
+        };
+        let after = Some(Duration::from_millis(1500));
+        assert_eq!(take(node(None), late()), Some((Outcome::Ongoing, after)));
+        assert_eq!(take(late(), late()), None);
+        assert_eq!(take(late(), node(None)), Some((Outcome::Recovered, after)));
+        assert_eq!(take(None, late()), None, "a cache that begins sees old news");
+        assert_eq!(take(node(None), late()), Some((Outcome::Ongoing, after)));
+        assert_eq!(take(late(), None), Some((Outcome::Unneeded, after)));
     }
 
     #[test]

@@ -5,18 +5,21 @@
 
 mod cases;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Backoff, Caches, Changed, Client, ClientError, Follow};
+use controllers::suspicion::Nodes;
 use host::{Host, Task};
+use model::fence::{Record, State};
 use model::repair::REPAIRS;
 use model::{Gvr, Object, Precondition, World, Write};
 use tokio::sync::mpsc;
 
-pub use cases::{Cases, Entry, OPEN_MAX, REPLACED_WITHIN};
+pub use cases::{Cases, Entry, OPEN_MAX, Passed, REPLACED_WITHIN};
 
-use crate::governor::Governor;
+use crate::ballot::LEASE;
+use crate::metrics::Metrics;
 
 /// As whom the ledger writes.
 pub const COMPONENT: &str = "repair-ledger";
@@ -43,7 +46,7 @@ const REMOVED_AT_ONCE: usize = 4;
 /// Sees the news, and has the mends in it written down.
 pub struct Keeper {
     cases: Cases,
-    governor: Arc<Mutex<Governor>>,
+    metrics: Arc<Metrics>,
     entries: mpsc::Sender<Entry>,
     host: Host,
     _writer: Task<()>,
@@ -51,10 +54,10 @@ pub struct Keeper {
 
 impl Keeper {
     /// A keeper that writes with `client`.
-    pub fn new(client: Client, governor: Arc<Mutex<Governor>>, caches: Caches, host: Host) -> Self {
+    pub fn new(client: Client, metrics: Arc<Metrics>, caches: Caches, host: Host) -> Self {
         let (entries, waiting) = mpsc::channel(WAITING_MAX);
         let writer = host.spawn(write(client, waiting, caches, host.clone()));
-        Self { cases: Cases::default(), governor, entries, host, _writer: writer }
+        Self { cases: Cases::default(), metrics, entries, host, _writer: writer }
     }
 
     /// Takes what changed.
@@ -63,18 +66,29 @@ impl Keeper {
         let entries = caches.read(|world| {
             let mut entries: Vec<Entry> =
                 news.iter().flat_map(|changed| self.cases.take(changed, world, now)).collect();
-            if news.iter().any(|changed| changed.key.gvr == READS[1]) {
-                let alarm = self.governor.lock().unwrap_or_else(PoisonError::into_inner).alarm(world);
-                entries.extend(self.cases.alarm(alarm.as_deref(), now));
+            if news.iter().any(|changed| is_of_nodes(changed)) {
+                let nodes = Nodes::look(world);
+                self.metrics.silent(nodes.suspects.len() + nodes.proven.len());
+                entries.extend(self.cases.alarm(nodes.looks_wrong().as_deref(), now));
             }
             entries
         });
+        self.cases
+            .passed()
+            .into_iter()
+            .for_each(|(fault, phase, took)| self.metrics.took(fault, phase, took));
         for entry in entries {
             if let Err(error) = self.entries.try_send(entry) {
                 tracing::debug!(%error, "a repair was not written down");
             }
         }
     }
+}
+
+/// Whether the world may look otherwise now: a Node changed, or a lease is lost.
+fn is_of_nodes(changed: &Changed) -> bool {
+    let is_lost = |lease: &Object| Record::read(lease).is_some_and(|record| record.state == State::Lost);
+    changed.key.gvr == READS[1] || (changed.key.gvr == LEASE && changed.new.as_ref().is_some_and(is_lost))
 }
 
 async fn write(client: Client, mut entries: mpsc::Receiver<Entry>, caches: Caches, host: Host) {

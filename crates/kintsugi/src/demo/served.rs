@@ -93,6 +93,7 @@ fn arguments(cluster: &Cluster) -> Vec<String> {
     if let Some(dir) = &cluster.shared_dir {
         words.extend(["--shared-dir".to_owned(), dir.display().to_string()]);
     }
+    words.extend(cluster.healing.arguments());
     words.extend(cluster.tls_san.iter().flat_map(|name| ["--tls-san".to_owned(), name.clone()]));
     words
 }

@@ -246,8 +246,21 @@ fn a_killed_nodes_pods_start_elsewhere_and_nothing_is_written_twice() {
     // An agent that is started again reaches nobody.
     world.cut(&node, Way::Both);
     world.fault(async |faults| faults.kill_node(&node));
+    // Suspicion takes its addresses out of the Service, long before the node counts as lost.
+    let places = "jsonpath={range .items[*].endpoints[*]}{.nodeName} {.conditions.ready}{'\\n'}{end}";
+    world
+        .cluster
+        .until(&["get", "endpointslices", "-l", "kubernetes.io/service-name=web", "-o", places], |out| {
+            !out.lines().any(|line| line == format!("{node} true"))
+        });
     world.until_moved(&node, &writer);
     world.check();
+    let began = |fault: &str| {
+        let repair = format!("repair/node-{node}-{fault}");
+        let told = "jsonpath={.metadata.creationTimestamp}";
+        world.cluster.kubectl(&["-n", "kube-system", "get", &repair, "-o", told])
+    };
+    assert!(began("nodesuspected") < began("nodelost"), "it was suspected before it was lost");
     let state = "jsonpath={.metadata.annotations.healing\\.kintsugi\\.dev/lease-state}";
     let lease = format!("lease/{node}");
     assert_eq!(world.cluster.kubectl(&["-n", "kube-node-lease", "get", &lease, "-o", state]), "Lost");

@@ -214,7 +214,7 @@ impl Holder {
     /// They name the last revision that was acknowledged, never one that was only sent.
     pub fn asks(&mut self, now: Duration) -> Vec<Ask> {
         let Some(lease) = self.usable().cloned() else { return Vec::new() };
-        if now.saturating_sub(self.answered_at) < self.terms.suspicion() {
+        if now.saturating_sub(self.answered_at) < self.terms.suspicion {
             return Vec::new();
         }
         let rest = match self.right().runs(now) {
@@ -264,7 +264,14 @@ impl Holder {
     fn extended(&self, lease: &Grant) -> Option<Duration> {
         let sets = std::iter::once(&lease.set).chain(&self.kept.naming);
         let since: Option<Vec<Duration>> = sets.map(|set| set.majority_since(&self.promises)).collect();
-        Some(since?.into_iter().min()? + self.terms.hold())
+        Some(since?.into_iter().min()? + self.hold())
+    }
+
+    /// `F`, of the shortest lease that the store or a voter may count with: settings change while nodes run.
+    fn hold(&self) -> Duration {
+        let sets = self.kept.lease.iter().map(|lease| &lease.set).chain(&self.kept.naming);
+        let lease = sets.map(VoterSet::lease).fold(self.terms.lease, Duration::min);
+        Terms { lease, ..self.terms }.hold()
     }
 
     fn usable(&self) -> Option<&Grant> {
@@ -280,7 +287,7 @@ impl Holder {
     }
 
     fn grant(&mut self, sent: Duration) {
-        self.granted = self.granted.max(Some(sent + self.terms.hold()));
+        self.granted = self.granted.max(Some(sent + self.hold()));
     }
 }
 

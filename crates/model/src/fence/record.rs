@@ -21,6 +21,8 @@ pub const STATE: &str = "healing.kintsugi.dev/lease-state";
 pub const SERVER: &str = "healing.kintsugi.dev/server";
 /// The annotation that a fenced pod gets when it is bound: the epoch of its node's lease.
 pub const FENCE: &str = "healing.kintsugi.dev/fence";
+/// The annotation of a Node that is suspected: since when nothing was heard of it.
+pub const SUSPECTED: &str = "healing.kintsugi.dev/suspected";
 /// The finalizer of a Lease that is fenced by.
 pub const FINALIZER: &str = "healing.kintsugi.dev/fence";
 

@@ -54,6 +54,7 @@ fn write(write: &Write) -> String {
         Write::Replace { key, part, object } => format!("replace {} {part} {object}", short(key)),
         Write::Bind { pod, node, .. } => format!("bind {} to {node}", short(pod)),
         Write::Evict { pod, .. } => format!("evict {}", short(pod)),
+        Write::Knock { node, .. } => format!("knock {}", short(node)),
         Write::Votes { lease, set, .. } => {
             let hosts: Vec<&str> = set.voters.iter().map(|voter| voter.host.as_str()).collect();
             format!("votes {} of {}", short(lease), hosts.join(","))

@@ -122,8 +122,8 @@ impl TinyWorld {
                 Some(there) if there.uid() == uid => Err(format!("{key} is there")),
                 _ => Ok(()),
             },
-            // In the small world everybody agrees.
-            Write::Votes { .. } => Ok(()),
+            // In the small world everybody agrees, and the silent are silent.
+            Write::Votes { .. } | Write::Knock { .. } => Ok(()),
             Write::Evict { pod, when } => self.delete(pod, when, now),
             Write::Delete { key, when, .. } => self.delete(key, when, now),
         }

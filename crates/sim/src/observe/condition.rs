@@ -258,6 +258,10 @@ fn of_object(sight: &Sight, kind: &Kind, tree: &Tree, field: &str) -> String {
             let taints: Vec<&str> = items(tree, "spec.taints").map(|taint| text(taint, "key")).collect();
             taints.join(",")
         }
+        ("node", "suspected") => {
+            at(tree, "metadata.annotations").get(model::fence::SUSPECTED).is_some().to_string()
+        }
+        ("repair", "outcome") => text(tree, "status.outcome").to_owned(),
         (_, "phase") => text(tree, "status.phase").to_owned(),
         _ => of_any(tree, field),
     }
