@@ -66,7 +66,7 @@ impl Keeper {
         let entries = caches.read(|world| {
             let mut entries: Vec<Entry> =
                 news.iter().flat_map(|changed| self.cases.take(changed, world, now)).collect();
-            if news.iter().any(|changed| is_of_nodes(changed)) {
+            if news.iter().any(is_of_nodes) {
                 let nodes = Nodes::look(world);
                 self.metrics.silent(nodes.suspects.len() + nodes.proven.len());
                 entries.extend(self.cases.alarm(nodes.looks_wrong().as_deref(), now));

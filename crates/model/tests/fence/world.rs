@@ -832,6 +832,6 @@ fn some_set(
         voters.push(member(0, incarnation(0)));
     }
     let first = chance.below(voters.len() as u64) as usize;
-    let tie_breaker = (voters.len() % 2 == 0).then(|| voters[first].host.clone());
+    let tie_breaker = voters.len().is_multiple_of(2).then(|| voters[first].host.clone());
     VoterSet { number, voters, tie_breaker, lease_millis: 4000 }
 }
