@@ -202,23 +202,24 @@ async fn open(
     vault: Arc<Vault>,
 ) -> Result<(Store, Arc<Keys>)> {
     let dir = place.keys();
-    let (store, keys) = match shared::open(host, &cluster.store, control::form(vault.clone())).await? {
+    match shared::open(host, &cluster.store, control::form(vault.clone())).await? {
         None => {
             let keys = Keys::open(&dir, host.now())?;
             let store = control::open_sealed(host, place.store(), vault.clone()).await?;
             vault.save()?;
-            (store, keys)
+            vault.settle(host, &store).await?;
+            Ok((store, Arc::new(keys)))
         }
         Some((store, etcd)) => {
             shared::check_before_keys(&etcd, &dir).await?;
             let keys = Keys::open(&dir, host.now())?;
             vault.save()?;
+            vault.settle(host, &store).await?;
+            // After the last change to the files, and before anything is written.
             shared::agree(&etcd, place, &keys, cluster).await?;
-            (store, keys)
+            Ok((store, Arc::new(keys)))
         }
-    };
-    vault.settle(host, &store).await?;
-    Ok((store, Arc::new(keys)))
+    }
 }
 
 /// Opens the address for users, and the same port on the nodes' own link where there is one.
