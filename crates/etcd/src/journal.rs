@@ -139,7 +139,7 @@ async fn check_version(endpoints: &Endpoints) -> Result<(), OpenError> {
 
 impl Inner {
     async fn catch_up(&self) -> Result<(), StoreError> {
-        if self.room.is_closed() {
+        if self.room.is_closed() || self.intake.is_closed() {
             return Err(StoreError::Closed);
         }
         let (answer, answered) = oneshot::channel();
@@ -150,6 +150,9 @@ impl Inner {
     async fn commit(&self, txn: Txn) -> Result<Committed, StoreError> {
         let asked = transaction::ask(&self.keys, &self.form, &txn, |path| self.intake.get(path))?;
         let _room = self.room.acquire().await.map_err(|_| StoreError::Closed)?;
+        if self.intake.is_closed() {
+            return Err(StoreError::Closed);
+        }
         let before = self.intake.revision();
         match self.endpoints.ask::<_, TxnResponse>(TXN, &asked.request, TXN_MAX).await {
             Ok(answer) if answer.succeeded => {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use client::grpc::Status;
 use host::Host;
 use store::{Intake, StoreError};
 use tokio::sync::{mpsc, oneshot};
@@ -56,11 +57,24 @@ impl Reader {
         }
     }
 
-    async fn catch_up(&self) -> Result<(), client::grpc::Status> {
+    /// What is in the memory is of a history that is no more: nothing is served any more.
+    fn gone_back(&self, seen: i64, newest: i64) -> Status {
+        let why = format!("etcd has gone back from revision {seen} to {newest}: restart the servers");
+        tracing::error!(seen, newest, "etcd has gone back, as after a restore: restart the servers");
+        self.intake.close();
+        Status::unavailable(why)
+    }
+
+    async fn catch_up(&self) -> Result<(), Status> {
         let end = self.host.moment().0 + CATCH_UP_MAX;
         let ask = RangeRequest { key: self.keys.own("mark"), keys_only: true, ..RangeRequest::default() };
+        let seen = keys::etcd(self.intake.revision());
         let newest: RangeResponse = self.endpoints.ask_again(RANGE, &ask, CATCH_UP_MAX).await?;
-        let newest = keys::revision(newest.header.unwrap_or_default().revision, 0);
+        let newest = newest.header.unwrap_or_default().revision;
+        if newest < seen {
+            return Err(self.gone_back(seen, newest));
+        }
+        let newest = keys::revision(newest, 0);
         if self.host.within(PATIENCE, self.intake.reached(newest)).await.is_some() {
             return Ok(());
         }
@@ -70,6 +84,6 @@ impl Reader {
         let put: PutResponse = self.endpoints.ask_again(PUT, &put, left()).await?;
         let mark = keys::revision(put.header.unwrap_or_default().revision, 0);
         let reached = self.host.within(left(), self.intake.reached(mark)).await;
-        reached.ok_or_else(|| client::grpc::Status::unavailable("the watch brings nothing"))
+        reached.ok_or_else(|| Status::unavailable("the watch brings nothing"))
     }
 }

@@ -137,6 +137,11 @@ impl Intake {
         self.shared.read().since(revision)
     }
 
+    /// Whether they were told so.
+    pub fn is_closed(&self) -> bool {
+        self.shared.read().closed
+    }
+
     /// Tells every watcher that nothing more will come.
     pub fn close(&self) {
         self.shared.close();

@@ -92,6 +92,11 @@ impl Lab {
         }
     }
 
+    /// Loses all that etcd had.
+    pub fn forget(&self) {
+        std::fs::remove_dir_all(self.dir.path().join("data")).expect("etcd is not running");
+    }
+
     /// Lets servers reach etcd no more; those who talk to it by `etcdctl` still do.
     pub async fn hide(&self) {
         self.open.send_replace(false);

@@ -133,6 +133,24 @@ async fn what_the_first_server_says_is_agreed_on() {
     assert_eq!(other.agreed("keys").await.expect("etcd answers"), Some("a".into()));
 }
 
+/// As when it was restored from a snapshot: nothing that is in a server's memory is true any more.
+#[tokio::test]
+async fn an_etcd_that_has_gone_back_is_served_no_more() {
+    let Some(mut lab) = Lab::start().await else { return };
+    let store = lab.store().await;
+    for value in ["1", "2", "3"] {
+        done(&store, vec![put("/a/b/x", value)]).await;
+    }
+    let mut watch = store.watch("/a/", store.revision()).expect("that is now");
+    lab.kill();
+    lab.forget();
+    lab.restart().await;
+    lab.until(|| async { matches!(store.catch_up().await, Err(StoreError::Closed)) }).await;
+    let refused = store.commit(store::Txn { expect: Vec::new(), changes: vec![put("/a/b/x", "4")] }).await;
+    assert!(matches!(refused, Err(StoreError::Closed)), "{refused:?}");
+    assert!(matches!(watch.next().await, Err(StoreError::Closed)));
+}
+
 /// No acknowledged write is lost while etcd is killed again and again; one that was not may be there or not.
 #[tokio::test]
 async fn what_was_acknowledged_is_there_after_any_number_of_crashes() {

@@ -14,6 +14,7 @@ mod joining;
 mod objects;
 mod pods;
 mod rights;
+mod servers;
 mod services;
 mod storing;
 mod streams;

@@ -1,0 +1,253 @@
+//! Several servers on one etcd, in a network namespace of their own: both serve, one leads, and losing one changes nothing but
+//! the leader.
+//!
+//! Needs `etcd`; says so and passes where there is none, unless KINTSUGI_ETCD=required.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+
+use crate::WEB;
+use crate::harness::{inside, new_network_namespace, until_true};
+
+const ETCD: &str = "http://127.0.0.1:2379";
+const SERVERS: [(&str, &str); 2] = [("one", "10.77.0.1:6443"), ("two", "10.77.0.2:6443")];
+
+/// The processes of a cluster, by name, in one namespace.
+struct Site {
+    dir: tempfile::TempDir,
+    namespace: OwnedFd,
+    running: Vec<(&'static str, Child)>,
+}
+
+impl Site {
+    /// One with etcd running; `None` where there is none.
+    fn new() -> Option<Self> {
+        if Command::new("etcd").arg("--version").stdout(Stdio::null()).status().is_err() {
+            let required = std::env::var("KINTSUGI_ETCD").is_ok_and(|value| value == "required");
+            assert!(!required, "KINTSUGI_ETCD=required, and there is no etcd on the path");
+            eprintln!("skipped: no etcd");
+            return None;
+        }
+        let dir = tempfile::Builder::new().prefix("kintsugi-servers-").tempdir().expect("a temporary folder");
+        let mut site = Self { dir, namespace: new_network_namespace(), running: Vec::new() };
+        for address in ["10.77.0.1/32", "10.77.0.2/32", "10.77.0.3/32"] {
+            let added = site.inside("ip").args(["addr", "add", address, "dev", "lo"]).status();
+            assert!(added.expect("iproute2 is installed").success());
+        }
+        site.start_etcd();
+        Some(site)
+    }
+
+    fn inside(&self, program: &str) -> Command {
+        inside(&self.namespace, Path::new(program))
+    }
+
+    fn data_dir(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn start(&mut self, name: &'static str, mut command: Command) {
+        let log = File::create(self.dir.path().join(format!("{name}.log"))).expect("the folder is ours");
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().expect("the program is installed");
+        self.running.push((name, child));
+    }
+
+    fn start_etcd(&mut self) {
+        let mut etcd = self.inside("etcd");
+        etcd.args(["--log-level", "error", "--logger", "zap", "--data-dir"]).arg(self.data_dir("etcd"));
+        etcd.args(["--listen-client-urls", ETCD, "--advertise-client-urls", ETCD]);
+        self.start("etcd", etcd);
+    }
+
+    fn server(&self, name: &str) -> Command {
+        let (_, address) = SERVERS.iter().find(|(own, _)| *own == name).expect("one of the two");
+        let mut server = self.inside(env!("CARGO_BIN_EXE_kintsugi"));
+        server.args(["server", "--listen", address, "--store", &format!("etcd={ETCD}"), "--data-dir"]);
+        server.arg(self.data_dir(name)).env("KINTSUGI_LOG", "info");
+        server
+    }
+
+    fn start_server(&mut self, name: &'static str) {
+        let server = self.server(name);
+        self.start(name, server);
+        until_true(&format!("{name} to answer: {}", self.said(name)), || {
+            self.kubectl(name, &["get", "--raw", "/readyz"]).0
+        });
+    }
+
+    fn said(&self, name: &str) -> String {
+        std::fs::read_to_string(self.dir.path().join(format!("{name}.log"))).unwrap_or_default()
+    }
+
+    fn end(&mut self, name: &str, signal: i32) {
+        let at = self.running.iter().position(|(own, _)| *own == name).expect("it runs");
+        let (_, mut child) = self.running.remove(at);
+        // SAFETY: the process is our own child and has not been waited for.
+        unsafe { libc::kill(child.id() as i32, signal) };
+        child.wait().expect("our own child");
+    }
+
+    fn kubectl_of(&self, server: &str) -> Command {
+        let mut command = self.inside("kubectl");
+        command.arg("--kubeconfig").arg(self.data_dir(server).join("kubeconfig"));
+        command.env("KUBECACHEDIR", self.data_dir("kubectl-cache"));
+        command
+    }
+
+    fn kubectl(&self, server: &str, words: &[&str]) -> (bool, String) {
+        let output = self.kubectl_of(server).args(words).output().expect("kubectl is installed");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    }
+
+    fn apply(&self, server: &str, manifest: &str) {
+        let file = self.data_dir("manifest.yaml");
+        std::fs::write(&file, manifest).expect("the folder is ours");
+        let (good, said) = self.kubectl(server, &["apply", "-f", file.to_str().expect("plain text")]);
+        assert!(good, "{said}");
+    }
+
+    fn until(&self, server: &str, words: &[&str], wanted: impl Fn(&str) -> bool) {
+        let mut last = String::new();
+        let seen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            until_true(&format!("kubectl {}", words.join(" ")), || {
+                let (good, said) = self.kubectl(server, words);
+                last.clone_from(&said);
+                good && wanted(&said)
+            });
+        }));
+        let logs = || ["one", "two", "a"].map(|name| format!("{name}: {}", self.said(name))).join("\n");
+        assert!(seen.is_ok(), "kubectl {} prints still:\n{last}\n{}", words.join(" "), logs());
+    }
+
+    fn holder(&self, server: &str) -> String {
+        let lease = ["-n", "kube-system", "get", "lease", "kintsugi-controllers"];
+        self.kubectl(server, &[&lease[..], &["-o", "jsonpath={.spec.holderIdentity}"]].concat()).1
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        while let Some((name, _)) = self.running.last() {
+            let name = *name;
+            self.end(name, libc::SIGTERM);
+        }
+        for name in ["a", "one", "two"] {
+            let mut down = self.inside(env!("CARGO_BIN_EXE_kintsugi"));
+            // What is left is found by its folder.
+            let _ = down.args(["down", "--data-dir"]).arg(self.data_dir(name)).output();
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("the folder is ours");
+    for entry in std::fs::read_dir(from).expect("it is there").flatten() {
+        std::fs::copy(entry.path(), to.join(entry.file_name())).expect("plain files");
+    }
+}
+
+#[test]
+fn losing_a_server_changes_nothing_but_the_leader() {
+    let Some(mut site) = Site::new() else { return };
+    site.start_server("one");
+
+    // Who has not the cluster's keys is told what to do, and makes none of its own.
+    let refused = site.server("two").output().expect("the binary runs");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("copy that folder from one of its servers"), "{said}");
+    assert!(!site.data_dir("two").join("pki/ca.crt").exists());
+    copy(&site.data_dir("one").join("pki"), &site.data_dir("two").join("pki"));
+    site.start_server("two");
+
+    // Both serve, what one writes the other reads at once, and pods find both.
+    for number in 0..20 {
+        let (from, to) = if number % 2 == 0 { ("one", "two") } else { ("two", "one") };
+        let name = format!("n{number}");
+        let (good, said) = site.kubectl(from, &["create", "configmap", &name, "--from-literal=a=b"]);
+        assert!(good, "{said}");
+        let (good, said) = site.kubectl(to, &["get", "configmap", &name]);
+        assert!(good, "{said}");
+    }
+    let both = "10.77.0.1 10.77.0.2";
+    let endpoints = ["get", "endpoints", "kubernetes", "-o", "jsonpath={.subsets[*].addresses[*].ip}"];
+    site.until("two", &endpoints, |said| said == both);
+
+    // A machine joins by both.
+    let made = site
+        .inside(env!("CARGO_BIN_EXE_kintsugi"))
+        .args(["token", "create", "--data-dir"])
+        .arg(site.data_dir("one"))
+        .output()
+        .expect("the binary runs");
+    let token =
+        String::from_utf8_lossy(&made.stdout).split_whitespace().next().unwrap_or_default().to_owned();
+    let mut agent = site.inside(env!("CARGO_BIN_EXE_kintsugi"));
+    agent.args(["agent", "--node-name", "a", "--node-address", "10.77.0.3", "--token", &token, "--data-dir"]);
+    agent.arg(site.data_dir("a"));
+    for (_, address) in SERVERS {
+        agent.args(["--server", &format!("https://{address}")]);
+    }
+    site.start("a", agent);
+    let ready = "jsonpath={.status.conditions[?(@.type=='Ready')].status}";
+    site.until("two", &["get", "node", "a", "-o", ready], |said| said == "True");
+    let built = site
+        .inside(env!("CARGO_BIN_EXE_kintsugi"))
+        .args(["image", "demo", "--data-dir"])
+        .arg(site.data_dir("a"))
+        .status();
+    assert!(built.expect("the binary runs").success());
+    site.apply("one", WEB);
+    let replicas = ["get", "deployment", "web", "-o", "jsonpath={.status.readyReplicas}"];
+    site.until("two", &replicas, |said| said == "3");
+
+    // A watch on the other server goes on over the loss of the leader.
+    let leader = site.holder("two");
+    let mut watching = site
+        .kubectl_of("two")
+        .args(["get", "pods", "--watch", "-o", "name"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("kubectl is installed");
+    let (seen, pods) = mpsc::channel();
+    let lines = BufReader::new(watching.stdout.take().expect("it is piped")).lines();
+    let reading =
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| _ = seen.send(line)));
+    site.end("one", libc::SIGKILL);
+    let (good, said) = site.kubectl("two", &["scale", "deployment", "web", "--replicas=4"]);
+    assert!(good, "{said}");
+    site.until("two", &replicas, |said| said == "4");
+    assert_ne!(site.holder("two"), leader);
+    site.until("two", &endpoints, |said| said == "10.77.0.2");
+    site.until("two", &["get", "node", "a", "-o", ready], |said| said == "True");
+    let names = site.kubectl("two", &["get", "pods", "-o", "name"]).1;
+    let mut unseen: Vec<&str> = names.lines().collect();
+    until_true("the watch to show every pod", || {
+        pods.try_iter().for_each(|line| unseen.retain(|name| *name != line));
+        unseen.is_empty()
+    });
+    watching.kill().and_then(|()| watching.wait()).expect("our own child");
+    reading.join().expect("reading does not panic");
+
+    // It comes back, and takes the lead at once when the other is stopped.
+    site.start_server("one");
+    site.until("one", &endpoints, |said| said == both);
+    let leader = site.holder("one");
+    site.end("two", libc::SIGTERM);
+    site.until("one", &endpoints, |said| said == "10.77.0.1");
+    until_true("the lead to change", || site.holder("one") != leader && !site.holder("one").is_empty());
+
+    // Etcd comes and goes, and nothing else changes.
+    let uids = ["get", "pods", "-o", "jsonpath={.items[*].metadata.uid}"];
+    let before = site.kubectl("one", &uids).1;
+    site.end("etcd", libc::SIGKILL);
+    site.start_etcd();
+    site.until("one", &uids, |said| said == before);
+    let (good, said) = site.kubectl("one", &["scale", "deployment", "web", "--replicas=2"]);
+    assert!(good, "{said}");
+    site.until("one", &replicas, |said| said == "2");
+}
