@@ -12,13 +12,14 @@ use model::{Key, World};
 use tokio::sync::Notify;
 
 use crate::ask::Asker;
+use crate::csi::Csi;
 use crate::environment::NodeFacts;
 use crate::events::{About, Events};
 use crate::fence::Fence;
 use crate::pod::PodView;
 use crate::resources::Taken;
 use crate::settings::{Means, Settings};
-use crate::storage::Patience;
+use crate::storage::{Health, Patience};
 use crate::tokens::Tokens;
 
 /// How long the state of a pod waits for its node to be believed: the node is told again within milliseconds where
@@ -43,6 +44,10 @@ pub struct Agent {
     pub node: NodeFacts,
     /// Asks storage that may not answer.
     pub patience: Patience,
+    /// Whether the storage that pods use answers.
+    pub health: Health,
+    /// Drivers of storage, and their volumes.
+    pub csi: Csi,
     /// Told when a pod's files are gone: volumes that waited for that may be let go.
     pub unused: Notify,
     /// Whether the lease was renewed when it was last tried.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -28,6 +29,9 @@ pub enum FileKind {
     /// Something else.
     Other,
 }
+
+/// What tells one file at a path from another that took its place.
+pub type Stamp = (u64, i64, i64);
 
 /// How large a disk is, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -72,6 +76,18 @@ pub trait Files: Send + Sync + 'static {
     fn pin(&self, base: &Path, inside: &Path, target: &Path) -> io::Result<()>;
     /// Unmounts everything at and below a folder.
     fn unmount_below(&self, path: &Path) -> io::Result<()>;
+    /// Asks a file system whether it answers and takes changes, without making one. What it says of the path is no matter.
+    fn touch(&self, path: &Path) -> io::Result<()>;
+    /// Whether something is mounted at this very path.
+    fn is_mounted(&self, path: &Path) -> io::Result<bool>;
+    /// Shows what is mounted below a folder to all who look at it, wherever they see it.
+    fn share(&self, dir: &Path) -> io::Result<()>;
+    /// Becomes readable when a folder changes; `None` where nothing ever comes from outside.
+    fn notices(&self, dir: &Path) -> io::Result<Option<OwnedFd>>;
+    /// What tells the file at a path from others; `None` when there is none.
+    fn stamp(&self, path: &Path) -> io::Result<Option<Stamp>>;
+    /// Whether a folder belongs to a group that may write to it, as [`Files::give_to_group`] leaves it.
+    fn is_groups(&self, path: &Path, group: i64) -> io::Result<bool>;
     /// How full the disk is that a folder is on.
     fn space(&self, path: &Path) -> io::Result<Space>;
 }
@@ -224,6 +240,24 @@ impl Files for SimFiles {
     }
     fn unmount_below(&self, _path: &Path) -> io::Result<()> {
         Ok(())
+    }
+    fn touch(&self, _path: &Path) -> io::Result<()> {
+        Ok(())
+    }
+    fn is_mounted(&self, path: &Path) -> io::Result<bool> {
+        Ok(self.kind(path)?.is_some())
+    }
+    fn share(&self, _dir: &Path) -> io::Result<()> {
+        Ok(())
+    }
+    fn notices(&self, _dir: &Path) -> io::Result<Option<OwnedFd>> {
+        Ok(None)
+    }
+    fn stamp(&self, path: &Path) -> io::Result<Option<Stamp>> {
+        Ok(self.kind(path)?.map(|_| Stamp::default()))
+    }
+    fn is_groups(&self, _path: &Path, _group: i64) -> io::Result<bool> {
+        Ok(true)
     }
     fn space(&self, _path: &Path) -> io::Result<Space> {
         Ok(Space::default())

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use client::ClientError;
@@ -23,10 +24,17 @@ use crate::events::About;
 use crate::memory::{HASH, IMAGE_ID, ImageHere, ShownImage, Step, TARGET};
 use crate::plan::PORTS_TAKEN;
 use crate::pod::{Member, PodView};
+use crate::storage::ANSWER_MAX;
 use crate::texts;
 use crate::volumes::payload::TokenWish;
 use crate::volumes::{self, Claimed, Making, Paths, VolumeTrouble};
-use crate::{resources, security};
+use crate::{csi, resources, security};
+
+/// How long the volumes of a pod may take to be made: with millions of files given to a group, on a slow disk.
+const MAKE_MAX: Duration = Duration::from_secs(600);
+
+/// How long the files of a pod may take to be removed before that is said, and tried again.
+const CLEAR_MAX: Duration = Duration::from_secs(120);
 
 /// What containers stand on: what was read from the API for them.
 #[derive(Debug, Clone, Default)]
@@ -196,6 +204,7 @@ pub async fn bring_up_to_date(
 ) -> Result<Ground, VolumeTrouble> {
     let mut ground =
         Ground { sources, claims: volumes::claims::resolve(agent, pod).await?, ..Ground::default() };
+    ask_storage(agent, &ground.claims).await?;
     let now = agent.means.host.now();
     for wish in volumes::tokens(pod) {
         let had = agent.tokens.have(&agent.means.client, pod, &wish, now).await;
@@ -207,6 +216,9 @@ pub async fn bring_up_to_date(
     }
     let (pod, node) = (pod.clone(), agent.node.clone());
     let (files, paths) = (agent.means.files.clone(), Paths::new(&agent.settings.data_dir, &pod.uid));
+    let root = agent.settings.root();
+    let again = ground.claims.values().filter_map(|claimed| claimed.again_at).min();
+    ground.renew_at = ground.renew_at.into_iter().chain(again).min();
     let version = format!("{:016x}", agent.means.host.chance().u64());
     let hostname = texts::hostname(&pod, &agent.settings.cluster_domain).0;
     let work = move || {
@@ -219,10 +231,24 @@ pub async fn bring_up_to_date(
             services: &[],
         };
         let (tokens, claims) = (&ground.tokens, &ground.claims);
-        let making = Making { files: &*files, paths: &paths, facts, tokens, claims, version: &version };
+        let making =
+            Making { files: &*files, paths: &paths, root: &root, facts, tokens, claims, version: &version };
         volumes::make(&making).map(|()| ground)
     };
-    agent.means.host.blocking(work).await
+    let made = agent.means.host.within(MAKE_MAX, agent.means.host.blocking(work)).await;
+    made.unwrap_or_else(|| Err(trouble("volumes", "they are not made yet: what they are on does not answer")))
+}
+
+/// Asks what the claims of a pod lead to for an answer: where there is none, only this pod waits.
+async fn ask_storage(agent: &Agent, claims: &BTreeMap<String, Claimed>) -> Result<(), VolumeTrouble> {
+    for (volume, claimed) in claims.iter().filter(|(_, claimed)| claimed.host_type.is_some()) {
+        let (files, path) = (agent.means.files.clone(), claimed.path.clone());
+        let work = move || files.touch(&path);
+        let asked = agent.patience.ask(&agent.means.host, &claimed.path, ANSWER_MAX, work).await;
+        // What is not there is said by whoever makes the volume.
+        asked.map(|_| ()).map_err(|silent| trouble(volume, &silent.to_string()))?;
+    }
+    Ok(())
 }
 
 fn trouble(volume: &str, why: &str) -> VolumeTrouble {
@@ -384,6 +410,7 @@ pub async fn start(agent: &Agent, start: Start) -> Result<(ContainerStatus, Reso
     let version = format!("{:016x}", agent.means.host.chance().u64());
     let work = move || {
         let paths = Paths::new(&settings.data_dir, &start.pod.uid);
+        let root = settings.root();
         let hostname = texts::hostname(&start.pod, &settings.cluster_domain).0;
         let facts = Facts {
             pod: &start.pod,
@@ -396,6 +423,7 @@ pub async fn start(agent: &Agent, start: Start) -> Result<(ContainerStatus, Reso
         let making = Making {
             files: &*files,
             paths: &paths,
+            root: &root,
             facts,
             tokens: &start.ground.tokens,
             claims: &start.ground.claims,
@@ -453,6 +481,7 @@ fn container_spec(
     let log = making.paths.termination_log(member.name(), start.attempt);
     making.files.write(&log, b"", 0o666).map_err(|error| Missing(error.to_string()))?;
     let own = volumes::mounts(making, member)?;
+    let devices = volumes::devices(making, member)?;
     let is_covered = |mount: &Mount| own.iter().any(|other| other.target == mount.target);
     mounts.retain(|mount| !is_covered(mount));
     mounts.extend(own);
@@ -472,7 +501,7 @@ fn container_spec(
         env,
         working_dir: container.working_dir.clone().unwrap_or_default(),
         mounts,
-        devices: Vec::new(),
+        devices,
         resources: limits,
         security,
         tty: container.tty.unwrap_or(false),
@@ -518,13 +547,24 @@ fn texts_mounts(
     Ok(mounts)
 }
 
+/// Gives back what a pod that is over holds for nobody: its addresses, and its drivers' volumes.
+pub async fn release(agent: &Agent, uid: &str) -> Result<(), String> {
+    agent.means.network.detach(uid).await.map_err(|error| spelled(&error))?;
+    csi::tear_down(agent, uid).await
+}
+
 /// Removes everything of a pod from this node.
 pub async fn remove(agent: &Agent, uid: &str) -> Result<(), String> {
     agent.means.network.detach(uid).await.map_err(|error| spelled(&error))?;
     agent.means.runtime.remove_sandbox(uid).await.map_err(|error| spelled(&error))?;
+    csi::tear_down(agent, uid).await?;
     let (files, paths) = (agent.means.files.clone(), Paths::new(&agent.settings.data_dir, uid));
-    let cleared = agent.means.host.blocking(move || volumes::clear(&*files, &paths)).await;
+    let work = agent.means.host.blocking(move || volumes::clear(&*files, &paths));
+    let cleared = agent.means.host.within(CLEAR_MAX, work).await;
+    let cleared =
+        cleared.unwrap_or_else(|| Err(std::io::Error::other("its volumes do not let go of their mounts")));
     agent.tokens.forget(uid);
+    agent.health.forget(uid);
     agent.fence.forget(uid);
     agent.unused.notify_one();
     cleared.map_err(|error| error.to_string())

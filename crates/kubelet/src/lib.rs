@@ -8,6 +8,7 @@
 mod agent;
 mod ask;
 mod backoff;
+mod csi;
 mod desk;
 mod environment;
 mod events;
@@ -19,6 +20,7 @@ mod jobs;
 mod lease;
 mod memory;
 mod node;
+mod places;
 mod plan;
 mod pod;
 mod policies;

@@ -40,6 +40,8 @@ pub struct PodMemory {
     pub addresses: Vec<IpAddr>,
     /// The volumes.
     pub volumes: Step<()>,
+    /// What is to be said of its storage, while that is silent.
+    pub silence: Option<String>,
     /// Whether volumes that are there are being brought up to date.
     pub is_renewing: bool,
     /// The images that volumes show, by the volume's name.

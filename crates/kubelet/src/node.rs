@@ -1,5 +1,6 @@
 //! The Node object: registers this node, says what it is and has, and takes back what others said of it wrongly.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use runtime::Image;
 use serde_json::{Value, json};
 
 use crate::agent::Agent;
+use crate::csi::{self, Driver};
 use crate::resources::Allocatable;
 use crate::run::node_key;
 use crate::settings::{Machine, Settings};
@@ -37,6 +39,7 @@ const IMAGE_NAMES_MAX: usize = 5;
 pub async fn keep(agent: Arc<Agent>, port: u16, mut news: watch::Receiver<()>) {
     let mut wait = PAUSE;
     let mut is_written = false;
+    let (mut in_use, mut drivers) = (agent.csi.in_use.subscribe(), agent.csi.drivers.subscribe());
     loop {
         let seen = agent.means.caches.get(&node_key(&agent));
         let is_well = is_written
@@ -59,11 +62,18 @@ pub async fn keep(agent: Arc<Agent>, port: u16, mut news: watch::Receiver<()>) {
             }
             agent.means.host.sleep(PAUSE).await;
         }
-        match agent.means.host.within(HEARTBEAT, news.changed()).await {
-            Some(Ok(())) => {}
-            // Nobody is left who could tell of news: the agent ends.
-            Some(Err(_)) => return,
-            None => is_written = false,
+        let news = agent.means.host.within(HEARTBEAT, news.changed());
+        tokio::select! {
+            biased;
+            // The senders of these two are in the agent: they cannot be gone.
+            Ok(()) = in_use.changed() => is_written = false,
+            Ok(()) = drivers.changed() => is_written = false,
+            news = news => match news {
+                Some(Ok(())) => {}
+                // Nobody is left who could tell of news: the agent ends.
+                Some(Err(_)) => return,
+                None => is_written = false,
+            },
         }
     }
 }
@@ -93,11 +103,19 @@ async fn write(agent: &Agent, port: u16) -> Result<(), ClientError> {
     };
     let known: Value = node.view().unwrap_or_default();
     let none = Precondition::default();
-    if let Some(patch) = meta_patch(&agent.settings, &known) {
+    let drivers = agent.csi.drivers.borrow().clone();
+    if let Some(patch) = meta_patch(&agent.settings, &drivers, &known) {
         client.patch(&key, "", PatchKind::Merge, &patch, &none).await?;
     }
-    let status = status(&agent.settings, port, &images, &known, now);
+    let in_use = agent.csi.in_use.borrow().clone();
+    let mut status = status(&agent.settings, port, &images, &known, now);
+    if let Some(in_use) = &in_use {
+        status["volumesInUse"] = if in_use.is_empty() { Value::Null } else { json!(in_use) };
+    }
     client.patch(&key, "status", PatchKind::Strategic, &json!({ "status": status }), &none).await?;
+    if let Some(in_use) = in_use {
+        agent.csi.told.send_replace(in_use);
+    }
     Ok(())
 }
 
@@ -128,9 +146,16 @@ fn fresh(settings: &Settings) -> Value {
 }
 
 /// What metadata and spec lack of what this node says of itself.
-fn meta_patch(settings: &Settings, known: &Value) -> Option<Value> {
+fn meta_patch(settings: &Settings, drivers: &BTreeMap<String, Driver>, known: &Value) -> Option<Value> {
     let mut patch = json!({});
-    let wanted = labels(settings);
+    let mut wanted = labels(settings);
+    for (key, value) in csi::node::labels(drivers) {
+        wanted[key] = json!(value);
+    }
+    let ids = json!(csi::node::ids(drivers));
+    if known["metadata"]["annotations"][csi::node::NODE_IDS] != ids {
+        patch["metadata"]["annotations"][csi::node::NODE_IDS] = ids;
+    }
     let missing = wanted
         .as_object()
         .into_iter()

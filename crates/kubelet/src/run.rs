@@ -21,7 +21,7 @@ use crate::memory::{ContainerMemory, PodMemory, Run};
 use crate::pod::PodView;
 use crate::settings::{KubeletError, Means, Settings};
 use crate::worker::{self, Handle, Message};
-use crate::{image_space, jobs, lease, node, policies, server, services, storage};
+use crate::{csi, image_space, jobs, lease, node, policies, server, services, storage};
 
 /// How often a sandbox without a pod is tried to be removed before it is left to the next start of an agent.
 const SWEEPS_MAX: u32 = 20;
@@ -56,6 +56,8 @@ pub async fn run(
         wanted: Default::default(),
         node: facts,
         patience: Default::default(),
+        health: Default::default(),
+        csi: Default::default(),
         unused: Default::default(),
         is_leased: watch::Sender::new(false),
         fence,
@@ -98,6 +100,7 @@ async fn keep(agent: Arc<Agent>, port: u16, tasks: &mut Tasks) -> Result<(), Kub
         Follow::all(&gvr::VOTER_SET),
         Follow::all(&gvr::PERSISTENT_VOLUME),
         Follow::all(&gvr::VOLUME_ATTACHMENT),
+        Follow::all(&gvr::CSI_DRIVER),
     ] {
         caches.follow(what);
     }
@@ -120,6 +123,12 @@ async fn keep(agent: Arc<Agent>, port: u16, tasks: &mut Tasks) -> Result<(), Kub
         tasks.spawn(policies::keep(agent.clone()));
     }
     tasks.spawn(storage::keep(agent.clone(), volumes_seen));
+    tasks.spawn(storage::health::keep(agent.clone()));
+    tasks.spawn(csi::keep(agent.clone()));
+    tasks.spawn(csi::node::keep(agent.clone()));
+    tasks.spawn(csi::register::keep(agent.clone()));
+    let mut drivers = agent.csi.drivers.subscribe();
+    let mut silences = agent.health.silent.subscribe();
     pods.begin(tasks);
     loop {
         tokio::select! {
@@ -132,6 +141,8 @@ async fn keep(agent: Arc<Agent>, port: u16, tasks: &mut Tasks) -> Result<(), Kub
             Ok(()) = epochs.changed() => pods.begin(tasks),
             // Without its lease, say, an agent is worse than none: it goes wrong as a whole, and is started again.
             () = tasks.failed() => {}
+            Ok(()) = drivers.changed() => pods.take_volume().await,
+            Ok(()) = silences.changed() => pods.take_silence().await,
             changed = changes.next() => {
                 if changed.key.gvr == gvr::POD {
                     pods.take_pod(changed).await;
@@ -192,7 +203,7 @@ impl Pods {
         let bound = self.agent.means.caches.list(&gvr::POD, "");
         let waiting: BTreeSet<&str> =
             bound.iter().filter(|pod| may_go_on(pod)).map(|pod| pod.uid()).collect();
-        let files = self.agent.means.files.list(&self.agent.settings.data_dir.join("pods"));
+        let files = self.agent.means.files.list(&self.agent.settings.root().pods());
         let files = files.unwrap_or_default().into_iter();
         left.extend(files.filter(|uid| !self.handles.contains_key(uid) && !waiting.contains(uid.as_str())));
         for uid in left {
@@ -262,6 +273,15 @@ impl Pods {
         let all: Vec<String> = self.handles.keys().cloned().collect();
         for uid in all {
             self.tell(&uid, Message::Volumes).await;
+        }
+    }
+
+    /// The storage of some pods fell silent, or answers again.
+    async fn take_silence(&mut self) {
+        let silent = self.agent.health.silent.borrow().clone();
+        let all: Vec<String> = self.handles.keys().cloned().collect();
+        for uid in all {
+            self.tell(&uid, Message::Silence(silent.get(&uid).cloned())).await;
         }
     }
 

@@ -17,6 +17,7 @@ use crate::ask::Dial;
 use crate::backoff::Curve;
 use crate::files::Files;
 use crate::image_space::ImageMarks;
+use crate::places::Root;
 use crate::resources::Allocatable;
 
 /// How often the lease is renewed by default: a quarter of its four seconds, so that three may be lost before the node
@@ -30,7 +31,7 @@ pub struct Settings {
     pub node_name: String,
     /// The node's own addresses, the first one being the one others reach it at.
     pub node_addresses: Vec<IpAddr>,
-    /// The folder of this agent's files (`pods/` and `seccomp/` below it).
+    /// The folder of this agent's files (`kubelet/` and `seccomp/` below it).
     pub data_dir: PathBuf,
     /// Where storage is mounted that all nodes reach; `None` when there is none.
     pub shared_dir: Option<PathBuf>,
@@ -66,6 +67,13 @@ pub struct Settings {
     pub log_len_max: u64,
     /// Log files kept of a container, the current one included.
     pub log_files_max: u32,
+}
+
+impl Settings {
+    /// The folder that pods know as the kubelet's.
+    pub fn root(&self) -> Root {
+        Root::new(&self.data_dir)
+    }
 }
 
 /// What a machine is and has.

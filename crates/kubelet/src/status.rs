@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
     HostIP, PodCondition, PodIP, PodStatus, ResourceRequirements, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
-use model::Tree;
+use model::{Tree, diagnosis};
 use serde_json::json;
 
 use crate::backoff;
@@ -266,7 +266,8 @@ fn conditions(seen: &Seen<'_>, status: &PodStatus, is_over: bool, before: &PodSt
         ("ContainersReady", ready),
         ("PodScheduled", (true, "", String::new())),
     ];
-    let told = told.into_iter().chain(resizing(seen).into_iter().flatten());
+    let silence = seen.memory.silence.clone().map(|why| (PASSING[2], (true, "StorageSilent", why)));
+    let told = told.into_iter().chain(resizing(seen).into_iter().flatten()).chain(silence);
     let all = told.map(|(kind, (is_true, reason, message))| {
         let value = if is_true { "True" } else { "False" };
         let known = find(before, kind).filter(|known| known.status == value);
@@ -285,8 +286,8 @@ fn conditions(seen: &Seen<'_>, status: &PodStatus, is_over: bool, before: &PodSt
     all.collect()
 }
 
-/// The conditions that are there only while a change of the pod's amounts is.
-const RESIZING: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+/// The conditions that are there only while a change of the pod's amounts is, or a silence of its storage.
+const PASSING: [&str; 3] = ["PodResizePending", "PodResizeInProgress", diagnosis::STORAGE_SILENT];
 
 /// What keeps the pod from having the amounts that it asks for, and whether those it was allotted are being given.
 fn resizing(seen: &Seen<'_>) -> [Option<(&'static str, Told)>; 2] {
@@ -306,7 +307,7 @@ fn resizing(seen: &Seen<'_>) -> [Option<(&'static str, Told)>; 2] {
         Some(trouble) => (true, "Error", trouble.message.clone()),
         None => (true, "", String::new()),
     });
-    [pending.map(|told| (RESIZING[0], told)), under_way.map(|told| (RESIZING[1], told))]
+    [pending.map(|told| (PASSING[0], told)), under_way.map(|told| (PASSING[1], told))]
 }
 
 fn find<'a>(status: &'a PodStatus, kind: &str) -> Option<&'a PodCondition> {
@@ -391,7 +392,7 @@ pub fn patch(base: &Tree, wanted: &PodStatus) -> Option<Tree> {
     }
     // All of ours, where one differs: so it does not matter whether the list merges or is replaced.
     let has = |tree: &Tree, kind: &str| list(tree, "conditions").any(|condition| condition["type"] == kind);
-    let over = RESIZING.into_iter().filter(|kind| has(base, kind) && !has(&wanted, kind));
+    let over = PASSING.into_iter().filter(|kind| has(base, kind) && !has(&wanted, kind));
     let over: Vec<Tree> = over.map(|kind| json!({"$patch": "delete", "type": kind})).collect();
     let is_news = list(&wanted, "conditions")
         .any(|condition| !list(base, "conditions").any(|known| is_told(known, condition)));

@@ -30,7 +30,8 @@ pub struct Token {
     pub text: String,
     /// When to have a new one.
     pub renew_at: Time,
-    expires_at: Time,
+    /// When it ends.
+    pub expires_at: Time,
 }
 
 impl Tokens {

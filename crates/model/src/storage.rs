@@ -53,6 +53,12 @@ pub fn amount(amounts: &Tree) -> Quantity {
     amounts["storage"].as_str().and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
+/// How large a volume is, in bytes, as it says.
+pub fn size(volume: &Tree) -> Option<i64> {
+    let text = volume["spec"]["capacity"]["storage"].as_str()?;
+    Some(text.parse::<Quantity>().ok()?.value())
+}
+
 /// Whether the volume is promised to the claim of this name.
 pub fn is_promised_to(volume: &Tree, namespace: &str, name: &str) -> bool {
     let promised = &volume["spec"]["claimRef"];

@@ -1,10 +1,10 @@
 //! Whether a node can take a pod now, and if not, why: in the words users know.
 
-use model::Quantity;
 use model::fit::{self, Misfit};
+use model::{Quantity, World};
 
 use crate::cluster::{Cluster, Place, Resident};
-use crate::{neighbours, spread, volumes};
+use crate::{limits, neighbours, spread, volumes};
 
 /// Why a node cannot take a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl<'p> Wishes<'p> {
 }
 
 /// Why the node cannot take the pod: the first kind of reason only, as users know it.
-pub fn refuses(wishes: &Wishes<'_>, place: &Place) -> Option<Reasons> {
+pub fn refuses(wishes: &Wishes<'_>, place: &Place, world: &dyn World) -> Option<Reasons> {
     let facts = &wishes.pod.facts;
     if let Some(misfit) = fit::misfit(&facts.fit, &place.node) {
         return Some(Reasons::lasting(words(misfit)));
@@ -73,8 +73,10 @@ pub fn refuses(wishes: &Wishes<'_>, place: &Place) -> Option<Reasons> {
         Some(false) => return Some(Reasons::lasting(volumes::TAKEN)),
         None => {}
     }
-    if let Some(text) = wishes.volumes.refuses(&place.node) {
-        return Some(Reasons::lasting(text));
+    match wishes.volumes.refuses(place, world) {
+        Some(limits::FULL) => return Some(Reasons::curable(limits::FULL)),
+        Some(text) => return Some(Reasons::lasting(text)),
+        None => {}
     }
     match wishes.spread.refuses(&place.node) {
         Some(spread::MISSING_LABEL) => return Some(Reasons::lasting(spread::MISSING_LABEL)),

@@ -10,6 +10,7 @@ use model::{Controller, Gvr, Key, Object, Plan, Time, Watch, World};
 mod cluster;
 mod facts;
 mod filter;
+mod limits;
 mod neighbours;
 mod place;
 mod preempt;
@@ -36,6 +37,9 @@ pub static CONTROLLER: Controller = Controller {
         Watch { gvr: of::PERSISTENT_VOLUME, wakes: |_, world| if_any_waits(world) },
         Watch { gvr: of::PERSISTENT_VOLUME_CLAIM, wakes: |_, world| if_any_waits(world) },
         Watch { gvr: of::STORAGE_CLASS, wakes: |_, world| if_any_waits(world) },
+        Watch { gvr: of::CSI_DRIVER, wakes: |_, world| if_any_waits(world) },
+        Watch { gvr: of::CSI_NODE, wakes: |_, world| if_any_waits(world) },
+        Watch { gvr: of::CSI_STORAGE_CAPACITY, wakes: |_, world| if_any_waits(world) },
         Watch { gvr: of::POD_DISRUPTION_BUDGET, wakes: model::controller::nobody },
     ],
     reconcile,

@@ -61,7 +61,7 @@ fn fate(pod: &Resident, cluster: &Cluster<'_>) -> Fate {
         }
     };
     let refusals: Vec<Option<Reasons>> =
-        cluster.places.iter().map(|place| filter::refuses(&wishes, place)).collect();
+        cluster.places.iter().map(|place| filter::refuses(&wishes, place, cluster.world)).collect();
     let nominated = cluster.places.iter().position(|place| place.node.name == pod.facts.nominated);
     let nominated = nominated.filter(|at| refusals[*at].is_none());
     let free: Vec<usize> = (0..refusals.len()).filter(|at| refusals[*at].is_none()).collect();

@@ -114,10 +114,11 @@ fn room_on(wishes: &Wishes<'_>, place: &Place, cluster: &Cluster<'_>, budgets: &
 /// Whether the pod fits when the node looks like this.
 fn fits(wishes: &Wishes<'_>, place: &Place, cluster: &Cluster<'_>) -> bool {
     if !wishes.depend_on_pods(cluster) {
-        return filter::refuses(wishes, place).is_none();
+        return filter::refuses(wishes, place, cluster.world).is_none();
     }
     let changed = cluster.with(place.clone());
-    Wishes::of(wishes.pod, &changed).is_ok_and(|wishes| filter::refuses(&wishes, place).is_none())
+    Wishes::of(wishes.pod, &changed)
+        .is_ok_and(|wishes| filter::refuses(&wishes, place, cluster.world).is_none())
 }
 
 /// Those whose going breaks a budget, and the others.

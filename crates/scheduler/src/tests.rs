@@ -234,3 +234,72 @@ proptest::proptest! {
         }
     }
 }
+
+const CLAIMS: &str = r#"persistentvolumes v1 spec.csi={"driver":"d","volumeHandle":"h1"}
+    persistentvolumes v2 spec.csi={"driver":"d","volumeHandle":"h2"}
+    persistentvolumeclaims c1 spec.volumeName=v1 status.phase=Bound
+    persistentvolumeclaims c2 spec.volumeName=v2 status.phase=Bound
+    "#;
+
+fn with_claim(name: &str, more: &str, claim: &str) -> String {
+    format!(
+        r#"pods {name} {more} spec.volumes=[{{"name":"v","persistentVolumeClaim":{{"claimName":"{claim}"}}}}]
+    "#
+    )
+}
+
+#[test]
+fn a_node_takes_as_many_volumes_as_its_driver_says() {
+    let one = r#"csinodes a spec.drivers=[{"name":"d","nodeID":"a","allocatable":{"count":1}}]
+        csinodes b spec.drivers=[{"name":"d","nodeID":"b","allocatable":{"count":1}}]
+        "#;
+    let there = format!("{}{}", with_claim("x", "on=a", "c1"), with_claim("y", "on=b", "c1"));
+    judge(
+        &format!("{CLAIMS}{one}{there}{}", with_claim("new", "", "c2")),
+        r#"patch pods new/status {"status":{"conditions":[{"type":"PodScheduled","reason":"Unschedulable","message":"0/2 nodes are available: 2 node(s) exceed max volume count. preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod."}]}}"#,
+    );
+    // A volume that is there already takes no room.
+    let there = format!("{}{}", with_claim("x", "on=a", "c2"), with_claim("y", "on=b", "c1"));
+    let bound = |node: &str| {
+        format!(
+            "bind pods new to {node} # the best node with room ! Scheduled Successfully assigned default/new to {node}"
+        )
+    };
+    judge(&format!("{CLAIMS}{one}{there}{}", with_claim("new", "", "c2")), &bound("a"));
+    let two = one.replacen("1}", "2}", 1);
+    judge(&format!("{CLAIMS}{two}{there}{}", with_claim("new", "", "c1")), &bound("a"));
+}
+
+#[test]
+fn a_claim_waits_for_a_node_with_room_for_its_volume() {
+    let class = r#"storageclasses fast provisioner=d volumeBindingMode=WaitForFirstConsumer
+        csidrivers d spec.storageCapacity=true
+        persistentvolumeclaims c1 spec.storageClassName=fast spec.resources.requests.storage=5Gi
+        "#;
+    let room = |size: &str| {
+        format!(
+            r#"csistoragecapacities r storageClassName=fast capacity={size} nodeTopology={{"matchLabels":{{"zone":"2"}}}}
+        "#
+        )
+    };
+    judge(
+        &format!("{class}{}{}", room("10Gi"), with_claim("new", "", "c1")),
+        r#"patch persistentvolumeclaims c1 {"metadata":{"annotations":{"volume.kubernetes.io/selected-node":"b"}}}"#,
+    );
+    judge(
+        &format!("{class}{}{}", room("1Gi"), with_claim("new", "", "c1")),
+        r#"patch pods new/status {"status":{"conditions":[{"message":"0/2 nodes are available: 2 node(s) did not have enough free storage. preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."}]}}"#,
+    );
+    let elsewhere = class.replace(
+        "provisioner=d",
+        r#"provisioner=d allowedTopologies=[{"matchLabelExpressions":[{"key":"zone","values":["1"]}]}]"#,
+    );
+    judge(
+        &format!(
+            "{}{}",
+            elsewhere.replace("storageCapacity=true", "storageCapacity=false"),
+            with_claim("new", "", "c1")
+        ),
+        r#"patch persistentvolumeclaims c1 {"metadata":{"annotations":{"volume.kubernetes.io/selected-node":"a"}}}"#,
+    );
+}

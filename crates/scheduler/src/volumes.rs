@@ -9,6 +9,7 @@ use model::storage::{self, LOCAL, NO_PROVISIONER, SELECTED_NODE};
 use model::{Key, Object, Tree, World};
 
 use crate::cluster::{Cluster, Place, Resident};
+use crate::limits::{self, Lack, Load};
 
 const OUT_OF_REACH: &str = "node(s) didn't match PersistentVolume's node affinity";
 const NO_VOLUME: &str = "node(s) didn't find available persistent volumes to bind";
@@ -26,6 +27,8 @@ pub struct Volumes {
     /// The claims that no two pods may use.
     alone: BTreeSet<String>,
     namespace: String,
+    /// What the pod brings along.
+    load: Load,
     /// The nodes on which pods use one of those.
     taken_on: BTreeSet<String>,
 }
@@ -36,8 +39,8 @@ pub struct Waiting {
     pub object: Object,
     /// Volumes that are there and that it could have.
     free: Vec<Arc<Tree>>,
-    /// Who makes a volume for it.
-    provisioner: String,
+    /// The class that a volume is made by for it.
+    class: Arc<Tree>,
     tree: Arc<Tree>,
 }
 
@@ -50,6 +53,7 @@ impl Volumes {
             alone: BTreeSet::new(),
             namespace: pod.object.namespace().to_owned(),
             taken_on: BTreeSet::new(),
+            load: Load::of(pod, cluster.world),
         };
         for name in &pod.facts.claims {
             let key = Key::new(&PERSISTENT_VOLUME_CLAIM, pod.object.namespace(), name.as_str());
@@ -90,9 +94,8 @@ impl Volumes {
                 let class = class.map(|class| tree(&class));
                 let waits = class.filter(|class| class["volumeBindingMode"] == "WaitForFirstConsumer");
                 let class = waits.ok_or("pod has unbound immediate PersistentVolumeClaims")?;
-                let provisioner = class["provisioner"].as_str().unwrap_or_default().to_owned();
                 let free = free(world, &object, &claim);
-                self.waiting.push(Waiting { object, free, provisioner, tree: claim });
+                self.waiting.push(Waiting { object, free, class, tree: claim });
                 Ok(())
             }
         }
@@ -108,11 +111,15 @@ impl Volumes {
     }
 
     /// Why the node is no place for the pod.
-    pub fn refuses(&self, node: &NodeFacts) -> Option<&'static str> {
+    pub fn refuses(&self, place: &Place, world: &dyn World) -> Option<&'static str> {
+        let node = &place.node;
+        if self.load.is_too_much_for(place, world) {
+            return Some(limits::FULL);
+        }
         if !self.bound.iter().all(|volume| storage::reaches(volume, node)) {
             return Some(OUT_OF_REACH);
         }
-        self.waiting.iter().find_map(|waiting| waiting.refuses(node))
+        self.waiting.iter().find_map(|waiting| waiting.refuses(node, world))
     }
 
     /// Whether somebody else has one of the claims: on this node (which could be helped), or on another.
@@ -127,10 +134,10 @@ impl Volumes {
 }
 
 impl Waiting {
-    fn refuses(&self, node: &NodeFacts) -> Option<&'static str> {
+    fn refuses(&self, node: &NodeFacts, world: &dyn World) -> Option<&'static str> {
         let chosen = self.object.meta().annotations.get(SELECTED_NODE);
         let has_volume = self.free.iter().any(|volume| storage::reaches(volume, node));
-        match self.provisioner.as_str() {
+        match self.class["provisioner"].as_str().unwrap_or_default() {
             _ if chosen.is_some_and(|chosen| *chosen != node.name) => Some(OUT_OF_REACH),
             _ if has_volume => None,
             NO_PROVISIONER => Some(NO_VOLUME),
@@ -139,7 +146,11 @@ impl Waiting {
                 let asked = storage::amount(&self.tree["spec"]["resources"]["requests"]);
                 has.is_some_and(|has| *has < asked).then_some(NO_SPACE)
             }
-            _ => None,
+            _ => match limits::lack(world, &self.class, &self.tree, node) {
+                None => None,
+                Some(Lack::Topology) => Some(NO_VOLUME),
+                Some(Lack::Space) => Some(NO_SPACE),
+            },
         }
     }
 }

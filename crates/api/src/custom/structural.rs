@@ -91,9 +91,6 @@ fn check_type(schema: &Tree, path: &str, within: Within, faults: &mut Faults) {
         ("", _) if free => {}
         ("", Within::Object) => faults.required(field, "must not be empty for specified object fields"),
         ("", Within::List) => faults.required(field, "must not be empty for specified array items"),
-        (kind, _) if flag(schema, INT_OR_STRING) => {
-            faults.invalid(field, kind, "must be empty if x-kubernetes-int-or-string is true");
-        }
         (kind, _) => faults.one_of(&field, kind, &TYPES),
     }
     if flag(schema, EMBEDDED) {

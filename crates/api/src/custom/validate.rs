@@ -140,8 +140,10 @@ impl Judge<'_> {
 
     /// Whether the value is of the schema's type; nothing more is said of one that is not.
     fn kind(&mut self, at: &Place<'_>, schema: &Tree, value: &Tree) -> bool {
-        let wanted =
-            if flag(schema, "x-kubernetes-int-or-string") { "integer,string" } else { text(schema, "type") };
+        let wanted = match text(schema, "type") {
+            "" if flag(schema, "x-kubernetes-int-or-string") => "integer,string",
+            named => named,
+        };
         let fits = match wanted {
             "" => true,
             _ if value.is_null() => flag(schema, "nullable"),
@@ -407,6 +409,8 @@ mod tests {
         check(json!({"type": "array", "nullable": true}), json!(null), json!({}), &wrong("array", "object"));
         let either = json!({"x-kubernetes-int-or-string": true});
         check(either, json!("50%"), json!(true), &wrong("integer,string", "boolean"));
+        let text = json!({"type": "string", "x-kubernetes-int-or-string": true});
+        check(text, json!("50%"), json!(1), &wrong("string", "integer"));
     }
 
     #[test]

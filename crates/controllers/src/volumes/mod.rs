@@ -251,6 +251,13 @@ fn bind(plan: &mut Plan, key: &Key, object: &Object, volume: &Object) {
     if claim["status"]["phase"] != "Bound" || claim["status"]["capacity"].is_null() || grow::is_ours(&known) {
         wanted["capacity"] = known["spec"]["capacity"].clone();
     }
+    // A class of attributes comes with the volume; later on it is told by whoever changed it.
+    let class = &known["spec"]["volumeAttributesClassName"];
+    if class.as_str().is_some_and(|class| !class.is_empty())
+        && claim["status"]["currentVolumeAttributesClassName"].is_null()
+    {
+        wanted["currentVolumeAttributesClassName"] = class.clone();
+    }
     status::write(plan, key, object, &wanted, "it is bound");
 }
 

@@ -3,6 +3,8 @@
 //! Promises: nothing is told of what was meant to happen (scaling down, a finished pod); a repeat of the same fault of
 //! the same subject is the same repair; what is remembered is bounded.
 
+// Long because the tests of all faults stand beside them.
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -30,7 +32,8 @@ pub const OPEN_MAX: usize = 1000;
 pub const RESTARTS_IN_VAIN: i64 = 4;
 
 /// Faults that a pod has until it is ready again, or gone.
-const LASTING: [&str; 4] = ["ReadinessFailed", "ContainerExited", "CrashLooping", "CannotStart"];
+const LASTING: [&str; 5] =
+    ["ReadinessFailed", "ContainerExited", "CrashLooping", "CannotStart", "StorageSilent"];
 
 /// How the action of a mend begins in which another pod takes the place of one that went.
 const REPLACED: &str = "replaced by";
@@ -228,15 +231,17 @@ impl Cases {
     /// A pod that restarts and retries do not help, told with what is known of it; until it is ready.
     fn trouble(&mut self, (pod, body): &(Object, Pod), world: &dyn World, now: Time) -> Vec<Entry> {
         let mut entries = Vec::new();
-        let found = body.trouble();
+        let found: Vec<_> = body.trouble().into_iter().chain(body.silence()).collect();
         for (fault, action) in [
             ("CrashLooping", "held back between restarts"),
             ("CannotStart", "tried again and again, with pauses"),
+            ("StorageSilent", "left waiting for its storage, and no other pod with it"),
         ] {
             let repair = begin(subject(pod, "Pod"), fault, now, "");
             let key = repair.key();
             let is_open = self.open.contains_key(&key);
-            match found.as_ref().filter(|(found, _)| *found == fault) {
+            let is_over = if fault == "StorageSilent" { true } else { body.is_ready() };
+            match found.iter().find(|(found, _)| *found == fault) {
                 Some((_, evidence)) if !is_open && !pod.is_ending() => {
                     let known = diagnosis::of_object(pod, &peers(pod, world));
                     entries.push(self.begin(
@@ -251,7 +256,7 @@ impl Cases {
                         now,
                     ));
                 }
-                None if is_open && body.is_ready() => entries.extend(self.end(&key, Outcome::Recovered, now)),
+                None if is_open && is_over => entries.extend(self.end(&key, Outcome::Recovered, now)),
                 _ => {}
             }
         }
@@ -463,6 +468,7 @@ struct Status {
 struct Condition {
     r#type: String,
     status: String,
+    message: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -532,6 +538,13 @@ impl Pod {
                 _ => None,
             }
         })
+    }
+
+    /// Whether its storage is silent, and what its node says of that.
+    fn silence(&self) -> Option<(&'static str, String)> {
+        let mut all = self.status.conditions.iter();
+        let silent = all.find(|one| one.r#type == diagnosis::STORAGE_SILENT && one.status == "True")?;
+        Some(("StorageSilent", silent.message.clone()))
     }
 
     /// Whether all containers run, and are those that ran before.
@@ -648,6 +661,29 @@ mod tests {
         let entry = cases.take(&changed, &Text::new(""), at(6)).pop().expect("a repair");
         assert!(entry.repair.diagnosis[0].starts_with("container web gave up with exit code 1 ("));
         assert!(entry.repair.next[0].contains("kubectl logs x -n a -c web --previous"));
+    }
+
+    #[test]
+    fn silent_storage_is_told_with_what_helps_until_it_answers() {
+        let with = |silence: Option<&str>| {
+            let ready = json!({"type": "Ready", "status": "True"});
+            let silent = silence
+                .map(|why| json!({"type": diagnosis::STORAGE_SILENT, "status": "True", "message": why}));
+            let conditions: Vec<_> = std::iter::once(ready).chain(silent).collect();
+            pod("x", "True", 0, json!({ "conditions": conditions }))
+        };
+        let why = "the storage behind /mnt has not answered for 4 s";
+        check(
+            &[
+                (with(None), with(Some(why))),
+                (with(Some(why)), with(Some(why))),
+                (with(Some(why)), with(None)),
+            ],
+            &[
+                "new x StorageSilent: left waiting for its storage, and no other pod with it, Escalated None",
+                "x StorageSilent: left waiting for its storage, and no other pod with it, Recovered Some(2)",
+            ],
+        );
     }
 
     #[test]

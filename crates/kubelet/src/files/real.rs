@@ -6,11 +6,16 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, lchown, symlink};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, open, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, inotify, mkdirat, open, openat2};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
+};
 
-use super::{FileKind, Files, Space};
+use super::{FileKind, Files, Space, Stamp};
+
+/// An attribute that no file has.
+const UNUSED_ATTRIBUTE: &str = "user.kintsugi.dev.none";
 
 /// The machine's file system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -186,6 +191,53 @@ impl Files for RealFiles {
         }
     }
 
+    fn touch(&self, path: &Path) -> io::Result<()> {
+        rustix::fs::statvfs(path)?;
+        // A file system that takes no changes holds this up before it looks for the attribute, which nobody has.
+        match rustix::fs::lremovexattr(path, UNUSED_ATTRIBUTE) {
+            Ok(()) | Err(Errno::NODATA | Errno::NOTSUP | Errno::ROFS | Errno::PERM | Errno::ACCESS) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn is_mounted(&self, path: &Path) -> io::Result<bool> {
+        Ok(mounts()?.iter().any(|at| at == path))
+    }
+
+    fn share(&self, dir: &Path) -> io::Result<()> {
+        if is_shared(dir)? {
+            return Ok(());
+        }
+        // A mount of its own, so that nothing else of the machine is shown to others.
+        if !self.is_mounted(dir)? {
+            mount_bind(dir, dir)?;
+        }
+        Ok(mount_change(dir, MountPropagationFlags::SHARED)?)
+    }
+
+    fn notices(&self, dir: &Path) -> io::Result<Option<OwnedFd>> {
+        let notices = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
+        let what = inotify::WatchFlags::CREATE
+            | inotify::WatchFlags::DELETE
+            | inotify::WatchFlags::MOVED_TO
+            | inotify::WatchFlags::MOVED_FROM;
+        inotify::add_watch(&notices, dir, what)?;
+        Ok(Some(notices))
+    }
+
+    fn stamp(&self, path: &Path) -> io::Result<Option<Stamp>> {
+        match fs::symlink_metadata(path) {
+            Ok(meta) => Ok(Some((meta.ino(), meta.ctime(), meta.ctime_nsec()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn is_groups(&self, path: &Path, group: i64) -> io::Result<bool> {
+        let meta = fs::symlink_metadata(path)?;
+        Ok(meta.gid() == id(group)? && meta.mode() & 0o2060 == 0o2060)
+    }
+
     fn space(&self, path: &Path) -> io::Result<Space> {
         let stat = rustix::fs::statvfs(path)?;
         // What is kept for the system's own use counts neither as free nor as part of the disk.
@@ -226,6 +278,24 @@ fn beneath(base: &Path, inside: &Path) -> io::Result<OwnedFd> {
         };
     }
     Ok(found)
+}
+
+/// Whether the mount that a folder is in is shared with others.
+fn is_shared(dir: &Path) -> io::Result<bool> {
+    let dir = fs::canonicalize(dir)?;
+    let text = fs::read_to_string("/proc/self/mountinfo")?;
+    let mut found = (0, false);
+    for line in text.lines() {
+        let mut words = line.split(' ');
+        let Some(at) = words.nth(4).map(unescaped) else { continue };
+        // The last of several at one place is the one that is seen.
+        if dir.starts_with(&at) && at.components().count() >= found.0 {
+            let is_shared =
+                words.skip(1).take_while(|word| *word != "-").any(|word| word.starts_with("shared:"));
+            found = (at.components().count(), is_shared);
+        }
+    }
+    Ok(found.1)
 }
 
 /// Where something is mounted, in the order it was.

@@ -21,9 +21,11 @@ use crate::jobs::spelled;
 
 mod duties;
 pub mod folder;
+pub mod health;
 mod patience;
 pub mod shared;
 
+pub use health::Health;
 pub use patience::Patience;
 
 use duties::Duty;

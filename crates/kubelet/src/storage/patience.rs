@@ -81,6 +81,18 @@ impl Patience {
         Silent { place: place.to_path_buf(), seconds }
     }
 
+    /// Whether somebody waits for a place.
+    pub fn is_waiting(&self, place: &Path) -> bool {
+        self.waiting().contains_key(place)
+    }
+
+    /// Whether somebody has waited for a place this long.
+    pub fn silent(&self, place: &Path, limit: Duration, now: Time) -> Option<Silent> {
+        let oldest = self.waiting().get(place).and_then(|here| here.values().min().copied())?;
+        (Duration::try_from(now.duration_since(oldest)).is_ok_and(|age| age >= limit))
+            .then(|| self.silence(place, now))
+    }
+
     fn begin(&self, place: &Path, number: u64, now: Time) -> Option<Asked> {
         let mut waiting = self.waiting();
         let here = waiting.entry(place.to_path_buf()).or_default();

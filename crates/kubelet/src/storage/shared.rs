@@ -171,7 +171,7 @@ async fn attachment(agent: &Agent, handle: &str) -> Result<Object, String> {
 
 /// Whether a pod of this node uses a volume: its files say so until they are removed, whatever became of the agent.
 pub fn is_in_use(agent: &Agent, handle: &str) -> bool {
-    let pods = agent.settings.data_dir.join("pods");
+    let pods = agent.settings.root().pods();
     let files = &agent.means.files;
     // What cannot be read is not known to be unused.
     let Ok(uids) = files.list(&pods) else { return true };

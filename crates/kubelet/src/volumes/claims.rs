@@ -1,7 +1,7 @@
 //! What the claims of a pod lead to on this node: looked up in the API each time, never from an old picture.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use model::fit::NodeFacts;
 use model::kinds as gvr;
@@ -10,6 +10,7 @@ use model::{Key, Object, Tree, World};
 
 use super::{Claimed, VolumeTrouble};
 use crate::agent::Agent;
+use crate::csi;
 use crate::jobs::spelled;
 use crate::pod::PodView;
 use crate::run::node_key;
@@ -17,6 +18,8 @@ use crate::storage::{folder, shared};
 
 /// The volume that a claim of a pod has.
 pub struct Had {
+    /// The claim's name.
+    pub claim: String,
     /// It.
     pub object: Object,
     /// The same as a tree.
@@ -29,8 +32,13 @@ pub async fn resolve(agent: &Agent, pod: &PodView) -> Result<BTreeMap<String, Cl
     for (volume, claim) in super::claimed(pod) {
         let wrong = |why: String| VolumeTrouble { volume: volume.clone(), why };
         let had = had(agent, pod, claim).await.map_err(wrong)?;
-        let leads = one(agent, pod, &had).await.map_err(wrong)?;
+        let leads = one(agent, pod, &volume, &had).await.map_err(wrong)?;
         all.insert(volume, leads);
+    }
+    for (name, source) in super::inline(pod) {
+        let wish = csi::Wish::inline(pod, name, source);
+        let wrong = |why: String| VolumeTrouble { volume: name.to_owned(), why };
+        all.insert(name.to_owned(), csi::set_up(agent, pod, &wish, None).await.map_err(wrong)?);
     }
     Ok(all)
 }
@@ -64,7 +72,7 @@ async fn had(agent: &Agent, pod: &PodView, claim: String) -> Result<Had, String>
             "persistent volume {name:?} cannot be reached from this node: its nodeAffinity forbids it"
         ));
     }
-    Ok(Had { object: volume_object, volume })
+    Ok(Had { claim, object: volume_object, volume })
 }
 
 fn is_used_by_another(agent: &Agent, pod: &PodView, claim: &str) -> bool {
@@ -77,35 +85,72 @@ fn is_used_by_another(agent: &Agent, pod: &PodView, claim: &str) -> bool {
     })
 }
 
-async fn one(agent: &Agent, pod: &PodView, had: &Had) -> Result<Claimed, String> {
+async fn one(agent: &Agent, pod: &PodView, volume: &str, had: &Had) -> Result<Claimed, String> {
     let spec = &had.volume["spec"];
     let text = |source: &str, field: &str| spec[source][field].as_str().unwrap_or_default().to_owned();
+    let is_block = spec["volumeMode"] == "Block";
+    let plain = |source: &str, kind: &str, is_owned: bool| Claimed {
+        path: text(source, "path").into(),
+        host_type: Some(if is_block { "BlockDevice" } else { kind }.to_owned()),
+        is_owned: is_owned && !is_block,
+        is_readonly: false,
+        is_block,
+        again_at: None,
+        grows: None,
+    };
+    if let Some(place) = place(agent, pod, had) {
+        agent.health.uses(&pod.uid, place);
+    }
     match () {
-        () if !spec["hostPath"].is_null() => Ok(Claimed {
-            path: text("hostPath", "path").into(),
-            host_type: text("hostPath", "type"),
-            is_owned: false,
-            is_readonly: false,
-        }),
-        () if !spec["local"].is_null() => Ok(Claimed {
-            path: text("local", "path").into(),
-            host_type: "Directory".into(),
-            is_owned: true,
-            is_readonly: false,
-        }),
+        () if !spec["hostPath"].is_null() => Ok(plain("hostPath", &text("hostPath", "type"), false)),
+        () if !spec["local"].is_null() => Ok(plain("local", "Directory", true)),
         () if spec["csi"]["driver"] == LOCAL => Ok(owned(&folder::local(agent, had).await?, spec)),
         () if spec["csi"]["driver"] == SHARED => Ok(owned(&shared::mount(agent, &pod.uid, had).await?, spec)),
+        () if !spec["csi"].is_null() => {
+            let wish = csi::Wish::of_volume(had.object.name(), &had.volume, is_readonly(pod, volume));
+            let behind = csi::Behind { claim: &had.claim, volume: &had.volume };
+            csi::set_up(agent, pod, &wish, Some(behind)).await
+        }
         () => {
             Err(format!("this node cannot mount persistent volume {:?}: no driver for it", had.object.name()))
         }
     }
 }
 
+/// The storage behind a volume, as it is asked for answers.
+fn place(agent: &Agent, pod: &PodView, had: &Had) -> Option<PathBuf> {
+    let spec = &had.volume["spec"];
+    let path = |source: &str| spec[source]["path"].as_str().map(PathBuf::from);
+    let is_block = spec["volumeMode"] == "Block";
+    match spec["csi"]["driver"].as_str() {
+        // A device is no file system that could be asked.
+        _ if is_block => None,
+        Some(LOCAL) => Some(folder::local_root(agent)),
+        Some(SHARED) => shared::root(agent).ok(),
+        Some(_) => {
+            let wish = csi::Wish::of_volume(had.object.name(), &had.volume, false);
+            Some(agent.settings.root().here(&wish.target(&pod.uid)))
+        }
+        None => path("local").or_else(|| path("hostPath")),
+    }
+}
+
+/// Whether the pod asks to read its claim only.
+fn is_readonly(pod: &PodView, volume: &str) -> bool {
+    let mut all = pod.spec().volumes.iter().flatten();
+    let found =
+        all.find(|known| known.name == volume).and_then(|known| known.persistent_volume_claim.as_ref());
+    found.is_some_and(|claim| claim.read_only.unwrap_or(false))
+}
+
 fn owned(path: &Path, spec: &Tree) -> Claimed {
     Claimed {
         path: path.to_path_buf(),
-        host_type: "Directory".into(),
+        host_type: Some("Directory".to_owned()),
         is_owned: true,
         is_readonly: spec["csi"]["readOnly"] == true,
+        is_block: false,
+        again_at: None,
+        grows: None,
     }
 }

@@ -11,13 +11,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{HostPathVolumeSource, Volume, VolumeMount};
+use k8s_openapi::api::core::v1::{CSIVolumeSource, Volume, VolumeDevice, VolumeMount};
 use model::Key;
 use model::kinds as gvr;
 use runtime::Mount;
 
 use crate::environment::{self, Facts, Missing};
 use crate::files::{FileKind, Files};
+use crate::places::Root;
 use crate::pod::{Member, PodView};
 use payload::TokenWish;
 
@@ -30,7 +31,7 @@ pub struct Paths {
 impl Paths {
     /// The files of a pod below the agent's folder.
     pub fn new(data_dir: &Path, uid: &str) -> Paths {
-        Paths { root: data_dir.join("pods").join(uid) }
+        Paths { root: Root::new(data_dir).pods().join(uid) }
     }
 
     /// The pod's folder.
@@ -61,14 +62,20 @@ impl Paths {
 /// What a claim leads to on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimed {
-    /// The folder on the node.
+    /// The folder or device on the node.
     pub path: PathBuf,
-    /// Whether it is to be checked or made, as a hostPath is.
-    pub host_type: String,
+    /// How it is to be checked or made, as a hostPath is; `None` where a driver has seen to it.
+    pub host_type: Option<String>,
     /// Whether the pod's fsGroup is to own it.
     pub is_owned: bool,
     /// Whether the volume itself may only be read.
     pub is_readonly: bool,
+    /// Whether it is a device.
+    pub is_block: bool,
+    /// When it is to be made once more.
+    pub again_at: Option<host::Time>,
+    /// The PersistentVolume whose file system grows here, and how large that was, in bytes.
+    pub grows: Option<(String, i64)>,
 }
 
 /// A volume that could not be made.
@@ -138,6 +145,17 @@ pub fn claimed(pod: &PodView) -> BTreeMap<String, String> {
     named.collect()
 }
 
+/// The volumes of a pod that its drivers give to it alone.
+pub fn inline(pod: &PodView) -> impl Iterator<Item = (&str, &CSIVolumeSource)> {
+    let all = pod.spec().volumes.iter().flatten();
+    all.filter_map(|volume| Some((volume.name.as_str(), volume.csi.as_ref()?)))
+}
+
+/// Whether some of a pod's volumes are in the hands of others.
+pub fn are_of_others(pod: &PodView) -> bool {
+    inline(pod).next().is_some() || !claimed(pod).is_empty()
+}
+
 /// All tokens that a pod's volumes show.
 pub fn tokens(pod: &PodView) -> BTreeSet<TokenWish> {
     pod.spec().volumes.iter().flatten().flat_map(payload::tokens).collect()
@@ -158,6 +176,8 @@ pub struct Making<'a> {
     pub files: &'a dyn Files,
     /// Where the pod's files are.
     pub paths: &'a Paths,
+    /// Where the kubelet's own folder is.
+    pub root: &'a Root,
     /// What the pod may be told.
     pub facts: Facts<'a>,
     /// The tokens that were had.
@@ -209,14 +229,13 @@ fn make_one(making: &Making<'_>, volume: &Volume) -> Result<(), Missing> {
         return Ok(());
     }
     if let Some(source) = &volume.host_path {
-        return check_host_path(making.files, source);
+        let kind = source.type_.as_deref().unwrap_or("");
+        return check_host_path(making.files, &making.root.here(Path::new(&source.path)), kind);
     }
     if let Some(claimed) = making.claims.get(&volume.name) {
-        let source = HostPathVolumeSource {
-            path: claimed.path.to_string_lossy().into_owned(),
-            type_: Some(claimed.host_type.clone()),
-        };
-        check_host_path(making.files, &source)?;
+        if let Some(kind) = &claimed.host_type {
+            check_host_path(making.files, &claimed.path, kind)?;
+        }
         return match group {
             Some(group) if claimed.is_owned => {
                 making.files.give_to_group(&claimed.path, group, true).map_err(failed)
@@ -242,9 +261,7 @@ fn failed(error: io::Error) -> Missing {
     Missing(error.to_string())
 }
 
-fn check_host_path(files: &dyn Files, source: &HostPathVolumeSource) -> Result<(), Missing> {
-    let path = Path::new(&source.path);
-    let kind = source.type_.as_deref().unwrap_or("");
+fn check_host_path(files: &dyn Files, path: &Path, kind: &str) -> Result<(), Missing> {
     let here = files.kind(path).map_err(failed)?;
     let wanted = match kind {
         "" | "DirectoryOrCreate" if here.is_none() => {
@@ -261,15 +278,12 @@ fn check_host_path(files: &dyn Files, source: &HostPathVolumeSource) -> Result<(
     };
     match here == Some(wanted.0) {
         true => Ok(()),
-        false => Err(Missing(format!("hostPath type check failed: {} is not {}", source.path, wanted.1))),
+        false => Err(Missing(format!("hostPath type check failed: {} is not {}", path.display(), wanted.1))),
     }
 }
 
 /// The mounts of a container that its pod's volumes give it. Sub-paths are looked up now, and pinned.
 pub fn mounts(making: &Making<'_>, member: &Member) -> Result<Vec<Mount>, Missing> {
-    if member.container.volume_devices.as_ref().is_some_and(|devices| !devices.is_empty()) {
-        return Err(Missing("this node cannot give block devices to containers".into()));
-    }
     let all = member.container.volume_mounts.iter().flatten().enumerate();
     let mut mounts =
         all.map(|(i, mount)| one_mount(making, member, i, mount)).collect::<Result<Vec<_>, _>>()?;
@@ -287,8 +301,12 @@ fn one_mount(
     let volumes = making.facts.pod.spec().volumes.as_deref().unwrap_or_default();
     let volume = volumes.iter().find(|volume| volume.name == mount.name);
     let volume = volume.ok_or_else(|| Missing(format!("volume {:?} is not in the pod", mount.name)))?;
+    if making.claims.get(&volume.name).is_some_and(|claimed| claimed.is_block) {
+        let why = format!("volume {} has volumeMode Block, but is specified in volumeMounts", volume.name);
+        return Err(Missing(why));
+    }
     let base = match (&volume.host_path, making.claims.get(&volume.name)) {
-        (Some(source), _) => PathBuf::from(&source.path),
+        (Some(source), _) => making.root.here(Path::new(&source.path)),
         (None, Some(claimed)) => claimed.path.clone(),
         (None, None) => making.paths.volume(&volume.name),
     };
@@ -322,6 +340,19 @@ fn one_mount(
             _ => "private".into(),
         },
     })
+}
+
+/// The devices of a container: where each is on the node, and where the container finds it.
+pub fn devices(making: &Making<'_>, member: &Member) -> Result<Vec<(PathBuf, PathBuf)>, Missing> {
+    let one = |device: &VolumeDevice| match making.claims.get(&device.name) {
+        Some(claimed) if claimed.is_block => Ok((claimed.path.clone(), PathBuf::from(&device.device_path))),
+        Some(_) => Err(Missing(format!(
+            "volume {} has volumeMode Filesystem, but is specified in volumeDevices",
+            device.name
+        ))),
+        None => Err(Missing(format!("volume {:?} is no claim that leads to a device", device.name))),
+    };
+    member.container.volume_devices.iter().flatten().map(one).collect()
 }
 
 fn sub_path(making: &Making<'_>, member: &Member, mount: &VolumeMount) -> Result<Option<PathBuf>, Missing> {

@@ -286,9 +286,7 @@ impl Worker {
     fn release(&mut self) {
         self.memory.clearing = Clearing::Releasing;
         let (agent, uid) = (self.agent.clone(), self.pod.uid.clone());
-        self.job(async move {
-            Report::Released(agent.means.network.detach(&uid).await.map_err(|error| jobs::spelled(&error)))
-        });
+        self.job(async move { Report::Released(jobs::release(&agent, &uid).await) });
     }
 
     fn remove(&mut self) {

@@ -1,6 +1,7 @@
 //! What a worker learns from messages: the memory changes, nothing is done.
 
-use model::World;
+use model::kinds as gvr;
+use model::{World, storage};
 
 use super::*;
 use crate::backoff;
@@ -23,10 +24,22 @@ impl Worker {
             Message::Vanished => self.vanish(),
             Message::Runtime(event) => self.take_event(event),
             Message::Source(key, object) => self.take_source(&key, object.as_ref()),
-            Message::Volumes if !volumes::claimed(&self.pod).is_empty() && self.is_waiting_for_ground() => {
+            Message::Volumes if volumes::are_of_others(&self.pod) && self.is_waiting_for_ground() => {
                 self.memory.volumes = Step::Absent;
             }
+            Message::Volumes
+                if self.memory.volumes.is_done() && !self.memory.is_renewing && self.has_grown() =>
+            {
+                self.refresh_volumes();
+            }
             Message::Volumes => {}
+            Message::Silence(why) => {
+                let is_over = self.memory.silence.is_some() && why.is_none();
+                self.memory.silence = why;
+                if is_over && self.is_waiting_for_ground() {
+                    self.memory.volumes = Step::Absent;
+                }
+            }
             Message::Written { sequence, is_gone } => {
                 self.acked = sequence;
                 self.is_object_gone |= is_gone;
@@ -115,6 +128,16 @@ impl Worker {
                 self.take_source(&key, object.as_ref());
             }
         }
+    }
+
+    /// Whether a volume of the pod is larger than it was when it was last made.
+    fn has_grown(&self) -> bool {
+        let size = |name: &str| {
+            let volume = self.agent.means.caches.get(&Key::new(&gvr::PERSISTENT_VOLUME, "", name))?;
+            storage::size(&*volume.seen::<model::Tree>()?)
+        };
+        let mut grow = self.ground.claims.values().filter_map(|claimed| claimed.grows.as_ref());
+        grow.any(|(name, known)| size(name).is_some_and(|now| now > *known))
     }
 
     fn is_waiting_for_ground(&self) -> bool {

@@ -77,6 +77,7 @@ pub fn diagnose(seen: &Seen) -> Diagnosis {
         return known;
     }
     placing(seen.pod, &mut known);
+    storage(seen.pod, &mut known);
     node(seen, &mut known);
     for container in containers(seen.pod) {
         waiting(seen.pod, container, &mut known);
@@ -91,7 +92,7 @@ pub fn diagnose(seen: &Seen) -> Diagnosis {
 
 /// Whether nothing is wrong with it: it runs and is ready, is on its way out, or ended well.
 pub fn is_well(pod: &Tree) -> bool {
-    let is_ready = is_true(pod, "Ready");
+    let is_ready = is_true(pod, "Ready") && !is_true(pod, STORAGE_SILENT);
     !text(pod, "metadata.deletionTimestamp").is_empty()
         || is_ready
         || text(pod, "status.phase") == "Succeeded"
@@ -113,6 +114,9 @@ fn spec<'a>(pod: &'a Tree, name: &str) -> Option<&'a Tree> {
     all.into_iter().find(|container| text(container, "name") == name)
 }
 
+/// The condition of a pod whose storage does not answer; there only while it does not.
+pub const STORAGE_SILENT: &str = "healing.kintsugi.dev/StorageSilent";
+
 fn placing(pod: &Tree, known: &mut Diagnosis) {
     let scheduled = items(pod, "status.conditions").iter().find(|one| text(one, "type") == "PodScheduled");
     let Some(refused) = scheduled.filter(|one| text(one, "status") == "False") else { return };
@@ -128,6 +132,26 @@ fn placing(pod: &Tree, known: &mut Diagnosis) {
         if message.contains(sign) {
             known.try_next(step);
         }
+    }
+}
+
+/// The storage behind its volumes does not answer: what its node says of it, and how people get on.
+fn storage(pod: &Tree, known: &mut Diagnosis) {
+    let conditions = items(pod, "status.conditions");
+    let silent =
+        conditions.iter().find(|one| text(one, "type") == STORAGE_SILENT && text(one, "status") == "True");
+    let Some(silent) = silent else { return };
+    let message = text(silent, "message");
+    known.says(
+        "the storage behind its volumes does not answer",
+        format!("condition {STORAGE_SILENT}: {message}"),
+    );
+    let node = text(pod, "spec.nodeName");
+    known.try_next(format!(
+        "bring the storage's server or disk back: the pod goes on by itself then; on node {node} `dmesg | tail` and `mount` tell more"
+    ));
+    if let Some(command) = message.split('`').find(|part| part.starts_with("umount")) {
+        known.try_next(format!("give it up, with what was not written yet: on node {node} {command}"));
     }
 }
 

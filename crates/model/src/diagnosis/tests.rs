@@ -165,3 +165,15 @@ fn differences_are_named_by_path_and_bounded() {
     assert_eq!(changes(&tree(0), &tree(9)).last().map(String::as_str), Some("and 3 more"));
     assert_eq!(changes(&json!({"a": {"b": 1}}), &json!({"a": {}})), ["a.b: 1 → nothing"]);
 }
+
+#[test]
+fn a_ready_pod_whose_storage_is_silent_is_not_well() {
+    let mut silent = pod("a", "1", "n", well());
+    let message =
+        "the storage behind /mnt has not answered for 4 s: look at it, and `umount -f -l /mnt` gives it up";
+    let conditions = silent["status"]["conditions"].as_array_mut().expect("a list");
+    conditions.push(json!({"type": STORAGE_SILENT, "status": "True", "message": message}));
+    let said = "the storage behind its volumes does not answer (condition healing.kintsugi.dev/StorageSilent: the storage behind /mnt";
+    let next = ["on node n `dmesg | tail`", "on node n umount -f -l /mnt"];
+    check(&silent, &[], &[], None, &[said], &next);
+}

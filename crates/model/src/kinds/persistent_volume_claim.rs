@@ -35,7 +35,28 @@ const COLUMNS: &[Column] = &[
 ];
 
 fn fill(object: &mut Tree) {
-    tree::object(object, "spec").into_iter().for_each(fill_claim);
+    let Some(spec) = tree::object(object, "spec") else { return };
+    fill_claim(spec);
+    begin_with(spec);
+}
+
+/// What a volume begins with is said in two fields, which agree where both can say it.
+fn begin_with(spec: &mut Tree) {
+    let source = &spec["dataSource"];
+    let known = match text(source, "apiGroup") {
+        "" => text(source, "kind") == "PersistentVolumeClaim",
+        group => group == "snapshot.storage.k8s.io" && text(source, "kind") == "VolumeSnapshot",
+    };
+    if !source.is_null() && !known {
+        // The older field takes these two kinds alone.
+        tree::remove(spec, "dataSource");
+    }
+    let (source, reference) = (spec["dataSource"].clone(), spec["dataSourceRef"].clone());
+    if reference.is_null() && !source.is_null() {
+        tree::set(spec, "dataSourceRef", source);
+    } else if source.is_null() && !reference.is_null() && text(&reference, "namespace").is_empty() {
+        tree::set(spec, "dataSource", reference);
+    }
 }
 
 /// What a claim, or the template of one, leaves out.
@@ -111,4 +132,28 @@ fn capacity(object: &Tree) -> Tree {
 
 fn modes(object: &Tree) -> Tree {
     if is_set(object, "spec.volumeName") { access_modes(object, "status.accessModes") } else { "".into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_volume_begins_with_is_said_in_both_fields_where_both_can_say_it() {
+        let check = |spec: Tree, source: Tree, reference: Tree| {
+            let mut claim = json!({ "spec": spec.clone() });
+            fill(&mut claim);
+            let said = (claim["spec"]["dataSource"].clone(), claim["spec"]["dataSourceRef"].clone());
+            assert_eq!(said, (source, reference), "{spec}");
+        };
+        let none = Tree::Null;
+        let snapshot = json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "s"});
+        check(json!({"dataSource": snapshot}), snapshot.clone(), snapshot.clone());
+        check(json!({"dataSourceRef": snapshot}), snapshot.clone(), snapshot.clone());
+        let other = json!({"apiGroup": "example.com", "kind": "Backup", "name": "b"});
+        check(json!({"dataSource": other}), none.clone(), none.clone());
+        check(json!({"dataSourceRef": other}), other.clone(), other.clone());
+        let afar = json!({"kind": "PersistentVolumeClaim", "name": "c", "namespace": "elsewhere"});
+        check(json!({"dataSourceRef": afar}), none, afar.clone());
+    }
 }
