@@ -1,8 +1,9 @@
 //! What the service answers, before it is put on a wire.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
@@ -10,6 +11,7 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use model::Tree;
 
+use crate::auth::Identity;
 use crate::dial::Duplex;
 use crate::http::{negotiate, status};
 use crate::proto;
@@ -31,19 +33,28 @@ pub struct Answer {
 
 /// How many warnings one answer carries: headers have to fit what clients read.
 const WARNINGS_MAX: usize = 64;
+/// How many notes the audit log is given of one request: more than all policies and webhooks of a cluster make.
+const NOTES_MAX: usize = 128;
 /// The longest warning, in bytes: longer ones are cut, as upstream does.
 const WARNING_LEN_MAX: usize = 256;
 
-/// What a user is told beside the answer, gathered while the request is under way.
+/// What a user and the audit log are told beside the answer, gathered while the request is under way.
 #[derive(Debug, Default)]
-pub struct Told(Mutex<Vec<String>>);
+pub struct Told {
+    /// Guards the warnings while one is added.
+    warnings: Mutex<Vec<String>>,
+    /// Guards what the audit log is to say, while a note is added.
+    notes: Mutex<BTreeMap<String, String>>,
+    /// Whom the user acts as.
+    acts_as: OnceLock<Identity>,
+}
 
 impl Told {
     /// Adds a warning that is not there yet.
     pub fn warn(&self, warning: &str) {
         let end = (0..=WARNING_LEN_MAX.min(warning.len())).rev().find(|end| warning.is_char_boundary(*end));
         let warning = &warning[..end.unwrap_or(0)];
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() < WARNINGS_MAX && !all.iter().any(|known| known == warning) {
             all.push(warning.to_owned());
         }
@@ -51,7 +62,30 @@ impl Told {
 
     /// What was gathered.
     pub fn take(&self) -> Vec<String> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.warnings.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Notes something for the audit log. What is there already stays.
+    pub fn note(&self, key: &str, value: &str) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        if notes.len() < NOTES_MAX && !notes.contains_key(key) {
+            notes.insert(key.to_owned(), value.to_owned());
+        }
+    }
+
+    /// What was noted so far.
+    pub fn notes(&self) -> BTreeMap<String, String> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes whom the user acts as.
+    pub fn note_other(&self, other: &Identity) {
+        self.acts_as.get_or_init(|| other.clone());
+    }
+
+    /// Whom the user acts as.
+    pub fn acts_as(&self) -> Option<&Identity> {
+        self.acts_as.get()
     }
 }
 

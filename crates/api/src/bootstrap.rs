@@ -8,6 +8,7 @@ use model::storage::{LOCAL, SHARED};
 use model::{Gvr, Key, Tree};
 use serde_json::{Value, json};
 
+use crate::auth::reconcile::{self, Mend};
 use crate::auth::{Identity, MASTERS, roles};
 use crate::refusal::Refusal;
 use crate::service::Service;
@@ -35,7 +36,7 @@ impl First {
     }
 }
 
-/// Makes what is missing. Doing it again changes nothing but where the API is found.
+/// Makes what is missing. Doing it again changes nothing but where the API is found, and what default roles lack.
 pub async fn run(service: &Service) -> Result<(), Refusal> {
     let identity = Identity::user("system:apiserver", &[MASTERS]);
     // Namespaces first: the others live in them.
@@ -203,9 +204,31 @@ fn ready_cidr(settings: &Settings) -> First {
 async fn make(service: &Service, identity: &Identity, first: &First) -> Result<(), Refusal> {
     // What is there from an earlier start is left alone, before admission can mind what it has taken already.
     let key = Key::new(&first.gvr, first.namespace.clone(), first.name());
-    if service.store().get(&path_of(&key)).is_some() {
-        return Ok(());
+    if let Some(record) = service.store().get(&path_of(&key)) {
+        return match &*first.gvr.group {
+            "rbac.authorization.k8s.io" => mend(service, identity, first, &record.value).await,
+            _ => Ok(()),
+        };
     }
+    create(service, identity, first).await
+}
+
+/// Gives a default role or binding what it lacks.
+async fn mend(service: &Service, identity: &Identity, first: &First, found: &[u8]) -> Result<(), Refusal> {
+    // What is stored was written by us.
+    let found: Tree = serde_json::from_slice(found).unwrap_or_default();
+    match reconcile::mend(&found, &first.object) {
+        Mend::Nothing => Ok(()),
+        Mend::Put(object) => put(service, identity, &First::new(first.gvr.clone(), object), "").await,
+        Mend::Anew => {
+            let path = format!("{}/{}", first.gvr.collection_path(&first.namespace), first.name());
+            ask(service, identity, Method::DELETE, &path, &Tree::Null).await?;
+            create(service, identity, first).await
+        }
+    }
+}
+
+async fn create(service: &Service, identity: &Identity, first: &First) -> Result<(), Refusal> {
     let path = first.gvr.collection_path(&first.namespace);
     match ask(service, identity, Method::POST, &path, &first.object).await? {
         (status, _) if status.is_success() || status == StatusCode::CONFLICT => Ok(()),
@@ -221,7 +244,7 @@ async fn put(service: &Service, identity: &Identity, first: &First, part: &str) 
     }
     match ask(service, identity, Method::PUT, &path, &first.object).await? {
         (status, _) if status.is_success() => Ok(()),
-        (StatusCode::NOT_FOUND, _) => make(service, identity, first).await,
+        (StatusCode::NOT_FOUND, _) => create(service, identity, first).await,
         (_, body) => Err(failed(first, &body)),
     }
 }
@@ -237,7 +260,11 @@ async fn ask(
     path: &str,
     object: &Tree,
 ) -> Result<(StatusCode, String), Refusal> {
-    let request = Request::builder().method(method).uri(path).body(Bytes::from(object.to_string()));
+    let request = Request::builder().method(method).uri(path).body(Bytes::from(if object.is_null() {
+        String::new()
+    } else {
+        object.to_string()
+    }));
     let request = request.map_err(|why| Refusal::internal(format!("a path of ours is none: {why}")))?;
     let response = service.call(identity, request).await;
     Ok((response.status(), String::from_utf8_lossy(response.body()).into_owned()))

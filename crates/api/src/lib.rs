@@ -6,6 +6,7 @@
 pub mod admit;
 mod aggregate;
 mod answer;
+pub mod audit;
 pub mod auth;
 mod bootstrap;
 pub mod cel;
@@ -48,4 +49,4 @@ pub use guard::{AllowAll, Guard, TokenAsked, TokenIssued};
 pub use http::{Face, serve};
 pub use service::{EventKind, EventStream, Metrics, Service, mark_restored};
 pub use settings::{Cidr, GIT_VERSION, KUBERNETES_VERSION, NotACidr, Settings};
-pub use upkeep::{COMPACT, NoKeys, ROTATE_KEY, Upkeep, is_secret};
+pub use upkeep::{COMPACT, DROP_TOKEN_KEYS, NoKeys, ROTATE_KEY, ROTATE_TOKEN_KEY, Upkeep, is_secret};

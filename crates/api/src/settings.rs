@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use crate::audit::Trail;
 use crate::dial::{Dial, NoDial};
 use crate::guard::{AllowAll, Guard};
 use crate::upkeep::{NoKeys, Upkeep};
@@ -29,6 +30,8 @@ pub struct Settings {
     pub guard: Arc<dyn Guard>,
     /// How kubelets and proxied pods are reached.
     pub dial: Arc<dyn Dial>,
+    /// The audit log, where there is one.
+    pub audit: Option<Arc<Trail>>,
     /// Keeps the keys by which the store is sealed.
     pub upkeep: Arc<dyn Upkeep>,
 }
@@ -43,6 +46,7 @@ impl Default for Settings {
             has_shared_storage: false,
             guard: Arc::new(AllowAll),
             dial: Arc::new(NoDial),
+            audit: None,
             upkeep: Arc::new(NoKeys),
         }
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -86,34 +86,54 @@ pub trait Peers: Send + Sync + 'static {
 /// Asks over https.
 pub struct HttpsPeers {
     authority_pem: Vec<u8>,
+    /// Guards who asks and the connections, while one is looked up or put in.
+    asking: Mutex<Asking>,
+}
+
+impl std::fmt::Debug for HttpsPeers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpsPeers").finish_non_exhaustive()
+    }
+}
+
+struct Asking {
     identity: Identity,
-    /// Connections by address. Guards them while one is looked up or put in.
-    known: Mutex<BTreeMap<SocketAddr, Arc<Https>>>,
+    /// By address.
+    known: BTreeMap<SocketAddr, Arc<Https>>,
 }
 
 impl HttpsPeers {
     /// Asks as `identity` those whom the authority vouches for.
     pub fn new(authority_pem: Vec<u8>, identity: Identity) -> Self {
-        Self { authority_pem, identity, known: Mutex::default() }
+        Self { authority_pem, asking: Mutex::new(Asking { identity, known: BTreeMap::new() }) }
+    }
+
+    /// Asks as `identity` from now on: a certificate was renewed. Questions under way go on as they began.
+    pub fn renew(&self, identity: Identity) {
+        *self.asking() = Asking { identity, known: BTreeMap::new() };
+    }
+
+    fn asking(&self) -> MutexGuard<'_, Asking> {
+        self.asking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn transport(&self, peer: &Peer) -> Result<Arc<Https>, TransportError> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(transport) = known.get(&peer.address) {
+        let mut asking = self.asking();
+        if let Some(transport) = asking.known.get(&peer.address) {
             return Ok(transport.clone());
         }
         let access = Access {
             server: format!("https://{}", peer.address),
             authority_pem: self.authority_pem.clone(),
             server_name: None,
-            identity: self.identity.clone(),
+            identity: asking.identity.clone(),
         };
         let made = Https::new(&access).map_err(|error| TransportError::Unreachable(error.into()))?;
         let made = Arc::new(made);
-        if known.len() >= CONNECTIONS_MAX {
-            known.clear();
+        if asking.known.len() >= CONNECTIONS_MAX {
+            asking.known.clear();
         }
-        known.insert(peer.address, made.clone());
+        asking.known.insert(peer.address, made.clone());
         Ok(made)
     }
 }
@@ -132,7 +152,7 @@ impl Peers for HttpsPeers {
             Ok(answer) => answer?,
             Err(late) => {
                 // A connection that swallows questions is not asked again.
-                self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer.address);
+                self.asking().known.remove(&peer.address);
                 return Err(TransportError::Unreachable(late.into()));
             }
         };

@@ -6,6 +6,7 @@
 use model::{Controller, Selector, Tree};
 
 pub mod autoscaling;
+pub mod certificate_cleanup;
 pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
@@ -56,6 +57,7 @@ pub static ALL: &[&Controller] = &[
     &root_ca::CONTROLLER,
     &namespace::CONTROLLER,
     &event_expiry::CONTROLLER,
+    &certificate_cleanup::CONTROLLER,
     &garbage::CONTROLLER,
     &node_lifecycle::CONTROLLER,
     &taint_eviction::CONTROLLER,

@@ -169,6 +169,7 @@ impl Wiring<'_> {
             hosts_server: netns.is_none(),
             netns,
             shown: None,
+            peers: None,
             name,
         })
     }

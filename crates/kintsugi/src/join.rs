@@ -58,6 +58,7 @@ pub async fn run(host: &Host, settings: &Agent, stop: impl Future<Output = ()>) 
     let _taken = agent::take_over(&joined.node.dir)?;
     let shown = Arc::new(Shown::new(&joined.node.serving.clone().into())?);
     joined.node.shown = Some(shown.clone());
+    joined.node.peers = Some(Arc::new(joined.node.new_peers()));
     let transport = Arc::new(Renewing::new(asked.https(&joined.node)?));
     let _node = Node::start(host, &joined.node, transport.clone()).await?;
     tokio::select! {
@@ -182,6 +183,7 @@ impl Asked {
             healing: Healing::default(),
             hosts_server: false,
             shown: None,
+            peers: None,
         };
         let as_node = self.client(Arc::new(self.https(&node)?));
         let cluster = cluster(&as_node).await.context("cannot read what the cluster is like")?;
@@ -419,6 +421,9 @@ impl Asked {
             joined.node.client = self.own(host, &client).await?;
         }
         transport.renew(self.https(&joined.node)?);
+        if let Some(peers) = &joined.node.peers {
+            peers.renew(joined.node.client.identity());
+        }
         let client = self.client(transport.clone());
         joined.node.serving = self.serving(host, &client).await?;
         shown.renew(&joined.node.serving.clone().into())?;

@@ -20,7 +20,7 @@ pub struct Keys {
     pub authority: PemPair,
     /// Signs the certificate with which the API server speaks to extension servers.
     pub front_proxy: PemPair,
-    /// Signs service account tokens.
+    /// Signs service account tokens: one PEM after the other, the newest first.
     pub token_key: String,
 }
 
@@ -47,7 +47,7 @@ impl Keys {
                 ),
             }
         };
-        let token_path = dir.join("tokens.key");
+        let token_path = dir.join(TOKEN_KEYS);
         let token_key = match read(&token_path)? {
             Some(key) => key,
             None => {
@@ -103,6 +103,26 @@ impl Keys {
     }
 }
 
+/// The file of the keys that sign service account tokens.
+const TOKEN_KEYS: &str = "tokens.key";
+/// How many of them are kept: with one a month, what was signed half a year ago is good. More would make every token of a
+/// stranger slower to refuse.
+const TOKEN_KEYS_MAX: usize = 6;
+
+/// Puts a new key before those that sign tokens, or lets go of all but the newest; gives those that are kept.
+pub fn rotate_token_key(dir: &Path, drop_old: bool) -> Result<String> {
+    const END: &str = "-----END PRIVATE KEY-----\n";
+    let path = dir.join(TOKEN_KEYS);
+    let old = read(&path)?.with_context(|| format!("{} is missing", path.display()))?;
+    let fresh = if drop_old { String::new() } else { pki::new_token_key()? };
+    let all = format!("{}\n{old}\n", fresh.trim_end()).replace("\n\n", "\n");
+    let kept = if drop_old { 1 } else { TOKEN_KEYS_MAX };
+    let kept: String =
+        all.trim_start().split_inclusive(END).filter(|key| key.ends_with(END)).take(kept).collect();
+    write_private(&path, &kept)?;
+    Ok(kept)
+}
+
 fn read(path: &Path) -> Result<Option<String>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
@@ -129,6 +149,23 @@ pub fn write_private(path: &Path, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_new_token_key_stands_before_the_old_ones_until_those_are_dropped() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let now = Timestamp::from_second(1_800_000_000).expect("a fixed time");
+        let first = Keys::open(dir.path(), now).expect("an empty folder").token_key;
+        let two = rotate_token_key(dir.path(), false).expect("a key is there");
+        assert!(two.ends_with(first.trim_start()) && two.matches("BEGIN").count() == 2, "{two}");
+        assert_eq!(Keys::open(dir.path(), now).expect("the same folder").token_key, two);
+        for _ in 0..9 {
+            rotate_token_key(dir.path(), false).expect("a key is there");
+        }
+        let many = Keys::open(dir.path(), now).expect("the same folder").token_key;
+        assert_eq!(many.matches("BEGIN").count(), TOKEN_KEYS_MAX);
+        let one = rotate_token_key(dir.path(), true).expect("a key is there");
+        assert!(many.starts_with(&one) && one.matches("BEGIN").count() == 1);
+    }
 
     #[test]
     fn keys_are_made_once_and_read_again() {

@@ -1,6 +1,7 @@
 //! The wiring: which parts a server and an agent are made of. The binary runs it, the simulator too.
 
 pub mod agent;
+pub mod audit_log;
 pub mod certificates;
 pub mod cluster;
 pub mod control;
@@ -11,6 +12,7 @@ pub mod faults;
 pub mod images;
 pub mod join;
 pub mod joining;
+pub mod keeper;
 pub mod keys;
 pub mod local;
 pub mod names;

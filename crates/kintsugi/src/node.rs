@@ -73,6 +73,9 @@ pub struct NodeSettings {
     /// The certificate of its https face where that is renewed while it runs.
     #[serde(skip)]
     pub shown: Option<Arc<tls::Shown>>,
+    /// As whom it asks other agents, where its certificate is renewed while it runs.
+    #[serde(skip)]
+    pub peers: Option<Arc<HttpsPeers>>,
 }
 
 /// A certificate and its key, as PEM texts.
@@ -107,6 +110,11 @@ impl From<Pair> for PemPair {
 }
 
 impl NodeSettings {
+    /// The way to other agents, with the certificate of now.
+    pub fn new_peers(&self) -> HttpsPeers {
+        HttpsPeers::new(self.authority.clone().into_bytes(), self.client.identity())
+    }
+
     /// Issues a node's certificates.
     pub fn certificates(keys: &Keys, name: &str, address: IpAddr, host: &Host) -> Result<(Pair, Pair)> {
         let user = format!("system:node:{name}");
@@ -147,10 +155,7 @@ impl Node {
             network,
             files: Arc::new(kubelet::RealFiles),
             dial: Arc::new(kubelet::TcpDial),
-            peers: Arc::new(HttpsPeers::new(
-                settings.authority.clone().into_bytes(),
-                settings.client.identity(),
-            )),
+            peers: settings.peers.clone().unwrap_or_else(|| Arc::new(settings.new_peers())),
             voice: kubelet::Voice::new(None),
         };
         let (stop, mut stopped) = watch::channel(false);

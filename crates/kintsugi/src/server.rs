@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::control::{self, Control};
+use crate::keeper::Keeper;
 use crate::keys::{Keys, write_private};
 use crate::place::Place;
 use crate::ranges::Ranges;
@@ -23,7 +24,7 @@ use crate::servers::Presence;
 use crate::settings::Cluster;
 use crate::tls::{self, Dialer};
 use crate::vault::Vault;
-use crate::{certificates, joining, shared};
+use crate::{audit_log, certificates, joining, shared};
 
 /// Who issues the tokens of service accounts, as tokens name it.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -111,7 +112,7 @@ impl Server {
         let audiences = vec![ISSUER.to_owned(), "kubernetes".to_owned()];
         let front_proxy = FrontProxy::new(&keys.front_proxy.cert, &["front-proxy-client"])?;
         let authenticator =
-            Authenticator::new(tokens, audiences, lookup(store.clone())).believing(front_proxy);
+            Authenticator::new(tokens.clone(), audiences, lookup(store.clone())).believing(front_proxy);
         let own = keys.client("kube-apiserver-kubelet-client", MASTERS, host.now())?;
         let settings = api::Settings {
             service_cidr: ranges.services,
@@ -121,7 +122,8 @@ impl Server {
             has_shared_storage: cluster.shared_dir.is_some(),
             guard: Arc::new(Warden::new(store.clone(), authenticator.clone())),
             dial: Arc::new(Dialer::new(&own, &keys.authority.cert, keys.front_proxy_client(host.now())?)?),
-            upkeep: vault,
+            audit: audit_log::begin(host, &cluster.audit)?,
+            upkeep: Arc::new(Keeper { vault, tokens, dir: place.keys(), is_shared: store.is_shared() }),
         };
         let identity = client::Identity::Certificate {
             chain_pem: own.cert.clone().into_bytes(),
@@ -183,6 +185,9 @@ impl Server {
         let _ = self.stop.send(true);
         while self.faces.next_end().await.is_some() {}
         self.control.service.store().close().await;
+        if let Some(trail) = &self.control.service.settings().audit {
+            trail.close().await;
+        }
     }
 }
 

@@ -104,6 +104,9 @@ pub struct Cluster {
     /// Where the cluster's objects are stored.
     #[command(flatten)]
     pub store: StoreSettings,
+    /// What is written down of requests.
+    #[command(flatten)]
+    pub audit: Audit,
 }
 
 /// Where the cluster's objects are stored.
@@ -214,6 +217,26 @@ impl Healing {
         }
         words
     }
+}
+
+/// What is written down of requests.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Audit {
+    /// A file with a Policy (audit.k8s.io/v1) that says what is written to the audit log; without one there is none
+    #[arg(long, value_name = "FILE", requires = "audit_log_path")]
+    pub audit_policy_file: Option<PathBuf>,
+    /// The file of the audit log, one event a line; - for the standard output
+    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
+    pub audit_log_path: Option<PathBuf>,
+    /// The size in megabytes at which the file is set aside and a new one is begun; 0 for 100
+    #[arg(long, value_name = "MB", default_value_t = 0)]
+    pub audit_log_maxsize: u64,
+    /// How many days old files are kept; 0 for ever
+    #[arg(long, value_name = "DAYS", default_value_t = 0)]
+    pub audit_log_maxage: u64,
+    /// How many old files are kept; 0 for all
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub audit_log_maxbackup: usize,
 }
 
 /// Nodes of one machine: a /24 of node addresses holds more, but each takes a process and two dozen MiB.
@@ -415,6 +438,15 @@ pub enum TokenAct {
         /// Where the cluster is kept.
         #[command(flatten)]
         data: DataDir,
+    },
+    /// Sign the tokens of service accounts with a new key; those that older keys signed stay good. Works while the server runs
+    RotateKey {
+        /// Where the cluster is kept.
+        #[command(flatten)]
+        data: DataDir,
+        /// Let go of all keys but the newest instead: what they signed is good no more
+        #[arg(long)]
+        drop_old: bool,
     },
     /// Delete a token: nobody joins with it any more
     Delete {

@@ -238,12 +238,12 @@ async fn open(host: &Host, place: &Place) -> Result<(Store, Arc<Vault>)> {
     Ok((store, vault))
 }
 
-/// Asks the running server to do something with its store.
-async fn ask(place: &Place, path: &str) -> Result<Bytes> {
+/// Asks the running server to do something with its store or its keys.
+pub(crate) async fn ask(place: &Place, path: &str) -> Result<Bytes> {
     let kubeconfig = place.kubeconfig();
     let text = fs::read(&kubeconfig).with_context(|| format!("cannot read {}", kubeconfig.display()))?;
     let https = Https::new(&Access::from_kubeconfig(&text)?)?;
-    let client = Client::new(Arc::new(https), "kintsugi-store");
+    let client = Client::new(Arc::new(https), "kintsugi");
     let request = client.request(Method::POST, path.to_owned(), None, Bytes::new())?;
     client.call(request).await.context("the running server did not do it")
 }

@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::joining::PUBLIC;
 use crate::place::Place;
 use crate::settings::TokenAct;
+use crate::{keys, storing};
 
 /// Does what was asked for; gives the lines to print.
 pub async fn run(host: &Host, act: TokenAct) -> Result<Vec<String>> {
@@ -21,8 +22,23 @@ pub async fn run(host: &Host, act: TokenAct) -> Result<Vec<String>> {
             create(host, &open(&data.data_dir)?, ttl_seconds, description.as_deref()).await
         }
         TokenAct::List { data } => list(host, &open(&data.data_dir)?).await,
+        TokenAct::RotateKey { data, drop_old } => rotate_key(&Place::open(&data.data_dir)?, drop_old).await,
         TokenAct::Delete { data, token } => delete(&open(&data.data_dir)?, &token).await,
     }
+}
+
+async fn rotate_key(place: &Place, drop_old: bool) -> Result<Vec<String>> {
+    match place.hold() {
+        Ok(_held) => drop(keys::rotate_token_key(&place.keys(), drop_old)?),
+        Err(_) => {
+            let path = if drop_old { api::DROP_TOKEN_KEYS } else { api::ROTATE_TOKEN_KEY };
+            storing::ask(place, path).await?;
+        }
+    }
+    Ok(vec![match drop_old {
+        true => "what older keys signed is good no more".into(),
+        false => "tokens are signed with a new key; let go of the older ones (--drop-old) when nobody has a token of theirs".into(),
+    }])
 }
 
 fn open(dir: &std::path::Path) -> Result<Client> {

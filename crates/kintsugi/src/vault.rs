@@ -9,8 +9,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
 use anyhow::{Context, Result, ensure};
-use api::Upkeep;
-use async_trait::async_trait;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -214,13 +212,6 @@ impl Sealer for Vault {
             .len();
         text.truncate(len);
         Ok(text)
-    }
-}
-
-#[async_trait]
-impl Upkeep for Vault {
-    async fn rotate(&self, host: &Host, store: &Store) -> Result<(), String> {
-        Vault::rotate(self, host, store).await.map_err(|error| format!("{error:#}"))
     }
 }
 

@@ -9,6 +9,7 @@ mod identity;
 pub(crate) mod nodes;
 pub mod pki;
 pub mod rbac;
+pub(crate) mod reconcile;
 pub mod roles;
 pub mod signing;
 pub mod tokens;

@@ -3,6 +3,8 @@
 //! Signing and verifying take the time as an argument; whether the objects that a token is bound to still live is
 //! for `authenticate` to ask.
 
+use std::sync::{Arc, PoisonError, RwLock};
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
@@ -81,18 +83,25 @@ pub enum TokenError {
     Audience(Vec<String>),
 }
 
-/// Signs and verifies tokens with one key.
+/// Signs tokens with the newest key, and verifies them with all.
 pub struct Tokens {
-    encoding: EncodingKey,
-    decoding: DecodingKey,
-    point: Vec<u8>,
-    key_id: String,
+    /// Guards the keys, the newest first, while one is used or they are changed.
+    keys: RwLock<Vec<Arc<SigningKey>>>,
     issuer: String,
 }
 
-impl Tokens {
-    /// Takes the key (PKCS #8 PEM, P-256) and the issuer's URL.
-    pub fn new(key: &str, issuer: impl Into<String>) -> Result<Self, PkiError> {
+struct SigningKey {
+    encoding: EncodingKey,
+    decoding: DecodingKey,
+    point: Vec<u8>,
+    id: String,
+}
+
+/// What ends a key in a file of several.
+const KEY_END: &str = "-----END PRIVATE KEY-----";
+
+impl SigningKey {
+    fn read(key: &str) -> Result<Self, PkiError> {
         let bad = |source| PkiError::Unusable { what: "the token key", source };
         let point = token_public_point(key)?;
         if point.len() != 65 {
@@ -102,10 +111,50 @@ impl Tokens {
         Ok(Self {
             encoding: EncodingKey::from_ec_pem(key.as_bytes()).map_err(|e| bad(e.into()))?,
             decoding: DecodingKey::from_ec_components(&x, &y).map_err(|e| bad(e.into()))?,
-            key_id: URL_SAFE_NO_PAD.encode(Sha256::digest(&point)),
+            id: URL_SAFE_NO_PAD.encode(Sha256::digest(&point)),
             point,
-            issuer: issuer.into(),
         })
+    }
+
+    /// The public key (RFC 7517).
+    fn published(&self) -> Value {
+        json!({
+            "use": "sig", "kty": "EC", "crv": "P-256", "alg": "ES256", "kid": self.id,
+            "x": URL_SAFE_NO_PAD.encode(&self.point[1..33]), "y": URL_SAFE_NO_PAD.encode(&self.point[33..]),
+        })
+    }
+}
+
+fn read_keys(keys: &str) -> Result<Vec<Arc<SigningKey>>, PkiError> {
+    let blocks = keys.split_inclusive(KEY_END).filter(|block| block.ends_with(KEY_END));
+    let read = blocks.map(|block| SigningKey::read(block.trim_start()).map(Arc::new));
+    let read = read.collect::<Result<Vec<_>, _>>()?;
+    if read.is_empty() {
+        return Err(PkiError::Unusable { what: "the token key", source: "there is no key".into() });
+    }
+    Ok(read)
+}
+
+impl Tokens {
+    /// Takes the keys (PKCS #8 PEM, P-256, one after the other, the newest first) and the issuer's URL.
+    pub fn new(keys: &str, issuer: impl Into<String>) -> Result<Self, PkiError> {
+        Ok(Self { keys: RwLock::new(read_keys(keys)?), issuer: issuer.into() })
+    }
+
+    /// Takes other keys in the place of all.
+    pub fn replace(&self, keys: &str) -> Result<(), PkiError> {
+        let keys = read_keys(keys)?;
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        Ok(())
+    }
+
+    fn keys(&self) -> Vec<Arc<SigningKey>> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The key that signs.
+    fn newest(&self) -> Arc<SigningKey> {
+        self.keys().swap_remove(0)
     }
 
     /// The issuer's URL.
@@ -117,8 +166,9 @@ impl Tokens {
     pub fn sign(&self, mut claims: Claims) -> Result<String, PkiError> {
         claims.iss.clone_from(&self.issuer);
         let mut header = Header::new(Algorithm::ES256);
-        header.kid = Some(self.key_id.clone());
-        jsonwebtoken::encode(&header, &claims, &self.encoding)
+        let key = self.newest();
+        header.kid = Some(key.id.clone());
+        jsonwebtoken::encode(&header, &claims, &key.encoding)
             .map_err(|e| PkiError::Unusable { what: "the token key", source: e.into() })
     }
 
@@ -132,9 +182,20 @@ impl Tokens {
         validation.required_spec_claims.clear();
         // The library would read a clock: times and audience are checked below.
         (validation.validate_exp, validation.validate_nbf, validation.validate_aud) = (false, false, false);
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &validation)
-            .map_err(|e| TokenError::Foreign(e.to_string()))?
-            .claims;
+        // A token names the key that signed it, unless it is older than names of keys are.
+        let named = jsonwebtoken::decode_header(token).ok().and_then(|header| header.kid);
+        let fitting =
+            self.keys().into_iter().filter(|key| named.as_ref().is_none_or(|named| *named == key.id));
+        let mut claims = Err(TokenError::Foreign("none of our keys signed it".into()));
+        for key in fitting {
+            claims = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation)
+                .map(|decoded| decoded.claims)
+                .map_err(|e| TokenError::Foreign(e.to_string()));
+            if claims.is_ok() {
+                break;
+            }
+        }
+        let claims = claims?;
         let seconds = now.as_second();
         if seconds >= claims.exp + LEEWAY_SECONDS || seconds + LEEWAY_SECONDS < claims.nbf {
             return Err(TokenError::Expired);
@@ -147,10 +208,7 @@ impl Tokens {
 
     /// The public keys, as `/openid/v1/jwks` serves them (RFC 7517).
     pub fn key_set(&self) -> Value {
-        json!({"keys": [{
-            "use": "sig", "kty": "EC", "crv": "P-256", "alg": "ES256", "kid": self.key_id,
-            "x": URL_SAFE_NO_PAD.encode(&self.point[1..33]), "y": URL_SAFE_NO_PAD.encode(&self.point[33..]),
-        }]})
+        json!({"keys": self.keys().iter().map(|key| key.published()).collect::<Vec<_>>()})
     }
 
     /// The discovery document, as `/.well-known/openid-configuration` serves it (OpenID Connect Discovery 1.0).
@@ -196,6 +254,25 @@ mod tests {
         check(1011, "api", Err(TokenError::Expired));
         check(50, "api", Err(TokenError::Expired));
         check(500, "vault", Err(TokenError::Audience(vec!["api".into()])));
+    }
+
+    #[test]
+    fn the_newest_key_signs_and_older_ones_are_good_until_they_are_dropped() {
+        let (old, new) =
+            (new_token_key().expect("keys can be drawn"), new_token_key().expect("keys can be drawn"));
+        let tokens = Tokens::new(&old, "https://k").expect("own key");
+        let now = Timestamp::from_second(500).expect("in range");
+        let before = tokens.sign(claims(1000)).expect("own key");
+        tokens.replace(&format!("{new}\n{old}")).expect("own keys");
+        let after = tokens.sign(claims(1000)).expect("own key");
+        assert_eq!(tokens.key_set()["keys"].as_array().map(Vec::len), Some(2));
+        let good = |token: &str| tokens.verify(token, &["api"], now).is_ok();
+        assert!(good(&before) && good(&after));
+        let only_new = Tokens::new(&new, "https://k").expect("own key");
+        assert!(only_new.verify(&after, &["api"], now).is_ok(), "the newest signed it");
+        tokens.replace(&new).expect("own key");
+        assert!(!good(&before) && good(&after));
+        assert!(tokens.replace("nothing").is_err() && good(&after), "the keys stay");
     }
 
     #[test]

@@ -227,6 +227,7 @@ impl Asking<'_> {
         let answer: Tree = serde_json::from_slice(&answer).map_err(|why| invalid(why.to_string()))?;
         let verdict = review::read(&answer, hook.sort, version, &uid).map_err(invalid)?;
         verdict.warnings.iter().for_each(|warning| self.told.warn(warning));
+        verdict.notes.iter().for_each(|(key, value)| self.told.note(&format!("{}/{key}", hook.name), value));
         if verdict.allowed { Ok(verdict) } else { Err(Trouble::Refused(denied(&hook.name, &verdict.status))) }
     }
 

@@ -21,6 +21,8 @@ pub struct Verdict {
     pub status: Tree,
     /// What the user is to be told.
     pub warnings: Vec<String>,
+    /// What the audit log is to say.
+    pub notes: Vec<(String, String)>,
 }
 
 /// The review that puts an act to a webhook.
@@ -106,6 +108,12 @@ pub fn read(answer: &Tree, sort: Sort, version: &str, uid: &str) -> Result<Verdi
         allowed: response["allowed"] == true,
         patch: patch(named("patch").unwrap_or_default(), named("patchType"), sort, version)?,
         status: response["status"].clone(),
+        notes: response["auditAnnotations"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+            .collect(),
         warnings: items(response, "warnings").iter().filter_map(Value::as_str).map(str::to_owned).collect(),
     })
 }

@@ -25,6 +25,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::answer::{Answer, Body};
+use crate::audit::Remote;
 use crate::auth::{Authenticator, Credentials, Identity, Peer};
 use crate::codec::BODY_LEN_MAX;
 use crate::refusal::{Reason, Refusal};
@@ -76,10 +77,10 @@ pub async fn serve(listener: TcpListener, face: Face, stop: watch::Receiver<bool
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, remote)) => {
                 let (face, acceptor, stop) = (face.clone(), acceptor.clone(), stop.clone());
                 connections.spawn(async move {
-                    connection(stream, face, acceptor, stop).await;
+                    connection(stream, Remote(remote.ip()), face, acceptor, stop).await;
                     drop(permit);
                 });
             }
@@ -97,7 +98,13 @@ pub async fn serve(listener: TcpListener, face: Face, stop: watch::Receiver<bool
     }
 }
 
-async fn connection(stream: TcpStream, face: Face, acceptor: TlsAcceptor, mut stop: watch::Receiver<bool>) {
+async fn connection(
+    stream: TcpStream,
+    remote: Remote,
+    face: Face,
+    acceptor: TlsAcceptor,
+    mut stop: watch::Receiver<bool>,
+) {
     // Answers are written whole; waiting for more would only delay them.
     let _ = stream.set_nodelay(true);
     if let Err(why) = patient::keep_alive(&stream) {
@@ -110,7 +117,8 @@ async fn connection(stream: TcpStream, face: Face, acceptor: TlsAcceptor, mut st
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let peer = face.authenticator.peer(chain, host.now());
     let stop_streams = stop.clone();
-    let one = service_fn(|request: Request<Incoming>| {
+    let one = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(remote);
         let (face, peer, stop) = (face.clone(), peer.clone(), stop_streams.clone());
         let leisure = leisure.clone();
         async move { Ok::<_, Infallible>(one(face, peer, request, stop, leisure).await) }
@@ -163,9 +171,13 @@ async fn one(
     let accept = request.headers().get_all(ACCEPT).iter().cloned().collect::<Vec<_>>();
     let mut answer = match admitted(&face, peer, request).await {
         Ok((identity, request)) => face.service.handle(&identity, request).await,
-        Err(refusal) => {
+        Err(Turned { refusal, head }) => {
             let accept = accept.into_iter().map(|value| (ACCEPT, value));
-            Answer::refused(refusal, &accept.collect())
+            let mut answer = Answer::refused(refusal, &accept.collect());
+            if let Some(id) = head.and_then(|head| face.service.note_stranger(&head, &answer)) {
+                answer.headers.insert("audit-id", header(&id));
+            }
+            answer
         }
     };
     // Watches and logs have no end of their own: they end with the server.
@@ -189,34 +201,51 @@ async fn one(
     response
 }
 
+/// A request that did not get as far as the service.
+struct Turned {
+    refusal: Refusal,
+    /// What is known of it, where its author did not prove who they are.
+    head: Option<Request<Bytes>>,
+}
+
+impl From<Refusal> for Turned {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, head: None }
+    }
+}
+
 /// Proves who asks and reads the body.
 async fn admitted(
     face: &Face,
     peer: Peer,
     request: Request<Incoming>,
-) -> Result<(Identity, Request<Bytes>), Refusal> {
+) -> Result<(Identity, Request<Bytes>), Turned> {
     let bearer = bearer(request.headers());
     let now = face.service.host().now();
     let identity = face
         .authenticator
         .named(peer, request.headers())
         .and_then(|certificate| face.authenticator.authenticate(&Credentials { certificate, bearer }, now))
-        .map_err(|_| Refusal::new(Reason::Unauthorized, "Unauthorized"))?;
+        .map_err(|_| Refusal::new(Reason::Unauthorized, "Unauthorized"));
     let (parts, body) = request.into_parts();
+    let identity = match identity {
+        Ok(identity) => identity,
+        Err(refusal) => return Err(Turned { refusal, head: Some(Request::from_parts(parts, Bytes::new())) }),
+    };
     let too_large = || {
         let message = format!("Request entity too large: limit is {BODY_LEN_MAX}");
         Refusal::new(Reason::TooLarge, message)
     };
     let said = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if said.is_some_and(|len| len > BODY_LEN_MAX) {
-        return Err(too_large());
+        return Err(too_large().into());
     }
     let read = face.service.host().within(BODY_TIMEOUT, Limited::new(body, BODY_LEN_MAX).collect()).await;
     let body = match read {
         Some(Ok(body)) => body.to_bytes(),
-        Some(Err(why)) if why.is::<LengthLimitError>() => return Err(too_large()),
-        Some(Err(why)) => return Err(Refusal::bad_request(format!("the body cannot be read: {why}"))),
-        None => return Err(Refusal::new(Reason::Timeout, "the body did not arrive in time")),
+        Some(Err(why)) if why.is::<LengthLimitError>() => return Err(too_large().into()),
+        Some(Err(why)) => return Err(Refusal::bad_request(format!("the body cannot be read: {why}")).into()),
+        None => return Err(Refusal::new(Reason::Timeout, "the body did not arrive in time").into()),
     };
     Ok((identity, Request::from_parts(parts, body)))
 }
@@ -238,7 +267,7 @@ fn respond(face: &Face, answer: Answer, on_upgrade: Option<OnUpgrade>, gzip: boo
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
     let headers = response.headers_mut();
-    headers.insert("audit-id", header(&face.service.host().chance().uuid()));
+    headers.entry("audit-id").or_insert_with(|| header(&face.service.host().chance().uuid()));
     headers.entry("cache-control").or_insert(HeaderValue::from_static("no-cache, private"));
     match answer.body {
         Body::Whole(bytes) => {

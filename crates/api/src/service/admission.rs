@@ -121,9 +121,7 @@ impl Call<'_> {
         let asking = policy::Asking { registry: &registry, world: &view, guard: &*self.inner.settings.guard };
         let judged = policy::validate(&policies, act, object, &asking)?;
         judged.warnings.iter().for_each(|warning| self.told.warn(warning));
-        for (key, value) in &judged.notes {
-            tracing::info!(key, value, "an audit annotation of a policy");
-        }
+        judged.notes.iter().for_each(|(key, value)| self.told.note(key, value));
         Ok(())
     }
 

@@ -33,17 +33,21 @@ mod turns;
 mod watch;
 mod write;
 
+use std::borrow::Cow;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
 use host::{Host, Task};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use store::Store;
 use tokio::sync::Semaphore;
 
 use crate::aggregate::{Extension, Extensions};
-use crate::answer::{Answer, Told};
+use crate::answer::{Answer, Body, Told};
+use crate::audit::{End, Ending, Record};
 use crate::auth::{Attributes, Identity};
 use crate::codec;
 use crate::converter::Converter;
@@ -161,14 +165,20 @@ impl Service {
 
     /// Answers a request when its user's turn has come. Every refusal is an answer too.
     pub async fn handle(&self, identity: &Identity, request: Request<Bytes>) -> Answer {
-        let answer = self.0.answer(identity, &request, Door::Outer).await;
-        answer.unwrap_or_else(|refusal| Answer::refused(refusal, request.headers()))
+        self.0.answer_recorded(identity, &request, Door::Outer).await
     }
 
     /// The same for callers in the same process, who need not wait and whose answers come whole.
     pub async fn call(&self, identity: &Identity, request: Request<Bytes>) -> Response<Bytes> {
-        let answer = self.0.answer(identity, &request, Door::Inner).await;
-        answer.unwrap_or_else(|refusal| Answer::refused(refusal, request.headers())).into_whole()
+        self.0.answer_recorded(identity, &request, Door::Inner).await.into_whole()
+    }
+
+    /// Notes a request whose author did not prove who they are.
+    pub(crate) fn note_stranger(&self, request: &Request<Bytes>, answer: &Answer) -> Option<String> {
+        let told = Arc::default();
+        let record = self.0.record(None, request, &told)?;
+        self.0.finish(&record, answer);
+        Some(record.id().to_owned())
     }
 
     /// A watch for callers in the same process: the events share their bytes with the store.
@@ -182,14 +192,40 @@ impl Service {
     ) -> Result<EventStream, Response<Bytes>> {
         let body = Bytes::new();
         let (parts, ()) = request.into_parts();
-        let watched = self.0.take_apart(identity, &parts.method, &parts.uri, &parts.headers, &body);
+        let told = Arc::default();
+        let record = match &self.0.settings.audit {
+            Some(_) => {
+                let request = Request::from_parts(parts.clone(), body.clone());
+                self.0.record(Some(identity), &request, &told)
+            }
+            None => None,
+        };
+        let watched = self.0.take_apart(
+            identity,
+            Sent { method: &parts.method, uri: &parts.uri, headers: &parts.headers, body: &body },
+            &told,
+        );
         let events = match watched {
             Ok(Asked::Call(call)) => call.served_events().await,
             // Those in this process who watch find such groups over https.
             Ok(Asked::Path(_) | Asked::Away(_)) => Err(Refusal::no_such_path()),
             Err(refusal) => Err(refusal),
         };
-        events.map_err(|refusal| Answer::from(refusal).into_whole())
+        match (events, record) {
+            (Ok(events), None) => Ok(events),
+            (Ok(events), Some(record)) => {
+                let end = End::of(record, StatusCode::OK.as_u16());
+                // The end goes with the stream.
+                Ok(events.map(move |event| end.pass(event)).boxed())
+            }
+            (Err(refusal), record) => {
+                let answer = Answer::from(refusal);
+                if let Some(record) = record {
+                    self.0.finish(&record, &answer);
+                }
+                Err(answer.into_whole())
+            }
+        }
     }
 
     /// Adds lines to `/metrics`. The first who does so is heard.
@@ -245,6 +281,14 @@ pub(crate) enum Door {
     Inner,
 }
 
+/// A request as it was sent.
+struct Sent<'a> {
+    method: &'a Method,
+    uri: &'a http::Uri,
+    headers: &'a HeaderMap,
+    body: &'a Bytes,
+}
+
 /// What a request turns out to be for.
 enum Asked<'a> {
     Call(Box<Call<'a>>),
@@ -264,6 +308,7 @@ impl Inner {
         let waiting = self.turns.waiting();
         let more = self.more_metrics.get().map(|more| more()).unwrap_or_default();
         let hooks = self.hooks.get().map(Hooks::metrics).unwrap_or_default();
+        let audit = self.settings.audit.as_ref().map(|trail| trail.metrics()).unwrap_or_default();
         format!(
             "# HELP apiserver_longrunning_requests Watches under way.\n\
              # TYPE apiserver_longrunning_requests gauge\n\
@@ -273,9 +318,73 @@ impl Inner {
              kintsugi_requests_waiting {waiting}\n\
              # HELP kintsugi_store_revision The newest revision of the store.\n\
              # TYPE kintsugi_store_revision counter\n\
-             kintsugi_store_revision {}\n{hooks}{more}",
+             kintsugi_store_revision {}\n{hooks}{audit}{more}",
             self.store.revision()
         )
+    }
+
+    /// Begins to write a request down, where there is an audit log that wants it.
+    fn record(
+        &self,
+        identity: Option<&Identity>,
+        request: &Request<Bytes>,
+        told: &Arc<Told>,
+    ) -> Option<Arc<Record>> {
+        let trail = self.settings.audit.as_ref()?;
+        let query = Query::read(request.uri().query().unwrap_or_default());
+        // What is no good path is written down as it is.
+        let path = request.uri().path();
+        let route = request::route(path).unwrap_or_else(|_| Route::Path(path.to_owned()));
+        let what = request::attributes(&route, request.method(), &query);
+        Record::begin(trail, &self.host, identity, &what, request, told)
+    }
+
+    /// Notes how a request ended.
+    fn finish(&self, record: &Record, answer: &Answer) {
+        let whole = match &answer.body {
+            Body::Whole(bytes) => Some(bytes),
+            Body::Stream(_) | Body::Relayed(_) | Body::Upgrade(_) => None,
+        };
+        record.complete(answer.status.as_u16(), Some(&codec::media_type(&answer.headers)), whole);
+    }
+
+    /// Answers, and writes down what the audit log wants of it.
+    async fn answer_recorded(&self, identity: &Identity, request: &Request<Bytes>, door: Door) -> Answer {
+        let told = Arc::<Told>::default();
+        let answered = async {
+            let answer = self.answer(identity, request, door, &told).await;
+            answer.unwrap_or_else(|refusal| Answer::refused(refusal, request.headers()))
+        };
+        let Some(record) = self.record(Some(identity), request, &told) else { return answered.await };
+        let mut answer = match AssertUnwindSafe(answered).catch_unwind().await {
+            Ok(answer) => answer,
+            Err(panic) => {
+                record.panicked();
+                std::panic::resume_unwind(panic);
+            }
+        };
+        if let Ok(id) = http::HeaderValue::from_str(record.id()) {
+            answer.headers.insert("audit-id", id);
+        }
+        let code = answer.status.as_u16();
+        answer.body = match answer.body {
+            Body::Whole(bytes) => {
+                record.complete(code, Some(&codec::media_type(&answer.headers)), Some(&bytes));
+                Body::Whole(bytes)
+            }
+            Body::Stream(pieces) => {
+                let end = End::of(record, code);
+                Body::Stream(pieces.map(move |piece| end.pass(piece)).boxed())
+            }
+            Body::Relayed(pieces) => {
+                let end = End::of(record, code);
+                Body::Relayed(pieces.map(move |piece| end.pass(piece)).boxed())
+            }
+            Body::Upgrade(backend) => {
+                Body::Upgrade(Box::new(Ending { inner: backend, _end: End::of(record, code) }))
+            }
+        };
+        answer
     }
 
     async fn answer(
@@ -283,10 +392,16 @@ impl Inner {
         identity: &Identity,
         request: &Request<Bytes>,
         door: Door,
+        told: &Arc<Told>,
     ) -> Result<Answer, Refusal> {
-        let identity = &*self.impersonated(identity, request.headers())?;
-        let (uri, headers) = (request.uri(), request.headers());
-        match self.take_apart(identity, request.method(), uri, headers, request.body())? {
+        let acting = self.impersonated(identity, request.headers())?;
+        if let Cow::Owned(other) = &acting {
+            told.note_other(other);
+        }
+        let identity = &*acting;
+        let headers = request.headers();
+        let sent = Sent { method: request.method(), uri: request.uri(), headers, body: request.body() };
+        match self.take_apart(identity, sent, told)? {
             Asked::Call(call) => {
                 let (answer, turn) = if call.is_long() {
                     (call.answer().await, None)
@@ -321,15 +436,14 @@ impl Inner {
     fn take_apart<'a>(
         &'a self,
         identity: &'a Identity,
-        method: &Method,
-        uri: &http::Uri,
-        headers: &'a HeaderMap,
-        body: &'a Bytes,
+        sent: Sent<'a>,
+        told: &Arc<Told>,
     ) -> Result<Asked<'a>, Refusal> {
+        let Sent { method, uri, headers, body } = sent;
         let query = Query::read(uri.query().unwrap_or_default());
         let route = request::route(uri.path())?;
         let attributes = request::attributes(&route, method, &query);
-        self.authorize(identity, &attributes)?;
+        self.authorize_noting(identity, &attributes, told)?;
         if let Some((group, version)) = place_of(&route)
             && let Some(extension) = self.extensions.find(group, version, &self.store)
         {
@@ -354,8 +468,20 @@ impl Inner {
             method: method.clone(),
             headers,
             body,
-            told: Arc::default(),
+            told: told.clone(),
         })))
+    }
+
+    /// The same, and tells the audit log why.
+    fn authorize_noting(&self, who: &Identity, what: &Attributes, told: &Told) -> Result<(), Refusal> {
+        if self.settings.audit.is_none() {
+            return self.authorize(who, what);
+        }
+        let decision = self.settings.guard.may(who, what);
+        let word = if decision.allowed { "allow" } else { "forbid" };
+        told.note("authorization.k8s.io/decision", word);
+        told.note("authorization.k8s.io/reason", &decision.reason);
+        if decision.allowed { Ok(()) } else { Err(forbidden(who, what, &decision.reason)) }
     }
 
     /// Refuses what the user may not do.

@@ -181,7 +181,9 @@ impl Call<'_> {
         admit::finish(&asked, &mut object, &mut extra)?;
         policy::typing::settle(&self.resource, &mut object, &self.inner.registry());
         codec::check(&self.resource, None, &object, "")?;
-        admit::judge(&asked, &object, &mut extra)?;
+        let judged = admit::judge(&asked, &object, &mut extra);
+        extra.notes.iter().for_each(|(key, value)| self.told.note(key, value));
+        judged?;
         self.note_owner(None, &mut object, "", drawn.now)?;
         Ok((object, extra))
     }
@@ -372,7 +374,9 @@ impl Call<'_> {
             policy::typing::settle(&self.resource, &mut new, &self.inner.registry());
         }
         codec::check(&self.resource, Some(old), &new, part)?;
-        admit::judge(&asked, &new, &mut extra)?;
+        let judged = admit::judge(&asked, &new, &mut extra);
+        extra.notes.iter().for_each(|(key, value)| self.told.note(key, value));
+        judged?;
         self.note_owner(Some(old), &mut new, part, drawn.now)?;
         Ok((new, extra))
     }

@@ -94,6 +94,17 @@ fn arguments(cluster: &Cluster) -> Vec<String> {
         words.extend(["--shared-dir".to_owned(), dir.display().to_string()]);
     }
     words.extend(cluster.healing.arguments());
+    let audit = &cluster.audit;
+    if let (Some(policy), Some(log)) = (&audit.audit_policy_file, &audit.audit_log_path) {
+        let pairs = [
+            ("--audit-policy-file", policy.display().to_string()),
+            ("--audit-log-path", log.display().to_string()),
+            ("--audit-log-maxsize", audit.audit_log_maxsize.to_string()),
+            ("--audit-log-maxage", audit.audit_log_maxage.to_string()),
+            ("--audit-log-maxbackup", audit.audit_log_maxbackup.to_string()),
+        ];
+        words.extend(pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]));
+    }
     words.extend(cluster.tls_san.iter().flat_map(|name| ["--tls-san".to_owned(), name.clone()]));
     words
 }

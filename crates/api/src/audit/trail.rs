@@ -1,0 +1,190 @@
+//! Where events go: a queue with a bound, and one task that writes what waits, in order.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use host::{Host, Task};
+use model::Tree;
+use tokio::sync::mpsc;
+
+use super::Policy;
+
+/// Events that wait to be written: upstream's buffer. At full speed that is a second of requests.
+const WAITING_MAX: usize = 10_000;
+/// Bytes of events that wait: ten thousand of usual size are half of it; whole bodies fill it sooner.
+const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes that are written at once: many events, and no long hold on a thread.
+const BATCH_BYTES: usize = 1024 * 1024;
+
+/// Where lines are kept.
+pub trait Sink: Send {
+    /// Writes whole lines. May block.
+    ///
+    /// # Errors
+    /// Why they were not written; they are then counted as dropped.
+    fn write(&mut self, lines: &[u8]) -> io::Result<()>;
+}
+
+/// The way of events to where they are kept.
+pub struct Trail {
+    policy: Policy,
+    queue: Mutex<Option<mpsc::Sender<Vec<u8>>>>,
+    counts: Arc<Counts>,
+    writer: Mutex<Option<Task<()>>>,
+}
+
+#[derive(Default)]
+struct Counts {
+    waiting_bytes: AtomicUsize,
+    written: AtomicU64,
+    dropped: AtomicU64,
+}
+
+impl Trail {
+    /// Begins to keep what a policy wants.
+    pub fn new(host: &Host, policy: Policy, sink: Box<dyn Sink>) -> Arc<Self> {
+        let (queue, waiting) = mpsc::channel(WAITING_MAX);
+        let counts = Arc::new(Counts::default());
+        let writer = host.spawn(keep(host.clone(), waiting, sink, counts.clone()));
+        Arc::new(Self { policy, queue: Mutex::new(Some(queue)), counts, writer: Mutex::new(Some(writer)) })
+    }
+
+    /// What is wanted.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Hands an event on, or drops it when too many wait.
+    pub(super) fn write(&self, event: &Tree) {
+        let Ok(mut line) = serde_json::to_vec(event) else { return };
+        line.push(b'\n');
+        let len = line.len();
+        let waiting = self.counts.waiting_bytes.fetch_add(len, Ordering::Relaxed);
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let sent =
+            waiting + len <= WAITING_BYTES_MAX && queue.is_some_and(|queue| queue.try_send(line).is_ok());
+        if !sent {
+            self.counts.waiting_bytes.fetch_sub(len, Ordering::Relaxed);
+            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes what waits, and takes no more.
+    pub async fn close(&self) {
+        drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
+            // It ends when the queue is empty.
+            let _ = writer.join().await;
+        }
+    }
+
+    /// How many were written and dropped, for `/metrics`.
+    pub fn metrics(&self) -> String {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        format!(
+            "# HELP apiserver_audit_event_total Audit events that were written.\n\
+             # TYPE apiserver_audit_event_total counter\n\
+             apiserver_audit_event_total {}\n\
+             # HELP apiserver_audit_error_total Audit events that were dropped.\n\
+             # TYPE apiserver_audit_error_total counter\n\
+             apiserver_audit_error_total{{plugin=\"log\"}} {}\n",
+            count(&self.counts.written),
+            count(&self.counts.dropped)
+        )
+    }
+}
+
+async fn keep(
+    host: Host,
+    mut waiting: mpsc::Receiver<Vec<u8>>,
+    mut sink: Box<dyn Sink>,
+    counts: Arc<Counts>,
+) {
+    let mut told = 0;
+    while let Some(first) = waiting.recv().await {
+        let (mut lines, mut count) = (first, 1);
+        while lines.len() < BATCH_BYTES
+            && let Ok(next) = waiting.try_recv()
+        {
+            lines.extend_from_slice(&next);
+            count += 1;
+        }
+        let len = lines.len();
+        let (back, written) = host
+            .blocking(move || {
+                let written = sink.write(&lines);
+                (sink, written)
+            })
+            .await;
+        sink = back;
+        counts.waiting_bytes.fetch_sub(len, Ordering::Relaxed);
+        match written {
+            Ok(()) => counts.written.fetch_add(count, Ordering::Relaxed),
+            Err(error) => {
+                tracing::warn!(%error, "the audit log cannot be written");
+                counts.dropped.fetch_add(count, Ordering::Relaxed)
+            }
+        };
+        let dropped = counts.dropped.load(Ordering::Relaxed);
+        if dropped > told {
+            tracing::warn!(dropped = dropped - told, in_all = dropped, "audit events were dropped");
+            told = dropped;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use host::{SimDisk, Time};
+
+    use super::*;
+
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Sink for Lines {
+        fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+            self.0.lock().expect("nobody panics").extend_from_slice(lines);
+            Ok(())
+        }
+    }
+
+    fn policy() -> Policy {
+        Policy::read(b"{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: Metadata}]}")
+            .expect("a policy")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_finds_no_room_is_dropped_and_counted_and_the_rest_is_written_in_order() {
+        let host = Host::simulated(1, Time::UNIX_EPOCH, SimDisk::new());
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let trail = Trail::new(&host, policy(), Box::new(Lines(kept.clone())));
+        // Nothing is taken from the queue before this thread waits.
+        for number in 0..WAITING_MAX + 5 {
+            trail.write(&serde_json::json!(number));
+        }
+        trail.close().await;
+        let text = String::from_utf8(kept.lock().expect("nobody panics").clone()).expect("lines of numbers");
+        let wanted: String = (0..WAITING_MAX).map(|number| format!("{number}\n")).collect();
+        assert!(text == wanted);
+        assert!(
+            trail.metrics().contains("apiserver_audit_error_total{plugin=\"log\"} 5\n"),
+            "{}",
+            trail.metrics()
+        );
+        assert!(trail.metrics().contains("apiserver_audit_event_total 10000\n"));
+        trail.write(&serde_json::json!("late"));
+        assert!(trail.metrics().contains("apiserver_audit_error_total{plugin=\"log\"} 6\n"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_fill_it_by_their_bytes() {
+        let host = Host::simulated(1, Time::UNIX_EPOCH, SimDisk::new());
+        let trail = Trail::new(&host, policy(), Box::new(Lines(Arc::default())));
+        let body = serde_json::json!("x".repeat(WAITING_BYTES_MAX / 3));
+        (0..4).for_each(|_| trail.write(&body));
+        trail.close().await;
+        assert!(trail.metrics().contains("apiserver_audit_event_total 2\n"), "{}", trail.metrics());
+    }
+}
