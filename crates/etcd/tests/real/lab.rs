@@ -1,12 +1,14 @@
 //! One etcd of its own for a test, behind a gate that can be shut.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use etcd::{Etcd, Settings};
 use host::{Host, Tasks};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use store::{Limits, Store};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -22,6 +24,7 @@ pub struct Lab {
     host: Host,
     dir: TempDir,
     port: u16,
+    tls_port: u16,
     peer_port: u16,
     gate_port: u16,
     open: Arc<watch::Sender<bool>>,
@@ -40,15 +43,17 @@ impl Lab {
             skipped();
             return None;
         }
-        let (port, peer_port) = (free_port(), free_port());
+        let (port, tls_port, peer_port) = (free_port(), free_port(), free_port());
         let gate = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let gate_port = gate.local_addr().expect("it is bound").port();
         let open = Arc::new(watch::Sender::new(true));
         let mut tasks = Tasks::new();
         tasks.spawn(keep_gate(gate, port, open.clone()));
         let dir = tempfile::tempdir().expect("a temporary folder");
+        certificates(dir.path());
+        let host = Host::real();
         let mut lab =
-            Self { host: Host::real(), dir, port, peer_port, gate_port, open, child: None, _gate: tasks };
+            Self { host, dir, port, tls_port, peer_port, gate_port, open, child: None, _gate: tasks };
         lab.restart().await;
         Some(lab)
     }
@@ -65,14 +70,32 @@ impl Lab {
         opened.expect("etcd is there")
     }
 
+    /// How it is reached over TLS, by the certificate of its authority and a client's own.
+    pub fn tls(&self, authority: &str) -> Settings {
+        let read = |name: &str| std::fs::read(self.dir.path().join(name)).expect("it was written");
+        let url = format!("https://127.0.0.1:1,https://localhost:{}", self.tls_port);
+        let mut settings = Settings::new(&url).expect("two addresses");
+        settings.authority_pem = Some(read(authority));
+        settings.certificate = Some((read("client.crt"), read("client.key")));
+        settings
+    }
+
     /// Starts etcd on what it had, and waits until it answers.
     pub async fn restart(&mut self) {
-        let client = format!("http://127.0.0.1:{}", self.port);
+        let client = format!("http://127.0.0.1:{},https://127.0.0.1:{}", self.port, self.tls_port);
+        let file = |name: &str| self.dir.path().join(name);
         let peer = format!("http://127.0.0.1:{}", self.peer_port);
         let log = std::fs::File::create(self.dir.path().join("log")).expect("the folder is there");
         let child = Command::new("etcd")
             .args(["--name", "one", "--log-level", "warn", "--logger", "zap"])
             .args(["--initial-cluster", &format!("one={peer}"), "--initial-advertise-peer-urls", &peer])
+            .arg("--client-cert-auth")
+            .arg("--trusted-ca-file")
+            .arg(file("ca.crt"))
+            .arg("--cert-file")
+            .arg(file("server.crt"))
+            .arg("--key-file")
+            .arg(file("server.key"))
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--data-dir"])
             .arg(self.dir.path().join("data"))
@@ -148,6 +171,28 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// An authority, another one, and what the first has signed for etcd and for a client.
+fn certificates(dir: &Path) {
+    let write = |name: &str, text: String| std::fs::write(dir.join(name), text).expect("the folder is ours");
+    let mut issuer = None;
+    for name in ["other", "ca"] {
+        let key = KeyPair::generate().expect("keys can be drawn");
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        write(&format!("{name}.crt"), params.self_signed(&key).expect("a good request").pem());
+        issuer = Some(Issuer::new(params, key));
+    }
+    let issuer = issuer.expect("two were made");
+    for name in ["server", "client"] {
+        let key = KeyPair::generate().expect("keys can be drawn");
+        let mut params = CertificateParams::new(vec!["localhost".into()]).expect("a good name");
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        write(&format!("{name}.crt"), params.signed_by(&key, &issuer).expect("a good request").pem());
+        write(&format!("{name}.key"), key.serialize_pem());
     }
 }
 

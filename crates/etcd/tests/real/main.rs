@@ -197,6 +197,23 @@ fn contents(store: &Store) -> Vec<(String, u64)> {
 }
 
 #[tokio::test]
+async fn etcd_is_known_by_its_authority_and_knows_its_clients_by_theirs() {
+    let Some(lab) = Lab::start().await else { return };
+    let (host, limits) = (Host::real(), store::Limits::default);
+    let (store, _) =
+        etcd::open(&host, &lab.tls("ca.crt"), suite::tagger(), limits()).await.expect("it is there");
+    done(&store, vec![put("/a/b/x", "1")]).await;
+    assert_eq!(text(&lab.store().await, "/a/b/x"), Some("1".into()));
+    let mut nobody = lab.tls("ca.crt");
+    nobody.certificate = None;
+    let strangers = [lab.tls("other.crt"), nobody];
+    let opened = strangers.map(|settings| async move {
+        etcd::open(&Host::real(), &settings, suite::tagger(), store::Limits::default()).await.is_ok()
+    });
+    assert_eq!(futures_util::future::join_all(opened).await, [false, false]);
+}
+
+#[tokio::test]
 async fn who_cannot_be_reached_is_named() {
     let Some(_lab) = Lab::start().await else { return };
     let host = Host::real();
