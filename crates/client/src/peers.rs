@@ -78,9 +78,10 @@ pub trait Peers: Send + Sync + 'static {
     /// Puts one question to one voter; `Ok(None)`: it agrees.
     async fn ask(&self, peer: &Peer, wish: Wish, asked: &Question) -> Result<Option<No>, TransportError>;
 
-    /// Whether anything answers at the node's address within [`KNOCK`], if only that nobody listens there: an agent may be
-    /// gone, its machine is not.
-    async fn answers(&self, peer: &Peer) -> bool;
+    /// Whether the node's machine refuses a connection within [`KNOCK`]: its agent is gone, the machine is not.
+    ///
+    /// That a connection is taken says nothing: the agent may hang, and some networks answer for every address.
+    async fn refuses(&self, peer: &Peer) -> bool;
 }
 
 /// Asks over https.
@@ -164,12 +165,11 @@ impl Peers for HttpsPeers {
         Ok(answer.no)
     }
 
-    async fn answers(&self, peer: &Peer) -> bool {
+    async fn refuses(&self, peer: &Peer) -> bool {
         use std::io::ErrorKind::{ConnectionRefused, ConnectionReset};
         match tokio::time::timeout(KNOCK, tokio::net::TcpStream::connect(peer.address)).await {
-            Ok(Ok(_)) => true,
             Ok(Err(error)) => matches!(error.kind(), ConnectionRefused | ConnectionReset),
-            Err(_) => false,
+            Ok(Ok(_)) | Err(_) => false,
         }
     }
 }
@@ -183,7 +183,7 @@ impl Peers for NoPeers {
         Err(TransportError::Unreachable(format!("there is no way to {}", peer.name).into()))
     }
 
-    async fn answers(&self, _: &Peer) -> bool {
+    async fn refuses(&self, _: &Peer) -> bool {
         false
     }
 }
@@ -193,16 +193,16 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_machine_answers_though_nobody_listens() {
+    async fn a_machine_whose_agent_is_gone_refuses_and_nobody_else_does() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let identity = Identity::Token(String::new());
         let (peers, peer) = (HttpsPeers::new(Vec::new(), identity), Peer { name: "n".into(), address });
-        assert!(peers.answers(&peer).await);
+        assert!(!peers.refuses(&peer).await, "somebody listens, whoever it is");
         drop(listener);
-        assert!(peers.answers(&peer).await, "it is refused, by a kernel that lives");
+        assert!(peers.refuses(&peer).await, "it is refused, by a kernel that lives");
         // No machine: TCP goes to no group.
         let nowhere = Peer { name: "n".into(), address: SocketAddr::from(([224, 0, 0, 1], 1)) };
-        assert!(!peers.answers(&nowhere).await);
+        assert!(!peers.refuses(&nowhere).await);
     }
 }

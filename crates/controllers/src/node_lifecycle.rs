@@ -172,8 +172,8 @@ impl Silence {
     }
 }
 
-/// A node that is late is suspected until it is heard again, unless its machine answers: then its agent is gone for a
-/// moment, and its pods are not. That begins at once and ends at once: addresses go by it.
+/// A node that is late is suspected until it is heard again, unless its machine refuses connections: then its agent is
+/// gone for a moment, and its pods are not. That begins at once and ends at once: addresses go by it.
 fn suspect(plan: &mut Plan, key: &Key, node: &Object, silence: &Silence, now: Time) {
     let is_suspected = node.meta().annotations.contains_key(SUSPECTED);
     let Some(knock_at) = silence.suspected_at.map(|at| at.checked_sub(KNOCK).unwrap_or(Time::MIN)) else {

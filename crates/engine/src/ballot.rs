@@ -106,8 +106,8 @@ impl Ballot {
         Err(AGAIN)
     }
 
-    /// Whether nothing answers at a node's address and its lease is still at this revision; else how long to wait before
-    /// it is looked at again.
+    /// Whether a node's machine does not say that its agent is gone, and its lease is still at this revision; else how long
+    /// to wait before it is looked at again.
     pub async fn knock(
         &self,
         caches: &Caches,
@@ -117,9 +117,12 @@ impl Ballot {
     ) -> Result<(), Duration> {
         let peer = caches.get(node).as_ref().and_then(Peer::of);
         if let Some(peer) = peer
-            && self.peers.answers(&peer).await
+            && self.peers.refuses(&peer).await
         {
-            tracing::info!(node = node.name, "it is late with its lease, but its machine answers");
+            tracing::info!(
+                node = node.name,
+                "its agent is gone, its machine is not: it is not suspected yet"
+            );
             return Err(AGAIN);
         }
         let is_late = caches.get(lease).is_some_and(|lease| lease.revision() == revision);

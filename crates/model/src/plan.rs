@@ -151,7 +151,7 @@ pub enum Write {
         /// Who votes: the set in that lease.
         set: VoterSet,
     },
-    /// Go on only if nothing answers at a node's address, and its lease is still as it was seen.
+    /// Go on unless a node's machine refuses connections, and only if its lease is still as it was seen.
     ///
     /// It writes nothing. An agent that restarts is late with a renewal, but its machine's kernel says so at once: "refused".
     Knock {

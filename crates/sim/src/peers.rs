@@ -83,11 +83,12 @@ impl Peers for SimPeers {
         self.host.within(ANSWER_MAX, self.trip(peer, wish, asked)).await.unwrap_or_else(late)
     }
 
-    async fn answers(&self, peer: &Peer) -> bool {
+    async fn refuses(&self, peer: &Peer) -> bool {
         let trip = async {
             let door = self.doors.get(&peer.name)?;
             door.line.travel(Direction::In).await.ok()?;
-            door.line.travel(Direction::Out).await.ok()
+            let has_agent = door.voice.borrow().as_ref().is_some_and(|voice| voice.strong_count() > 0);
+            door.line.travel(Direction::Out).await.ok().filter(|()| !has_agent)
         };
         self.host.within(KNOCK, trip).await.flatten().is_some()
     }

@@ -127,7 +127,12 @@ impl Cases {
 
     fn begin(&mut self, repair: Repair, now: Time) -> Entry {
         // Of a pod that went it is known at once; that another takes its place is decided.
-        let phase = if repair.action.starts_with(REPLACED) { Phase::Decide } else { Phase::Detect };
+        let phase = match repair.action.split(' ').next() {
+            Some("replaced") => Phase::Decide,
+            // From the exit to the next start, whatever part of that was the pause between restarts.
+            Some("restarted") => Phase::Act,
+            _ => Phase::Detect,
+        };
         let took = repair.detected_after.unwrap_or_else(|| between(repair.began, now));
         self.phases.push((repair.fault, phase, took));
         self.since.insert(repair.key(), now);
