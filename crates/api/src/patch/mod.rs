@@ -5,6 +5,7 @@ mod owned;
 pub mod ssa;
 mod strategic;
 
+use json_patch::PatchOperation;
 use model::{Time, Tree};
 use serde_json::json;
 
@@ -96,6 +97,7 @@ fn json_patch(resource: &Resource, old: &Tree, patch: &[u8]) -> Result<Tree, Ref
     if resource.status && new.get("status").is_none() {
         new["status"] = json!({});
     }
+    let patch = lenient(&new, patch.0);
     json_patch::patch(&mut new, &patch).map_err(|why| {
         Refusal::new(
             Reason::Invalid,
@@ -108,6 +110,31 @@ fn json_patch(resource: &Resource, old: &Tree, patch: &[u8]) -> Result<Tree, Ref
         object.remove("status");
     }
     Ok(new)
+}
+
+/// A patch with what upstream lets pass: to replace a field that is not there is to add it.
+fn lenient(old: &Tree, mut operations: Vec<PatchOperation>) -> Vec<PatchOperation> {
+    let mut sofar = old.clone();
+    for at in 0..operations.len() {
+        if let PatchOperation::Replace(replace) = &operations[at]
+            && is_unset_field(&sofar, &replace.path.to_string())
+        {
+            let (path, value) = (replace.path.clone(), replace.value.clone());
+            operations[at] = PatchOperation::Add(json_patch::AddOperation { path, value });
+        }
+        if json_patch::patch(&mut sofar, &operations[at..=at]).is_err() {
+            // It is said when the whole is applied.
+            break;
+        }
+    }
+    operations
+}
+
+/// Whether a pointer leads to a field that its object lacks.
+fn is_unset_field(tree: &Tree, pointer: &str) -> bool {
+    let Some((parent, key)) = pointer.rsplit_once('/') else { return false };
+    let key = key.replace("~1", "/").replace("~0", "~");
+    tree.pointer(parent).and_then(Tree::as_object).is_some_and(|object| !object.contains_key(&key))
 }
 
 fn merge_patch(old: &Tree, patch: &[u8]) -> Result<Tree, Refusal> {
@@ -135,6 +162,12 @@ mod tests {
             Some(json!({"data": {"a": "9", "b": "2"}})),
         );
         check(r#"[{"op": "add", "path": "/x/y", "value": 1}]"#, json, None);
+        check(
+            r#"[{"op": "remove", "path": "/data/b"}, {"op": "replace", "path": "/data/b", "value": "9"}]"#,
+            json,
+            Some(json!({"data": {"a": "1", "b": "9"}})),
+        );
+        check(r#"[{"op": "replace", "path": "/x/y", "value": 1}]"#, json, None);
         check("[]", merge, None);
         check("{}", "text/html", None);
     }

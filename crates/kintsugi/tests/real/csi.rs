@@ -1,0 +1,326 @@
+//! A storage driver of another house: registered, asked to stage and publish, asked to take back, and waited for.
+//!
+//! The driver speaks CSI's gRPC from this process, by the sockets that its pod's folder shows, and mounts in its pod's own
+//! view, at the paths it is told: as a driver in a container does.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message;
+use serde_json::{Value, json};
+
+use crate::harness::{Cluster, process_of, tool, tool_pod, web_pod};
+
+const DRIVER: &str = "test.kintsugi.dev";
+
+/// All messages that the driver reads, as one: the numbers of those fields differ by call.
+#[derive(Clone, PartialEq, Message)]
+struct Asked {
+    #[prost(string, tag = "1")]
+    volume_id: String,
+    #[prost(string, tag = "3")]
+    staging_path: String,
+    #[prost(string, tag = "4")]
+    target_path: String,
+    #[prost(btree_map = "string, string", tag = "8")]
+    context: std::collections::BTreeMap<String, String>,
+}
+
+/// Of a call that takes something back.
+#[derive(Clone, PartialEq, Message)]
+struct Undone {
+    #[prost(string, tag = "1")]
+    volume_id: String,
+    #[prost(string, tag = "2")]
+    path: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Info {
+    #[prost(string, tag = "1")]
+    kind: String,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(string, tag = "3")]
+    endpoint: String,
+    #[prost(string, repeated, tag = "4")]
+    versions: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct NodeInfo {
+    #[prost(string, tag = "1")]
+    node_id: String,
+    #[prost(int64, tag = "2")]
+    volumes_max: i64,
+    #[prost(message, optional, tag = "3")]
+    topology: Option<Topology>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Topology {
+    #[prost(btree_map = "string, string", tag = "1")]
+    segments: std::collections::BTreeMap<String, String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Abilities {
+    #[prost(message, repeated, tag = "1")]
+    all: Vec<Ability>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Ability {
+    #[prost(message, optional, tag = "1")]
+    rpc: Option<Rpc>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Rpc {
+    #[prost(int32, tag = "1")]
+    kind: i32,
+}
+
+/// What the driver does, and what it was asked.
+struct Work {
+    /// A process in the driver's container.
+    pid: i32,
+    told: Mutex<Vec<String>>,
+}
+
+impl Work {
+    fn told(&self) -> Vec<String> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn answer(&self, path: &str, body: Bytes) -> Vec<u8> {
+        let method = path.rsplit('/').next().unwrap_or_default();
+        let undone = || Undone::decode(body.clone()).expect("a message");
+        let line = match method {
+            "GetInfo" => {
+                let endpoint = format!("/var/lib/kubelet/plugins/{DRIVER}/csi.sock");
+                let (kind, name, versions) = ("CSIPlugin".into(), DRIVER.into(), vec!["1.0.0".into()]);
+                return Info { kind, name, endpoint, versions }.encode_to_vec();
+            }
+            "NodeGetInfo" => {
+                let segments = [("test.kintsugi.dev/rack".to_owned(), "seven".to_owned())].into();
+                let topology = Some(Topology { segments });
+                return NodeInfo { node_id: "n-1".into(), volumes_max: 5, topology }.encode_to_vec();
+            }
+            "NodeGetCapabilities" => {
+                return Abilities { all: vec![Ability { rpc: Some(Rpc { kind: 1 }) }] }.encode_to_vec();
+            }
+            "NodeStageVolume" => {
+                let asked = Asked::decode(body).expect("a message");
+                format!("stage {}", asked.volume_id)
+            }
+            "NodePublishVolume" => {
+                let asked = Asked::decode(body).expect("a message");
+                self.inside(Box::new(move || publish(Path::new(&asked.target_path))));
+                let pod = asked.context.get("csi.storage.k8s.io/pod.name").cloned().unwrap_or_default();
+                assert!(asked.staging_path.ends_with("/globalmount"), "{}", asked.staging_path);
+                format!("publish {} for {pod}", asked.volume_id)
+            }
+            "NodeUnpublishVolume" => {
+                let asked = undone();
+                self.inside(Box::new(move || {
+                    let path = Path::new(&asked.path);
+                    if path.exists() {
+                        rustix::mount::unmount(path, rustix::mount::UnmountFlags::empty())
+                            .expect("it is mounted");
+                    }
+                }));
+                format!("unpublish {}", undone().volume_id)
+            }
+            "NodeUnstageVolume" => format!("unstage {}", undone().volume_id),
+            _ => return Vec::new(),
+        };
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        Vec::new()
+    }
+
+    /// Does something as the container would: in its own view of the mounts.
+    fn inside(&self, work: Box<dyn FnOnce() + Send>) {
+        let view = std::fs::File::open(format!("/proc/{}/ns/mnt", self.pid)).expect("the container runs");
+        let thread = std::thread::spawn(move || {
+            use std::os::fd::AsRawFd;
+            // SAFETY: the thread is ours alone and ends after this; the descriptor is open.
+            let entered =
+                unsafe { libc::unshare(libc::CLONE_FS) + libc::setns(view.as_raw_fd(), libc::CLONE_NEWNS) };
+            assert_eq!(entered, 0, "the view is there");
+            work();
+        });
+        thread.join().expect("the driver does its work");
+    }
+}
+
+/// Shows the driver's data at a path.
+fn publish(target: &Path) {
+    std::fs::create_dir_all(target).expect("its parent is there");
+    let data = format!("/var/lib/kubelet/plugins/{DRIVER}/data");
+    rustix::mount::mount_bind(data.as_str(), target).expect("it can be mounted");
+}
+
+type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
+
+async fn serve(work: Arc<Work>, request: Request<Incoming>) -> Result<Response<Body>, hyper::Error> {
+    let path = request.uri().path().to_owned();
+    let mut frame = request.into_body().collect().await?.to_bytes();
+    frame.advance(5);
+    let message = tokio::task::spawn_blocking(move || work.answer(&path, frame)).await.expect("no panic");
+    let mut framed = BytesMut::new();
+    framed.put_u8(0);
+    framed.put_u32(u32::try_from(message.len()).expect("it is small"));
+    framed.put_slice(&message);
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let parts = [Ok(Frame::data(framed.freeze())), Ok(Frame::trailers(trailers))];
+    Ok(Response::new(StreamBody::new(futures_util::stream::iter(parts)).boxed_unsync()))
+}
+
+/// A driver that runs; its sockets go with it.
+struct Driver {
+    work: Arc<Work>,
+    sockets: [PathBuf; 2],
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Driver {
+    fn start(kubelet: &Path, work: Arc<Work>) -> Driver {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        // The registration comes last: it is what is looked for.
+        let sockets = [
+            kubelet.join("plugins").join(DRIVER).join("csi.sock"),
+            kubelet.join("plugins_registry").join(format!("{DRIVER}-reg.sock")),
+        ];
+        for socket in &sockets {
+            let work = work.clone();
+            let _entered = runtime.enter();
+            let listener = tokio::net::UnixListener::bind(socket).expect("the place is free");
+            runtime.spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    let work = work.clone();
+                    let service = hyper::service::service_fn(move |request| serve(work.clone(), request));
+                    tokio::spawn(async move {
+                        let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                        // A client that leaves is none of the driver's business.
+                        let _ = server.serve_connection(TokioIo::new(stream), service).await;
+                    });
+                }
+            });
+        }
+        Driver { work, sockets, _runtime: runtime }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        for socket in &self.sockets {
+            // A folder that is gone took it along.
+            let _ = std::fs::remove_file(socket);
+        }
+    }
+}
+
+fn driver_pod() -> Value {
+    let mut pod = web_pod("driver");
+    pod["spec"]["volumes"] =
+        json!([{"name": "kubelet", "hostPath": {"path": "/var/lib/kubelet", "type": "Directory"}}]);
+    let container = &mut pod["spec"]["containers"][0];
+    container["securityContext"] = json!({"privileged": true});
+    container["volumeMounts"] =
+        json!([{"name": "kubelet", "mountPath": "/var/lib/kubelet", "mountPropagation": "Bidirectional"}]);
+    pod
+}
+
+const OBJECTS: &str = r#"{"apiVersion": "v1", "kind": "List", "items": [
+    {"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver", "metadata": {"name": "test.kintsugi.dev"},
+     "spec": {"attachRequired": false, "podInfoOnMount": true}},
+    {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "theirs"}, "spec": {
+        "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Mi"}, "storageClassName": "none",
+        "csi": {"driver": "test.kintsugi.dev", "volumeHandle": "h-1"}}},
+    {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}, "spec": {
+        "accessModes": ["ReadWriteOnce"], "storageClassName": "none", "volumeName": "theirs",
+        "resources": {"requests": {"storage": "1Mi"}}}}
+]}"#;
+
+fn user(name: &str) -> Value {
+    let mut pod = web_pod(name);
+    pod["spec"]["volumes"] = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]);
+    pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
+    pod
+}
+
+#[test]
+fn a_driver_is_found_gives_its_volume_and_is_waited_for_to_take_it_back() {
+    let cluster = Cluster::start(1);
+    cluster.import_demo_image();
+    let ready = |name: &str| {
+        let path = "jsonpath={.status.conditions[?(@.type=='Ready')].status}";
+        cluster.until(&["get", "pod", name, "-o", path], |status| status == "True");
+    };
+    cluster.apply(OBJECTS);
+    cluster.kubectl_with(&["apply", "-f", "-"], &user("early").to_string());
+    let told = cluster.until(&["describe", "pod", "early"], |text| text.contains("FailedMount"));
+    assert!(told.contains("not found in the list of registered CSI drivers"), "{told}");
+
+    cluster.kubectl_with(&["apply", "-f", "-"], &driver_pod().to_string());
+    ready("driver");
+    let kubelet = cluster.data_dir().join("nodes/node-1/kubelet");
+    let data = kubelet.join("plugins").join(DRIVER).join("data");
+    std::fs::create_dir_all(&data).expect("the node's folder is ours");
+    std::fs::write(data.join("note"), "theirs").expect("the folder is new");
+    let pid = process_of("driver", &["/kintsugi", "web", "8080"]);
+    let work = Arc::new(Work { pid, told: Mutex::default() });
+    let driver = Driver::start(&kubelet, work.clone());
+
+    // The pod that waited goes on by itself.
+    ready("early");
+    let read = [vec!["exec", "early", "--"], tool("cat /data/note")].concat();
+    assert_eq!(cluster.kubectl(&read), "theirs");
+    assert_eq!(driver.work.told(), ["stage h-1", "publish h-1 for early"]);
+    let node = "jsonpath={.spec.drivers[0].nodeID} {.spec.drivers[0].allocatable.count} {.spec.drivers[0].topologyKeys[0]}";
+    assert_eq!(cluster.kubectl(&["get", "csinode", "node-1", "-o", node]), "n-1 5 test.kintsugi.dev/rack");
+    cluster.until(&["get", "node", "-l", "test.kintsugi.dev/rack=seven", "-o", "name"], |name| {
+        name.contains("node-1")
+    });
+
+    // A second pod of the node: staged once, published for each.
+    let mut second = tool_pod("second", "cat /data/note");
+    second["spec"]["volumes"] = user("second")["spec"]["volumes"].clone();
+    second["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
+    cluster.kubectl_with(&["apply", "-f", "-"], &second.to_string());
+    cluster.until(&["logs", "second"], |log| log == "theirs");
+    // It is over, and holds its volume no longer, though it is still there.
+    let gone = "unpublish h-1".to_owned();
+    until(|| driver.work.told().contains(&gone));
+
+    // Without its driver nobody takes the volume back: the pod waits, and says for whom.
+    drop(driver);
+    cluster.until(&["get", "csinode", "node-1", "-o", "jsonpath={.spec.drivers}"], |drivers| {
+        drivers.is_empty() || drivers == "[]"
+    });
+    cluster.kubectl(&["delete", "pod", "early", "--wait=false"]);
+    let told = cluster.until(&["describe", "pod", "early"], |text| text.contains("FailedKillPod"));
+    assert!(told.contains(&format!("driver name {DRIVER} not found")), "{told}");
+    let driver = Driver::start(&kubelet, work);
+    cluster.until(&["get", "pods", "-o", "name"], |names| !names.contains("early"));
+    until(|| driver.work.told().ends_with(&["unpublish h-1".into(), "unstage h-1".into()]));
+    assert_eq!(std::fs::read_to_string(data.join("note")).expect("its data stay"), "theirs");
+}
+
+/// Looks again and again until it is so.
+fn until(is_so: impl Fn() -> bool) {
+    let began = std::time::Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < std::time::Duration::from_secs(120), "it does not come to be so");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
