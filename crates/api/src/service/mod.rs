@@ -419,7 +419,10 @@ impl Inner {
             Asked::Path(path) if upkeep::is_meant(&path) && request.method() == Method::POST => {
                 upkeep::act(self, &path).await
             }
-            Asked::Path(path) => self.answer_path(request.method(), &path, request),
+            Asked::Path(path) => {
+                self.check_store(&path).await?;
+                self.answer_path(request.method(), &path, request)
+            }
             Asked::Away(extension) => self.pass_on(&extension, identity, request).await,
         }
     }
@@ -488,6 +491,15 @@ impl Inner {
     pub fn authorize(&self, who: &Identity, what: &Attributes) -> Result<(), Refusal> {
         let decision = self.settings.guard.may(who, what);
         if decision.allowed { Ok(()) } else { Err(forbidden(who, what, &decision.reason)) }
+    }
+
+    /// A server whose store lies elsewhere is ready while it is reached: who shares requests out looks here.
+    async fn check_store(&self, path: &str) -> Result<(), Refusal> {
+        if !self.store.is_shared() || path != "/readyz" {
+            return Ok(());
+        }
+        let checked = self.store.catch_up().await;
+        checked.map_err(|why| Refusal::internal(format!("[-]etcd failed: {why}; readyz check failed")))
     }
 
     fn answer_path(&self, method: &Method, path: &str, request: &Request<Bytes>) -> Result<Answer, Refusal> {

@@ -245,6 +245,9 @@ fn losing_a_server_changes_nothing_but_the_leader() {
     let uids = ["get", "pods", "-o", "jsonpath={.items[*].metadata.uid}"];
     let before = site.kubectl("one", &uids).1;
     site.end("etcd", libc::SIGKILL);
+    let (good, said) = site.kubectl("one", &["get", "--raw", "/readyz"]);
+    assert!(!good && said.contains("[-]etcd failed"), "{said}");
+    assert!(site.kubectl("one", &["get", "--raw", "/livez"]).0);
     site.start_etcd();
     site.until("one", &uids, |said| said == before);
     let (good, said) = site.kubectl("one", &["scale", "deployment", "web", "--replicas=2"]);
