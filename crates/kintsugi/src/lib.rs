@@ -24,6 +24,7 @@ mod servers;
 pub mod settings;
 pub mod shared;
 pub mod storing;
+pub mod strangers;
 mod supervise;
 pub mod tls;
 pub mod token;

@@ -24,7 +24,7 @@ use crate::servers::Presence;
 use crate::settings::Cluster;
 use crate::tls::{self, Dialer};
 use crate::vault::Vault;
-use crate::{audit_log, certificates, joining, shared};
+use crate::{audit_log, certificates, joining, shared, strangers};
 
 /// Who issues the tokens of service accounts, as tokens name it.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -111,9 +111,12 @@ impl Server {
         let tokens = Arc::new(Tokens::new(&keys.token_key, ISSUER)?);
         let audiences = vec![ISSUER.to_owned(), "kubernetes".to_owned()];
         let front_proxy = FrontProxy::new(&keys.front_proxy.cert, &["front-proxy-client"])?;
-        let authenticator =
-            Authenticator::new(tokens.clone(), audiences, lookup(store.clone())).believing(front_proxy);
         let own = keys.client("kube-apiserver-kubelet-client", MASTERS, host.now())?;
+        let front_client = keys.front_proxy_client(host.now())?;
+        let dial = Arc::new(Dialer::new(&own, &keys.authority.cert, front_client)?);
+        let authenticator = Authenticator::new(tokens.clone(), audiences, lookup(store.clone()))
+            .believing(front_proxy)
+            .asking(strangers::outside(host, dial.clone(), &cluster.strangers)?);
         let settings = api::Settings {
             service_cidr: ranges.services,
             advertise: inner_address,
@@ -121,7 +124,7 @@ impl Server {
             front_proxy_ca: keys.front_proxy.cert.clone(),
             has_shared_storage: cluster.shared_dir.is_some(),
             guard: Arc::new(Warden::new(store.clone(), authenticator.clone())),
-            dial: Arc::new(Dialer::new(&own, &keys.authority.cert, keys.front_proxy_client(host.now())?)?),
+            dial,
             audit: audit_log::begin(host, &cluster.audit)?,
             upkeep: Arc::new(Keeper { vault, tokens, dir: place.keys(), is_shared: store.is_shared() }),
         };

@@ -107,6 +107,75 @@ pub struct Cluster {
     /// What is written down of requests.
     #[command(flatten)]
     pub audit: Audit,
+    /// Who else may prove who users are.
+    #[command(flatten)]
+    pub strangers: Strangers,
+}
+
+/// Who else may prove who users are.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Strangers {
+    /// The URL of an OpenID Connect provider whose tokens are taken (https), as its tokens name it
+    #[arg(long, value_name = "URL", requires = "oidc_client_id")]
+    pub oidc_issuer_url: Option<String>,
+    /// For whom the provider's tokens have to be meant
+    #[arg(long, value_name = "ID", requires = "oidc_issuer_url")]
+    pub oidc_client_id: Option<String>,
+    /// Which claim is the user's name
+    #[arg(long, value_name = "CLAIM", default_value = "sub")]
+    pub oidc_username_claim: String,
+    /// What is put before the name; - for nothing. Unless given the issuer's URL and #, and nothing before an email address
+    #[arg(long, value_name = "PREFIX", allow_hyphen_values = true)]
+    pub oidc_username_prefix: Option<String>,
+    /// Which claim holds the user's groups; without it there are none
+    #[arg(long, value_name = "CLAIM")]
+    pub oidc_groups_claim: Option<String>,
+    /// What is put before each group
+    #[arg(long, value_name = "PREFIX")]
+    pub oidc_groups_prefix: Option<String>,
+    /// What another claim must say; may be given several times
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub oidc_required_claim: Vec<String>,
+    /// The authorities that may have signed the provider's certificate (PEM); those that the machine trusts unless given
+    #[arg(long, value_name = "FILE")]
+    pub oidc_ca_file: Option<PathBuf>,
+    /// By which algorithms the provider's tokens may be signed
+    #[arg(long, value_name = "ALG,…", default_value = "RS256", value_delimiter = ',')]
+    pub oidc_signing_algs: Vec<String>,
+    /// A kubeconfig that says where a webhook is that knows tokens (TokenReview of authentication.k8s.io/v1), and the token
+    /// by which it knows us
+    #[arg(long, value_name = "FILE")]
+    pub authentication_token_webhook_config_file: Option<PathBuf>,
+    /// How many seconds what the webhook said of a token is remembered
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub authentication_token_webhook_cache_seconds: u64,
+}
+
+impl Strangers {
+    /// The words of a command line that say the same.
+    pub fn arguments(&self) -> Vec<String> {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let seconds = self.authentication_token_webhook_cache_seconds.to_string();
+        let mut pairs = vec![
+            ("oidc-issuer-url", self.oidc_issuer_url.clone()),
+            ("oidc-client-id", self.oidc_client_id.clone()),
+            ("oidc-username-claim", Some(self.oidc_username_claim.clone())),
+            ("oidc-username-prefix", self.oidc_username_prefix.clone()),
+            ("oidc-groups-claim", self.oidc_groups_claim.clone()),
+            ("oidc-groups-prefix", self.oidc_groups_prefix.clone()),
+            ("oidc-ca-file", path(&self.oidc_ca_file)),
+            ("oidc-signing-algs", Some(self.oidc_signing_algs.join(","))),
+            (
+                "authentication-token-webhook-config-file",
+                path(&self.authentication_token_webhook_config_file),
+            ),
+            ("authentication-token-webhook-cache-seconds", Some(seconds)),
+        ];
+        pairs.extend(
+            self.oidc_required_claim.iter().map(|claim| ("oidc-required-claim", Some(claim.clone()))),
+        );
+        pairs.into_iter().filter_map(|(name, value)| Some(format!("--{name}={}", value?))).collect()
+    }
 }
 
 /// Where the cluster's objects are stored.

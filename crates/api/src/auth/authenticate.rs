@@ -9,6 +9,7 @@ use model::Object;
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::outside::Outside;
 use super::tokens::{Claims, Ref, TokenError, Tokens};
 use super::{AUTHENTICATED, FrontProxy, Identity, Peer, bootstrap};
 
@@ -31,6 +32,7 @@ pub struct Authenticator {
     audiences: Arc<Vec<String>>,
     lookup: Lookup,
     front_proxy: Option<FrontProxy>,
+    outside: Option<Arc<Outside>>,
 }
 
 /// The request's proof is no good: 401.
@@ -41,12 +43,17 @@ pub struct Unauthorized;
 impl Authenticator {
     /// Accepts client certificates, and tokens meant for any of `audiences`.
     pub fn new(tokens: Arc<Tokens>, audiences: Vec<String>, lookup: Lookup) -> Self {
-        Self { tokens, audiences: Arc::new(audiences), lookup, front_proxy: None }
+        Self { tokens, audiences: Arc::new(audiences), lookup, front_proxy: None, outside: None }
     }
 
     /// Believes a front proxy as well.
     pub fn believing(self, front_proxy: FrontProxy) -> Self {
         Self { front_proxy: Some(front_proxy), ..self }
+    }
+
+    /// Asks those outside as well, about tokens that are none of ours.
+    pub fn asking(self, outside: Option<Arc<Outside>>) -> Self {
+        Self { outside, ..self }
     }
 
     /// Who is at the other end of a connection that showed these certificates; the handshake has verified them.
@@ -88,6 +95,20 @@ impl Authenticator {
             tracing::debug!(%why, "token refused");
             Unauthorized
         })
+    }
+
+    /// The same, and asks those outside about a token that is none of ours.
+    pub async fn authenticate_by_all(
+        &self,
+        credentials: &Credentials,
+        now: Timestamp,
+    ) -> Result<Identity, Unauthorized> {
+        match (self.authenticate(credentials, now), &self.outside, &credentials.bearer) {
+            (Err(_), Some(outside), Some(token)) => {
+                outside.identify(token, &self.audiences).await.ok_or(Unauthorized)
+            }
+            (ended, ..) => ended,
+        }
     }
 
     /// Who a token stands for, and which of `audiences` it is meant for (TokenReview asks this too).

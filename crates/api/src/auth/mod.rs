@@ -7,6 +7,7 @@ pub mod bootstrap;
 mod front_proxy;
 mod identity;
 pub(crate) mod nodes;
+pub mod outside;
 pub mod pki;
 pub mod rbac;
 pub(crate) mod reconcile;

@@ -222,11 +222,13 @@ async fn admitted(
 ) -> Result<(Identity, Request<Bytes>), Turned> {
     let bearer = bearer(request.headers());
     let now = face.service.host().now();
-    let identity = face
-        .authenticator
-        .named(peer, request.headers())
-        .and_then(|certificate| face.authenticator.authenticate(&Credentials { certificate, bearer }, now))
-        .map_err(|_| Refusal::new(Reason::Unauthorized, "Unauthorized"));
+    let identity = match face.authenticator.named(peer, request.headers()) {
+        Ok(certificate) => {
+            face.authenticator.authenticate_by_all(&Credentials { certificate, bearer }, now).await
+        }
+        Err(refused) => Err(refused),
+    };
+    let identity = identity.map_err(|_| Refusal::new(Reason::Unauthorized, "Unauthorized"));
     let (parts, body) = request.into_parts();
     let identity = match identity {
         Ok(identity) => identity,

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use model::tree::{items, text, whole};
 use model::{Key, Tree, World, kinds};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::dial::{Backend, Tls, Trust};
 
@@ -54,6 +54,11 @@ impl Callee {
             path: rooted(uri.path()),
             trust: Arc::new(trust),
         })
+    }
+
+    /// A server at an https URL, whose certificate one of these authorities (PEM; none: those of the machine) has signed.
+    pub fn at(url: &str, authorities: &[u8]) -> Result<Self, String> {
+        Self::of_client_config(&json!({"url": url, "caBundle": STANDARD.encode(authorities)}))
     }
 
     /// The program behind a Service, known by the Service's name.

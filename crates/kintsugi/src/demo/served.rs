@@ -94,6 +94,7 @@ fn arguments(cluster: &Cluster) -> Vec<String> {
         words.extend(["--shared-dir".to_owned(), dir.display().to_string()]);
     }
     words.extend(cluster.healing.arguments());
+    words.extend(cluster.strangers.arguments());
     let audit = &cluster.audit;
     if let (Some(policy), Some(log)) = (&audit.audit_policy_file, &audit.audit_log_path) {
         let pairs = [

@@ -1,0 +1,137 @@
+//! Tokens that others issue: those of an OpenID Connect provider, and those that a webhook knows.
+//!
+//! They are looked at when a token is none of this cluster's own. Whoever is asked is asked over https, within a bound, and
+//! what was answered is remembered for a while.
+
+mod oidc;
+mod webhook;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use host::Host;
+use http::Request;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use http_body_util::Full;
+use model::{Gvr, Key, Object, Tree, World};
+
+use super::{AUTHENTICATED, Identity};
+use crate::dial::Dial;
+use crate::outbound::{CallError, Callee, Outbound};
+
+pub use oidc::OidcSettings;
+pub use webhook::WebhookSettings;
+
+/// How long whoever is asked may take: a handshake and an answer across the world; the user waits meanwhile.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Knows tokens of others.
+pub struct Outside {
+    host: Host,
+    oidc: Option<oidc::Oidc>,
+    webhook: Option<webhook::Webhook>,
+}
+
+impl Outside {
+    /// Asks as the settings say; `None` when there is nobody to ask.
+    ///
+    /// # Errors
+    /// Why nobody can be asked so.
+    pub fn new(
+        host: &Host,
+        dial: Arc<dyn Dial>,
+        oidc: Option<OidcSettings>,
+        webhook: Option<WebhookSettings>,
+    ) -> Result<Option<Arc<Self>>, String> {
+        if oidc.is_none() && webhook.is_none() {
+            return Ok(None);
+        }
+        let outbound = Arc::new(Outbound::new(host.clone(), dial));
+        let oidc = oidc.map(|settings| oidc::Oidc::new(settings, outbound.clone())).transpose()?;
+        let webhook = webhook.map(|settings| webhook::Webhook::new(settings, outbound)).transpose()?;
+        Ok(Some(Arc::new(Self { host: host.clone(), oidc, webhook })))
+    }
+
+    /// Who a token stands for; `None` when nobody knows it.
+    pub async fn identify(&self, token: &str, audiences: &[String]) -> Option<Identity> {
+        let mut refusals = Vec::new();
+        if let Some(oidc) = &self.oidc {
+            match oidc.identify(&self.host, token).await {
+                Ok(identity) => return Some(identity),
+                Err(why) => refusals.push(why),
+            }
+        }
+        if let Some(webhook) = &self.webhook {
+            match webhook.identify(&self.host, token, audiences).await {
+                Ok(identity) => return Some(identity),
+                Err(why) => refusals.push(why),
+            }
+        }
+        tracing::debug!(why = refusals.join("; "), "a token that nobody outside knows");
+        None
+    }
+}
+
+/// Where nothing is: whoever is asked here is at a host, never behind a Service.
+struct Nowhere;
+
+impl World for Nowhere {
+    fn get(&self, _key: &Key) -> Option<Object> {
+        None
+    }
+
+    fn list(&self, _gvr: &Gvr, _namespace: &str) -> Vec<Object> {
+        Vec::new()
+    }
+}
+
+/// Gets JSON from a server, or posts some to it.
+async fn ask(
+    outbound: &Outbound,
+    host: &Host,
+    callee: &Callee,
+    bearer: Option<&str>,
+    body: Option<&Tree>,
+) -> Result<Tree, CallError> {
+    let unresolved = |why: &dyn std::fmt::Display| CallError::Unresolved(why.to_string());
+    let bytes = body.map(|body| Bytes::from(body.to_string()));
+    let build = || {
+        let mut request = match &bytes {
+            Some(bytes) => Request::post(&callee.path).body(Full::new(bytes.clone())),
+            None => Request::get(&callee.path).body(Full::new(Bytes::new())),
+        }
+        .map_err(|why| unresolved(&why))?;
+        let headers = request.headers_mut();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(HOST, callee.authority().parse().map_err(|why| unresolved(&why))?);
+        if bytes.is_some() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        if let Some(bearer) = bearer {
+            let value = format!("Bearer {bearer}").parse().map_err(|why| unresolved(&why))?;
+            headers.insert(AUTHORIZATION, value);
+        }
+        Ok(request)
+    };
+    let backends = callee.backends(&Nowhere, 0).map_err(CallError::Unresolved)?;
+    let asked = async {
+        let (status, body) = outbound.ask(&backends, &build).await?;
+        if !status.is_success() {
+            return Err(CallError::Status { status, body: String::from_utf8_lossy(&body).into_owned() });
+        }
+        serde_json::from_slice(&body)
+            .map_err(|why| CallError::Broken(format!("the answer is no JSON: {why}")))
+    };
+    host.within(ANSWER_TIMEOUT, asked).await.unwrap_or(Err(CallError::Late))
+}
+
+/// A user by a name and groups that somebody outside gives; what is the cluster's own is nobody else's to give.
+fn given(name: String, groups: Vec<String>) -> Result<Identity, String> {
+    if name.is_empty() || name.starts_with("system:") {
+        return Err(format!("{name:?} is no name that others may give"));
+    }
+    let mut groups: Vec<String> = groups.into_iter().filter(|group| !group.starts_with("system:")).collect();
+    groups.push(AUTHENTICATED.to_owned());
+    Ok(Identity { name, groups, ..Identity::default() })
+}

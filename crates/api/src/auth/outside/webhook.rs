@@ -1,0 +1,138 @@
+//! Tokens that a webhook knows: it is asked with a TokenReview (`authentication.k8s.io/v1`), and what it said is remembered.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use host::{Host, Moment};
+use model::Tree;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::ask;
+use crate::auth::{AUTHENTICATED, Identity};
+use crate::outbound::{Callee, Outbound};
+
+/// How many answers are remembered: a user or two for each of a thousand machines, at some 300 bytes each.
+const KEPT_MAX: usize = 4096;
+
+/// Where the webhook is.
+#[derive(Debug, Clone, Default)]
+pub struct WebhookSettings {
+    /// Its URL; https.
+    pub url: String,
+    /// The authorities that may have signed its certificate, as PEM; empty for those that the machine trusts.
+    pub authorities: Vec<u8>,
+    /// The token by which it knows us.
+    pub token: Option<String>,
+    /// How long an answer is remembered.
+    pub cache_time: Duration,
+}
+
+/// What was said of a token, and when.
+type Said = (Moment, Result<Identity, String>);
+
+pub struct Webhook {
+    settings: WebhookSettings,
+    callee: Callee,
+    outbound: Arc<Outbound>,
+    /// Guards the answers, by the hashes of tokens, while one is looked up or put in.
+    kept: Mutex<HashMap<[u8; 32], Said>>,
+}
+
+impl Webhook {
+    pub fn new(settings: WebhookSettings, outbound: Arc<Outbound>) -> Result<Self, String> {
+        let callee = Callee::at(&settings.url, &settings.authorities)?;
+        Ok(Self { settings, callee, outbound, kept: Mutex::default() })
+    }
+
+    pub async fn identify(&self, host: &Host, token: &str, audiences: &[String]) -> Result<Identity, String> {
+        let hash: [u8; 32] = Sha256::digest(token).into();
+        let now = host.moment();
+        {
+            let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let fresh = kept.get(&hash).filter(|(at, _)| now.since(*at) < self.settings.cache_time);
+            if let Some((_, said)) = fresh {
+                return said.clone();
+            }
+        }
+        let review = json!({
+            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
+            "metadata": {"creationTimestamp": null},
+            "spec": {"token": token, "audiences": audiences},
+        });
+        let answer =
+            ask(&self.outbound, host, &self.callee, self.settings.token.as_deref(), Some(&review)).await;
+        // What could not be asked is asked again.
+        let answer = answer.map_err(|why| format!("webhook: Post {:?}: {why}", self.settings.url))?;
+        let said = read(&answer, audiences).map_err(|why| format!("webhook: {why}"));
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= KEPT_MAX {
+            kept.retain(|_, (at, _)| now.since(*at) < self.settings.cache_time);
+        }
+        if kept.len() < KEPT_MAX {
+            kept.insert(hash, (now, said.clone()));
+        }
+        said
+    }
+}
+
+/// Who a review's answer names.
+fn read(answer: &Tree, audiences: &[String]) -> Result<Identity, String> {
+    let status = &answer["status"];
+    if status["authenticated"] != true {
+        return Err(status["error"].as_str().unwrap_or("the token is not known").to_owned());
+    }
+    if let Some(meant) = status["audiences"].as_array().filter(|meant| !meant.is_empty())
+        && !meant.iter().any(|one| audiences.iter().any(|own| one == own.as_str()))
+    {
+        return Err("the token is meant for somebody else".into());
+    }
+    let user = &status["user"];
+    let texts = |tree: &Tree| -> Vec<String> {
+        tree.as_array().into_iter().flatten().filter_map(Tree::as_str).map(str::to_owned).collect()
+    };
+    let name = user["username"].as_str().unwrap_or_default().to_owned();
+    if name.is_empty() {
+        return Err("it names nobody".into());
+    }
+    let mut groups = texts(&user["groups"]);
+    if !groups.iter().any(|group| group == AUTHENTICATED) {
+        groups.push(AUTHENTICATED.to_owned());
+    }
+    let extra = user["extra"].as_object().into_iter().flatten();
+    Ok(Identity {
+        name,
+        uid: user["uid"].as_str().unwrap_or_default().to_owned(),
+        groups,
+        extra: extra.map(|(key, values)| (key.clone(), texts(values))).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_names_a_user_or_nobody() {
+        let own = ["api".to_owned()];
+        let check = |status: Tree, wanted: Result<&str, &str>| {
+            let got = read(&json!({"status": status}), &own)
+                .map(|who| format!("{} {}", who.name, who.groups.join(",")));
+            assert_eq!(got.as_deref().map_err(String::as_str), wanted, "{status}");
+        };
+        let user = json!({"username": "ann", "groups": ["a"]});
+        check(json!({"authenticated": true, "user": user}), Ok("ann a,system:authenticated"));
+        check(
+            json!({"authenticated": true, "user": user, "audiences": ["api"]}),
+            Ok("ann a,system:authenticated"),
+        );
+        check(
+            json!({"authenticated": true, "user": user, "audiences": ["x"]}),
+            Err("the token is meant for somebody else"),
+        );
+        check(json!({"authenticated": false, "error": "expired"}), Err("expired"));
+        check(json!({"authenticated": true, "user": {}}), Err("it names nobody"));
+        check(json!({}), Err("the token is not known"));
+    }
+}

@@ -1,0 +1,282 @@
+//! Who else may prove who users are: an OpenID Connect provider, and a webhook that knows tokens.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use api::auth::outside::{OidcSettings, Outside, WebhookSettings};
+use api::dial::Dial;
+use client::{Access, Identity};
+use host::Host;
+
+use crate::settings::Strangers;
+
+/// Those outside who are asked about tokens, as the settings say.
+pub fn outside(host: &Host, dial: Arc<dyn Dial>, settings: &Strangers) -> Result<Option<Arc<Outside>>> {
+    let (oidc, webhook) = (oidc(settings)?, webhook(settings)?);
+    Outside::new(host, dial, oidc, webhook).map_err(anyhow::Error::msg)
+}
+
+fn oidc(settings: &Strangers) -> Result<Option<OidcSettings>> {
+    let (Some(issuer), Some(client)) = (&settings.oidc_issuer_url, &settings.oidc_client_id) else {
+        return Ok(None);
+    };
+    let authorities = match &settings.oidc_ca_file {
+        Some(file) => fs::read(file).with_context(|| format!("cannot read {}", file.display()))?,
+        None => Vec::new(),
+    };
+    let mut required = BTreeMap::new();
+    for pair in &settings.oidc_required_claim {
+        let (name, value) = pair
+            .split_once('=')
+            .with_context(|| format!("--oidc-required-claim {pair}: it has the form NAME=VALUE"))?;
+        required.insert(name.to_owned(), value.to_owned());
+    }
+    Ok(Some(OidcSettings {
+        issuer_url: issuer.clone(),
+        client_id: client.clone(),
+        username_claim: settings.oidc_username_claim.clone(),
+        username_prefix: settings.oidc_username_prefix.clone(),
+        groups_claim: settings.oidc_groups_claim.clone(),
+        groups_prefix: settings.oidc_groups_prefix.clone().unwrap_or_default(),
+        required_claims: required,
+        authorities,
+        algorithms: settings.oidc_signing_algs.clone(),
+    }))
+}
+
+fn webhook(settings: &Strangers) -> Result<Option<WebhookSettings>> {
+    let Some(file) = &settings.authentication_token_webhook_config_file else { return Ok(None) };
+    let text = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let access = Access::from_kubeconfig(&text).with_context(|| format!("cannot use {}", file.display()))?;
+    let token = match access.identity {
+        Identity::Token(token) => Some(token),
+        Identity::Anonymous => None,
+        Identity::Certificate { .. } => {
+            bail!(
+                "{}: a webhook for tokens is shown a token, or nothing; no client certificate",
+                file.display()
+            )
+        }
+    };
+    Ok(Some(WebhookSettings {
+        url: access.server,
+        authorities: access.authority_pem,
+        token,
+        cache_time: Duration::from_secs(settings.authentication_token_webhook_cache_seconds),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::path::Path;
+    use std::sync::Mutex;
+
+    use api::auth::pki::{self, PemPair, Purpose};
+    use api::auth::tokens::{Bound, Claims, Tokens};
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, Full};
+    use hyper::body::Incoming;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use jiff::Timestamp;
+    use rustls::ServerConfig;
+    use serde_json::{Value, json};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+    use crate::tls::Dialer;
+
+    type Handler = Arc<dyn Fn(&str, Option<&str>, Value) -> Option<Value> + Send + Sync>;
+
+    /// A server on loopback, with a certificate of an authority of its own.
+    struct Other {
+        url: String,
+        authority: PemPair,
+        asked: Arc<Mutex<Vec<String>>>,
+        _serving: host::Task<()>,
+    }
+
+    async fn serve(host: &Host, answer: impl FnOnce(&str) -> Handler) -> Other {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let authority = pki::new_authority("theirs", host.now()).expect("keys can be drawn");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let url = format!("https://{}", listener.local_addr().expect("it is bound"));
+        let purpose = Purpose::Server(vec!["127.0.0.1".into()]);
+        let own = pki::issue(&authority, "them", "", &purpose, host.now()).expect("own authority");
+        let (chain, key) = own.to_der().expect("own PEM");
+        let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
+        let acceptor = TlsAcceptor::from(Arc::new(config.expect("own certificate")));
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (handler, noted, spawner) = (answer(&url), asked.clone(), host.clone());
+        let serving = host.spawn(async move {
+            let mut connections = Vec::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, handler, noted) = (acceptor.clone(), handler.clone(), noted.clone());
+                connections.push(spawner.spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let one = service_fn(move |request: http::Request<Incoming>| {
+                        let (handler, noted) = (handler.clone(), noted.clone());
+                        async move { Ok::<_, Infallible>(respond(&handler, &noted, request).await) }
+                    });
+                    // It ends with the client.
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), one)
+                        .await;
+                }));
+            }
+        });
+        Other { url, authority, asked, _serving: serving }
+    }
+
+    async fn respond(
+        handler: &Handler,
+        noted: &Mutex<Vec<String>>,
+        request: http::Request<Incoming>,
+    ) -> http::Response<Full<Bytes>> {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let path = head.uri.path().to_owned();
+        let bearer = head.headers.get("authorization").and_then(|value| value.to_str().ok());
+        noted.lock().expect("nobody panics").push(path.clone());
+        let answer = handler(&path, bearer, serde_json::from_slice(&body).unwrap_or_default());
+        let mut response =
+            http::Response::new(Full::new(Bytes::from(answer.clone().unwrap_or_default().to_string())));
+        if answer.is_none() {
+            *response.status_mut() = http::StatusCode::NOT_FOUND;
+        }
+        response
+    }
+
+    fn dial(host: &Host) -> Arc<dyn Dial> {
+        let authority = pki::new_authority("ours", host.now()).expect("keys can be drawn");
+        let own = pki::issue(&authority, "api", "", &Purpose::Client, host.now()).expect("own authority");
+        Arc::new(Dialer::new(&own, &authority.cert, own.clone()).expect("own certificates"))
+    }
+
+    fn claims(now: Timestamp, subject: &str) -> Claims {
+        let second = now.as_second();
+        Claims {
+            aud: vec!["kube".into()],
+            exp: second + 600,
+            iat: second,
+            nbf: second,
+            iss: String::new(),
+            jti: "1".into(),
+            sub: subject.into(),
+            bound: Bound::default(),
+        }
+    }
+
+    fn settings(dir: &Path, other: &Other) -> Strangers {
+        let file = dir.join("ca.crt");
+        fs::write(&file, &other.authority.cert).expect("a folder of our own");
+        Strangers {
+            oidc_issuer_url: Some(other.url.clone()),
+            oidc_client_id: Some("kube".into()),
+            oidc_username_claim: "sub".into(),
+            oidc_username_prefix: Some("oidc:".into()),
+            oidc_signing_algs: vec!["ES256".into()],
+            oidc_ca_file: Some(file),
+            ..Strangers::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn tokens_of_a_provider_are_taken_by_the_keys_that_it_publishes() {
+        let host = Host::real();
+        let dir = tempfile::tempdir().expect("a folder of our own");
+        let key = pki::new_token_key().expect("keys can be drawn");
+        let provider = serve(&host, |url| {
+            let tokens = Tokens::new(&key, url).expect("own key");
+            Arc::new(move |path, _, _| match path {
+                "/.well-known/openid-configuration" => Some(tokens.discovery()),
+                "/openid/v1/jwks" => Some(tokens.key_set()),
+                _ => None,
+            })
+        })
+        .await;
+        let settings = settings(dir.path(), &provider);
+        let outside =
+            outside(&host, dial(&host), &settings).expect("good settings").expect("somebody to ask");
+        let tokens = Tokens::new(&key, provider.url.as_str()).expect("own key");
+        for user in ["ann", "bob"] {
+            let token = tokens.sign(claims(host.now(), user)).expect("own key");
+            let who = outside.identify(&token, &[]).await.expect("the provider knows them");
+            assert_eq!(who.name, format!("oidc:{user}"));
+        }
+        let asked = || provider.asked.lock().expect("nobody panics").len();
+        assert_eq!(asked(), 2, "the keys are read once");
+        let stranger = Tokens::new(&pki::new_token_key().expect("keys can be drawn"), provider.url.as_str())
+            .expect("a key");
+        let forged = stranger.sign(claims(host.now(), "ann")).expect("a key");
+        assert!(outside.identify(&forged, &[]).await.is_none());
+        let elsewhere = Tokens::new(&key, "https://other").expect("own key");
+        let token = elsewhere.sign(claims(host.now(), "ann")).expect("own key");
+        assert!(outside.identify(&token, &[]).await.is_none());
+        assert_eq!(asked(), 2, "made-up tokens make nobody ask again and again");
+    }
+
+    #[tokio::test]
+    async fn a_provider_that_another_authority_vouches_for_is_not_believed() {
+        let host = Host::real();
+        let dir = tempfile::tempdir().expect("a folder of our own");
+        let provider = serve(&host, |_| Arc::new(|_, _, _| Some(json!({})))).await;
+        let settings = settings(dir.path(), &provider);
+        let other = pki::new_authority("theirs", host.now()).expect("keys can be drawn");
+        fs::write(dir.path().join("ca.crt"), &other.cert).expect("a folder of our own");
+        let outside =
+            outside(&host, dial(&host), &settings).expect("good settings").expect("somebody to ask");
+        let key = pki::new_token_key().expect("keys can be drawn");
+        let token =
+            Tokens::new(&key, provider.url.as_str()).expect("own key").sign(claims(host.now(), "ann"));
+        assert!(outside.identify(&token.expect("own key"), &[]).await.is_none());
+        assert!(provider.asked.lock().expect("nobody panics").is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_webhook_is_asked_once_and_sees_our_token() {
+        let host = Host::real();
+        let dir = tempfile::tempdir().expect("a folder of our own");
+        let webhook = serve(&host, |_| {
+            Arc::new(|path, bearer, review| {
+                let known = path == "/review" && bearer == Some("Bearer ours") && review["kind"] == "TokenReview";
+                let status = match review["spec"]["token"].as_str() {
+                    Some("good") => json!({"authenticated": true, "user": {"username": "ann", "uid": "7", "groups": ["a"], "extra": {"k": ["v"]}}}),
+                    _ => json!({"authenticated": false}),
+                };
+                known.then(|| json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": status}))
+            })
+        })
+        .await;
+        let data = {
+            use base64::Engine;
+            base64::engine::general_purpose::STANDARD.encode(&webhook.authority.cert)
+        };
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "w", "cluster": {"server": format!("{}/review", webhook.url), "certificate-authority-data": data}}],
+            "users": [{"name": "u", "user": {"token": "ours"}}],
+            "contexts": [{"name": "c", "context": {"cluster": "w", "user": "u"}}],
+        });
+        let file = dir.path().join("webhook");
+        fs::write(&file, config.to_string()).expect("a folder of our own");
+        let settings = Strangers {
+            authentication_token_webhook_config_file: Some(file),
+            authentication_token_webhook_cache_seconds: 120,
+            ..Strangers::default()
+        };
+        let outside =
+            outside(&host, dial(&host), &settings).expect("good settings").expect("somebody to ask");
+        for _ in 0..3 {
+            let who = outside.identify("good", &["api".into()]).await.expect("the webhook knows them");
+            assert_eq!((who.name.as_str(), who.uid.as_str(), who.extra["k"][0].as_str()), ("ann", "7", "v"));
+            assert!(outside.identify("bad", &["api".into()]).await.is_none());
+        }
+        assert_eq!(webhook.asked.lock().expect("nobody panics").len(), 2, "what it said is remembered");
+    }
+}
