@@ -9,11 +9,14 @@ use anyhow::{Context, Result, bail};
 /// What to measure.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only these parts (size, start, thirty, heal, idle, load, api); all unless given, and then docs/bench.md is written
+    /// Only these parts (size, start, thirty, heal, nodes, idle, load, api); all unless given, and then docs/bench.md is written
     parts: Vec<String>,
     /// Measure the API of the cluster of this kubeconfig instead (the parts `load` and `api`)
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    /// How often a node, and an agent, is killed (the part `nodes`); 30 unless given
+    #[arg(long, value_name = "N")]
+    runs: Option<u32>,
 }
 
 /// Builds and measures.
@@ -25,6 +28,9 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
         // The bench runs in a folder of its own.
         let file = file.canonicalize().with_context(|| format!("cannot find {}", file.display()))?;
         command.arg("--kubeconfig").arg(file);
+    }
+    if let Some(runs) = args.runs {
+        command.arg("--runs").arg(runs.to_string());
     }
     let status = command.status().context("cannot run cargo")?;
     if !status.success() {

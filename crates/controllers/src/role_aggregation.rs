@@ -2,6 +2,7 @@
 
 use model::kinds::{CLUSTER_ROLE, of};
 use model::{Controller, Key, Object, Plan, Precondition, Selector, Time, Tree, Watch, World};
+use serde::Deserialize;
 use serde_json::json;
 
 /// The controller.
@@ -12,12 +13,28 @@ pub static CONTROLLER: Controller = Controller {
     reconcile,
 };
 
+/// What is read of every role.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Aggregated {
+    aggregation_rule: Option<Aggregation>,
+}
+
+#[derive(Default, Clone, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Aggregation {
+    cluster_role_selectors: Vec<Tree>,
+}
+
 /// The roles that a role is part of.
 fn of_role(role: &Object, world: &dyn World) -> Vec<Key> {
     let all = world.list(&CLUSTER_ROLE, "");
+    // Read once for each revision of a role, not once for each pair of them: there are many at a start.
     let takes = |other: &&Object| {
-        let selectors = other.tree().map(|tree| selectors(&tree)).unwrap_or_default();
-        selectors.iter().any(|selector| selector.matches(&role.meta().labels))
+        let rule = other.seen::<Aggregated>().and_then(|seen| seen.aggregation_rule.clone());
+        let selectors = rule.unwrap_or_default().cluster_role_selectors;
+        let mut selectors = selectors.iter().filter_map(|one| Selector::of_tree(Some(one)).ok());
+        selectors.any(|selector| selector.matches(&role.meta().labels))
     };
     all.iter().filter(takes).map(|other| Key::new(&CLUSTER_ROLE, "", other.name())).collect()
 }
@@ -59,6 +76,25 @@ mod tests {
     use model::tiny::check;
 
     use super::*;
+
+    #[test]
+    fn a_role_wakes_those_that_select_it() {
+        check(
+            r#"clusterroles view aggregationRule.clusterRoleSelectors=[{"matchLabels":{"to":"view"}}]
+               clusterroles edit aggregationRule.clusterRoleSelectors=[{"matchLabels":{"to":"edit"}}]
+               clusterroles a labels=to:view rules=[]"#,
+            5,
+            |world: &dyn World, _| {
+                let role = world.get(&Key::new(&CLUSTER_ROLE, "", "a")).expect("it is in the world");
+                let mut plan = Plan::default();
+                for key in of_role(&role, world) {
+                    plan.patch(key, "", json!({}), Precondition::default(), "woken");
+                }
+                plan
+            },
+            "patch clusterroles view {}",
+        );
+    }
 
     #[test]
     fn a_role_has_the_rules_of_all_it_selects() {

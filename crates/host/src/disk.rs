@@ -428,8 +428,9 @@ impl DiskFile for SimFile {
         let end = self.at + usize::try_from(bytes).map_err(io::Error::other)?;
         self.take_room(end)?;
         let mut content = lock(&self.content);
-        let len = content.bytes.len().max(end);
-        content.bytes.resize(len, 0);
+        // Zeros from the allocator, in one piece: a file's whole room byte by byte would be a tenth of a simulation's time.
+        let more = end.saturating_sub(content.bytes.len());
+        content.bytes.append(&mut vec![0; more]);
         Ok(())
     }
     fn sync(&mut self) -> io::Result<()> {

@@ -33,6 +33,7 @@ pub struct Cluster {
     dir: tempfile::TempDir,
     binary: PathBuf,
     server: Option<Child>,
+    nodes: u8,
 }
 
 impl Cluster {
@@ -40,18 +41,43 @@ impl Cluster {
     pub fn new(binary: &Path) -> Result<Self> {
         enter_new_network()?;
         let dir = tempfile::Builder::new().prefix("kintsugi-bench-").tempdir()?;
-        let cluster = Self { dir, binary: binary.to_owned(), server: None };
+        let cluster = Self { dir, binary: binary.to_owned(), server: None, nodes: 1 };
         let output = cluster.command(&["image", "demo"]).output().context("cannot run the binary")?;
         ensure!(output.status.success(), "image demo: {}", String::from_utf8_lossy(&output.stderr));
         Ok(cluster)
     }
 
-    /// The same, started and ready; with a client.
+    /// A cluster of several nodes with storage that all of them reach, started and ready; with a client.
+    pub async fn of_nodes(binary: &Path, nodes: u8) -> Result<(Self, Client)> {
+        let mut cluster = Self::new(binary)?;
+        cluster.nodes = nodes;
+        std::fs::create_dir(cluster.shared_dir())?;
+        cluster.begin().await?;
+        // The further nodes have no image yet.
+        let output = cluster.command(&["image", "demo"]).output().context("cannot run the binary")?;
+        ensure!(output.status.success(), "image demo: {}", String::from_utf8_lossy(&output.stderr));
+        // This thread answered no ping meanwhile, so a connection of before may be given up.
+        let client = Client::new(Arc::new(Https::new(&cluster.access()?)?), "bench");
+        Ok((cluster, client))
+    }
+
+    /// Starts the server, and waits until everything is ready; with a client.
+    pub async fn begin(&mut self) -> Result<Client> {
+        let began = self.up()?;
+        let client = self.answering(began).await?;
+        self.told_ready(began).await?;
+        Ok(client)
+    }
+
+    /// The storage that all nodes reach.
+    pub fn shared_dir(&self) -> PathBuf {
+        self.dir.path().join("shared")
+    }
+
+    /// The same as [`Cluster::new`], started and ready; with a client.
     pub async fn started(binary: &Path) -> Result<(Self, Client)> {
         let mut cluster = Self::new(binary)?;
-        let began = cluster.up()?;
-        let client = cluster.answering(began).await?;
-        cluster.told_ready(began).await?;
+        let client = cluster.begin().await?;
         Ok((cluster, client))
     }
 
@@ -76,6 +102,9 @@ impl Cluster {
         let log = File::options().create(true).append(true).open(self.dir.path().join("server.log"))?;
         let mut command = self.command(&["up"]);
         command.arg("--ready-file").arg(self.ready_file()).stdout(Stdio::null()).stderr(log);
+        if self.nodes > 1 {
+            command.arg("--nodes").arg(self.nodes.to_string()).arg("--shared-dir").arg(self.shared_dir());
+        }
         let began = Instant::now();
         self.server = Some(command.spawn().context("cannot run the binary")?);
         Ok(began)

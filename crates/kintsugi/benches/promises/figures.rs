@@ -17,6 +17,8 @@ pub enum Unit {
     Percent,
     /// Things done in a second: here more is better.
     PerSecond,
+    /// Things that happened.
+    Count,
 }
 
 impl Unit {
@@ -30,6 +32,7 @@ impl Unit {
             Unit::Mebibytes => format!("{value:.1} MiB"),
             Unit::Percent => format!("{value:.2} %"),
             Unit::PerSecond => format!("{value:.0} /s"),
+            Unit::Count => format!("{value:.0}"),
         }
     }
 
@@ -211,6 +214,10 @@ kube-scheduler, kubelet, kube-proxy, containerd + runc) on the same kind of mach
 - `up` on an empty data directory: from the start of the process; the image is unpacked, store and keys are empty.
 - `up` again: the pods' containers ran on; no container changes, no pod turns unready.
 - A reboot: every process of the cluster is killed, its mounts, network namespaces and control groups are gone.
+- Three nodes, each in a network namespace: one is killed by cutting its link and killing its agent and all monitors. Its addresses are out of the Service when
+  no EndpointSlice of it calls one of them ready; the database is a StatefulSet with its claim on shared storage, and counts as moved when it is Ready elsewhere and has
+  written. Behind it is the write oracle, which counts writes by two at once.
+- The server away: killed for a minute, while four clients ask a Service in a loop; the requests of the return are counted too.
 - Memory is what the kernel calls resident (`VmRSS`), the pages of the program's file included. A monitor's is
   `Private_Clean` + `Private_Dirty`.
 - Processor time is that of the server, agent and all monitors together, user and system.

@@ -11,6 +11,7 @@ mod figures;
 mod heal;
 mod idle;
 mod load;
+mod nodes;
 mod processes;
 mod start;
 
@@ -34,6 +35,8 @@ enum Part {
     Thirty,
     /// A Deployment of three: start, deleted pods, failing readiness.
     Heal,
+    /// Three nodes: killed ones, killed agents, the server away.
+    Nodes,
     /// Memory and processor time at rest.
     Idle,
     /// Durable creates over https.
@@ -55,6 +58,9 @@ struct Args {
     /// Measure this binary instead of the one just built
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
+    /// How often a node, and an agent, is killed
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
     /// What `cargo bench` adds by itself
     #[arg(long, hide = true)]
     bench: bool,
@@ -111,6 +117,9 @@ async fn rows(args: &Args) -> Result<()> {
     }
     if wanted(Part::Heal) {
         table.add(heal::rows(binary).await);
+    }
+    if wanted(Part::Nodes) {
+        table.add(nodes::rows(binary, args.runs).await);
     }
     if wanted(Part::Idle) {
         table.add(idle::rows(binary).await);

@@ -41,7 +41,7 @@ const NODES_MIN: u8 = 3;
 const SERVER_AWAY: Duration = Duration::from_secs(60);
 /// For how long the cluster is watched when the server is back: two leases, after which whatever it held against the nodes
 /// would show.
-const RETURN_WATCHED: Duration = Duration::from_secs(8);
+pub const RETURN_WATCHED: Duration = Duration::from_secs(8);
 
 /// Plays the story, telling each row as it happens; success only if everything healed.
 pub async fn run<F: Future<Output = Result<()>>>(
@@ -168,7 +168,7 @@ async fn server_away(
 
 /// What must stay as it is while the server is away.
 #[derive(Debug, PartialEq, Eq)]
-struct Picture {
+pub struct Picture {
     /// The web server's pods and their restarts.
     pods: Vec<(String, i32)>,
     /// Which process writes to the database.
@@ -176,7 +176,8 @@ struct Picture {
 }
 
 impl Picture {
-    async fn look(stage: &mut Stage) -> Result<Self> {
+    /// Looks.
+    pub async fn look(stage: &mut Stage) -> Result<Self> {
         let writer = stage.database.as_ref().map(Database::writer);
         Ok(Self { pods: nodes::picture(stage).await?, writer })
     }

@@ -132,6 +132,31 @@ pub async fn node_killed(stage: &mut Stage, faults: &Faults, client: &Client) ->
     lost
 }
 
+/// How long it took from a node's death until what was on it was elsewhere.
+#[derive(Debug, Clone, Copy)]
+pub struct Lost {
+    /// Until the Service led there no more, as the API tells it.
+    pub unserved: Duration,
+    /// Until the API said that the node is silent.
+    pub silent: Duration,
+    /// Until as many pods of the Deployment were Ready elsewhere.
+    pub replaced: Duration,
+    /// Until the database was Ready elsewhere and wrote.
+    pub moved: Option<Duration>,
+}
+
+/// The same as [`node_killed`], told part by part: for the bench.
+pub async fn times_of_a_killed_node(stage: &mut Stage, faults: &Faults, client: &Client) -> Result<Lost> {
+    let node = victim(stage).await?;
+    let before = Before::look(stage)?;
+    faults.cut(&node, Way::Both).await?;
+    faults.kill_node(&node)?;
+    let lost = lost(stage, client, &node, &before).await;
+    faults.join(&node).await?;
+    back(stage, client, &node).await?;
+    Ok(lost?.0)
+}
+
 /// How things were before something broke.
 struct Before {
     count: Count,
@@ -147,18 +172,38 @@ impl Before {
     }
 }
 
-/// Waits until as many pods as before are Ready on other nodes than the lost one, and the database is and writes.
+/// Waits until everything is elsewhere, and tells it as a row.
 async fn replaced(
     stage: &mut Stage,
     client: &Client,
-    lost: &str,
+    node: &str,
     before: Before,
     broke: &'static str,
 ) -> Result<Row> {
-    let Before { count, began, writer } = before;
-    let host = stage.host.clone();
+    let (lost, to) = lost(stage, client, node, &before).await?;
+    let done = match &to {
+        None => format!("pods of {node} replaced elsewhere"),
+        Some(to) => format!("pods of {node} replaced, database moved to {to}"),
+    };
+    let recovered = lost.moved.unwrap_or_default().max(lost.replaced);
+    Ok(stage.row(broke, done, lost.silent, recovered, before.count))
+}
+
+/// Waits until as many pods as before are Ready on other nodes than the lost one, and the database is and writes; also
+/// where it is then.
+async fn lost(
+    stage: &mut Stage,
+    client: &Client,
+    lost: &str,
+    before: &Before,
+) -> Result<(Lost, Option<String>)> {
+    let (host, began) = (stage.host.clone(), before.began);
     let mut database = stage.database.take();
-    let detected = async {
+    let unserved = async {
+        unserved(client, &host, lost).await?;
+        anyhow::Ok(began.elapsed())
+    };
+    let silent = async {
         silent(client, &host, lost).await?;
         anyhow::Ok(began.elapsed())
     };
@@ -173,17 +218,35 @@ async fn replaced(
     };
     let moved = async {
         let Some(database) = &mut database else { return Ok(None) };
-        let to = database.moved(lost, &writer).await?;
+        let to = database.moved(lost, &before.writer).await?;
         anyhow::Ok(Some((to, began.elapsed())))
     };
-    let (detected, recovered, moved) = tokio::join!(detected, replaced, moved);
+    let (unserved, silent, replaced, moved) = tokio::join!(unserved, silent, replaced, moved);
     stage.database = database;
-    let (mut done, mut recovered) = (format!("pods of {lost} replaced elsewhere"), recovered?);
-    if let Some((to, wrote)) = moved? {
-        done = format!("pods of {lost} replaced, database moved to {to}");
-        recovered = recovered.max(wrote);
-    }
-    Ok(stage.row(broke, done, detected?, recovered, count))
+    let (to, moved) = moved?.unzip();
+    Ok((Lost { unserved: unserved?, silent: silent?, replaced: replaced?, moved }, to))
+}
+
+/// Waits until the stage's Service leads to no pod of a node any more. One whose only pod was there keeps it until the pod is
+/// gone: silence alone empties no Service.
+async fn unserved(client: &Client, host: &Host, node: &str) -> Result<()> {
+    let of_stage = client::Select::labels("kubernetes.io/service-name=web");
+    let leads = |slice: &Object| {
+        let tree = slice.tree().unwrap_or_default();
+        items(&tree, "endpoints")
+            .iter()
+            .any(|endpoint| text(endpoint, "nodeName") == node && endpoint["conditions"]["ready"] == true)
+    };
+    let waiting = async {
+        loop {
+            let (slices, _) = client.list(&kinds::ENDPOINT_SLICE, "", &of_stage).await?;
+            if !slices.iter().any(leads) {
+                return anyhow::Ok(());
+            }
+            host.sleep(GLANCE).await;
+        }
+    };
+    host.within(PATIENCE, waiting).await.context("the Service leads to the node still")?
 }
 
 /// Waits until the API says that a node is silent.
@@ -216,7 +279,24 @@ async fn back(stage: &mut Stage, client: &Client, node: &str) -> Result<()> {
         anyhow::Ok(())
     };
     host.within(PATIENCE, returning).await.with_context(|| format!("{node} does not come back"))??;
+    host.within(PATIENCE, voting(client, &host)).await.context("not every node votes again")??;
     stage.all_ready().await
+}
+
+/// Waits until every node's lease goes by the votes of all nodes that are Ready: before, one more loss may be one too many.
+async fn voting(client: &Client, host: &Host) -> Result<()> {
+    loop {
+        let nodes = ready_nodes(client).await?;
+        let (leases, _) = client.list(&kinds::LEASE, "kube-node-lease", &client::Select::all()).await?;
+        let votes = |lease: &Object| {
+            let voters = lease.meta().annotations.get(model::fence::SET);
+            voters.is_some_and(|voters| nodes.iter().all(|node| voters.contains(node.as_str())))
+        };
+        if leases.len() >= nodes.len() && leases.iter().all(votes) {
+            return Ok(());
+        }
+        host.sleep(GLANCE * 10).await;
+    }
 }
 
 async fn until(host: &Host, what: &str, seen: impl Fn() -> bool) -> Result<()> {
