@@ -40,8 +40,8 @@ pub trait Disk: Send + Sync {
 pub trait DiskFile: Send {
     /// Writes all of `bytes`; on an error a part of them may have been written.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
-    /// Fills so many bytes after what was written with zeros, for later writes to go over: those need no new room, and to sync
-    /// them the file system has nothing to note of the file.
+    /// Fills so many bytes after what was written with zeros, for later writes to go over: to sync those the file system has
+    /// nothing to note of the file, and one that writes in place needs no new room for them.
     fn reserve(&mut self, bytes: u64) -> io::Result<()>;
     /// Returns when everything written is on the disk.
     fn sync(&mut self) -> io::Result<()>;
@@ -205,7 +205,8 @@ impl SimDisk {
         Self::default()
     }
 
-    /// Lets `bytes` more be written, then answers "no space left".
+    /// Lets `bytes` more be written, then answers "no space left"; also where something was written before, as on a file system
+    /// that writes nothing in place.
     pub fn set_room(&self, bytes: u64) {
         self.state().room = bytes;
     }
@@ -402,17 +403,9 @@ struct SimFile {
     at: usize,
 }
 
-impl SimFile {
-    /// Takes what the file grows by, when it ends at `end`.
-    fn take_room(&self, end: usize) -> io::Result<()> {
-        let grows = end.saturating_sub(lock(&self.content).bytes.len());
-        self.disk.state().take_room(grows as u64)
-    }
-}
-
 impl DiskFile for SimFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let taken = self.take_room(self.at + bytes.len());
+        let taken = self.disk.state().take_room(bytes.len() as u64);
         let mut content = lock(&self.content);
         match taken {
             Ok(()) => {
@@ -426,7 +419,7 @@ impl DiskFile for SimFile {
     }
     fn reserve(&mut self, bytes: u64) -> io::Result<()> {
         let end = self.at + usize::try_from(bytes).map_err(io::Error::other)?;
-        self.take_room(end)?;
+        self.disk.state().take_room(bytes)?;
         let mut content = lock(&self.content);
         // Zeros from the allocator, in one piece: a file's whole room byte by byte would be a tenth of a simulation's time.
         let more = end.saturating_sub(content.bytes.len());
@@ -480,15 +473,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_reserved_needs_no_room_and_outlives_a_crash() {
+    fn what_was_reserved_outlives_a_crash() {
         for seed in 0..50 {
             let disk = SimDisk::new();
             let path = Path::new("/d/log");
             let mut file = disk.append(path).expect("the disk is empty");
             file.reserve(8).and_then(|()| file.write(b"kept")).expect("there is room");
             file.sync().and_then(|()| disk.sync_dir(Path::new("/d"))).expect("the power is on");
-            disk.set_room(0);
-            file.write(b"oh").expect("it was reserved");
+            file.write(b"oh").expect("there is room");
             disk.crash(&Chance::from_seed(seed));
             let bytes = disk.read(path).expect("the name was synced");
             let loose = [&b"oh\0\0"[..], b"o\0\0\0", b"\0\0\0\0"];

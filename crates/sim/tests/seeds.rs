@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use sim::{crew, seeds};
 
 /// How many seeds each run of the tests tries. `cargo xtask sim --seeds N` and `--endless` try more.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 200;
 
 #[test]
 fn the_laws_hold_and_the_cluster_gets_there_whatever_the_seed() {
