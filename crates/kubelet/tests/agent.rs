@@ -205,7 +205,7 @@ async fn a_config_map_that_comes_later_lets_the_pod_start_and_reaches_it_when_it
     let map = |value: &str| json!({"metadata": {"name": "cm", "namespace": "shop"}, "data": {"k": value}});
     bench.api.put("/api/v1/namespaces/shop/configmaps", map("1"));
     let pod = bench.until(PATIENCE, "web", is_ready).await;
-    let path = format!("/data/pods/{}/volumes/c/k", pod["metadata"]["uid"].as_str().unwrap_or(""));
+    let path = format!("/data/kubelet/pods/{}/volumes/c/k", pod["metadata"]["uid"].as_str().unwrap_or(""));
     assert_eq!(bench.read(&path), "1");
     bench.api.put("/api/v1/namespaces/shop/configmaps", map("2"));
     bench.host.sleep(Duration::from_secs(1)).await;

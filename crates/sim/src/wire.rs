@@ -34,43 +34,45 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// How many events of a watch arrive together at most.
 const EVENTS_AT_ONCE: usize = 64;
 
-/// Where the server is, if it runs; clones share it.
+/// Where the server is, if it runs, and the how manieth it is; clones share it.
 #[derive(Clone)]
-pub struct Server(watch::Sender<Option<(u64, Service)>>);
+pub struct Server(watch::Sender<(u64, Option<Service>)>);
 
 impl Default for Server {
     fn default() -> Self {
-        Self(watch::Sender::new(None))
+        Self(watch::Sender::new((0, None)))
     }
 }
 
 impl Server {
     /// The server runs.
     pub fn up(&self, service: Service) {
-        self.0.send_modify(|now| {
-            let generation = now.as_ref().map_or(0, |(generation, _)| *generation) + 1;
-            *now = Some((generation, service));
+        self.0.send_modify(|(generation, now)| {
+            *generation += 1;
+            *now = Some(service);
         });
     }
 
     /// The server is gone, and all connections to it.
     pub fn down(&self) {
-        self.0.send_replace(None);
+        self.0.send_modify(|(_, now)| *now = None);
     }
 
     /// The server that runs now.
     pub fn service(&self) -> Option<Service> {
-        self.0.borrow().as_ref().map(|(_, service)| service.clone())
+        self.0.borrow().1.clone()
     }
 
-    /// Returns when the server that runs now is gone.
-    async fn gone(&self) {
+    /// The how manieth server this is.
+    fn generation(&self) -> u64 {
+        self.0.borrow().0
+    }
+
+    /// Returns when the server of this generation is gone.
+    async fn gone(&self, generation: u64) {
         let mut seen = self.0.subscribe();
-        let now = seen.borrow_and_update().as_ref().map(|(generation, _)| *generation);
-        let is_other =
-            |next: &Option<(u64, Service)>| next.as_ref().map(|(generation, _)| *generation) != now;
         // The sender is in this very value: it cannot be gone.
-        let _ = seen.wait_for(is_other).await;
+        let _ = seen.wait_for(|(now, service)| *now != generation || service.is_none()).await;
     }
 }
 
@@ -234,7 +236,7 @@ impl Wire {
         let local = self.local()?;
         let answer = tokio::select! {
             biased;
-            () = self.server.gone() => return Err(unreachable("connection reset")),
+            () = self.server.gone(self.server.generation()) => return Err(unreachable("connection reset")),
             answer = local.call(request) => answer?,
         };
         drop(local);
@@ -264,10 +266,17 @@ impl Transport for Wire {
         self.gate.pass().await;
         self.line.travel(Direction::Out).await?;
         let watched = Watched::of(request.uri());
-        let events = self.local()?.watch(request).await?;
+        let (local, generation) = (self.local()?, self.server.generation());
+        let events = tokio::select! {
+            biased;
+            () = self.server.gone(generation) => return Err(unreachable("connection reset")),
+            events = local.watch(request) => events?,
+        };
+        drop(local);
         self.line.travel(Direction::In).await?;
         let ends = Ends {
             server: self.server.clone(),
+            generation,
             line: self.line.clone(),
             gate: self.gate.clone(),
             book: self.book.clone(),
@@ -280,6 +289,8 @@ impl Transport for Wire {
 /// What a watch's events have to get through.
 struct Ends {
     server: Server,
+    /// That of the server that answers.
+    generation: u64,
     line: Line,
     gate: Gate,
     book: Book,
@@ -293,11 +304,11 @@ impl Ends {
     /// The events, as they arrive: in order, late, and until something breaks.
     fn carry(self, events: WatchStream) -> WatchStream {
         let broken = {
-            let (server, line) = (self.server.clone(), self.line.clone());
+            let (server, generation, line) = (self.server.clone(), self.generation, self.line.clone());
             Box::pin(async move {
                 tokio::select! {
                     biased;
-                    () = server.gone() => unreachable("connection reset"),
+                    () = server.gone(generation) => unreachable("connection reset"),
                     () = line.broken() => unreachable("the watch broke"),
                 }
             })
