@@ -6,9 +6,10 @@ use anyhow::{Context, Result};
 use host::Host;
 use runtime::{KernelRuntime, Settings};
 
+use crate::agent;
 use crate::place::Place;
 
-/// Removes containers, mounts, namespaces, groups, links and rules; with `purge` the directory as well. Says what.
+/// Ends agents that outlived their server, and removes containers, mounts, namespaces, groups, links and rules; with `purge` the directory as well. Says what.
 pub async fn run(host: &Host, data_dir: &Path, purge: bool) -> Result<String> {
     if !data_dir.exists() {
         return Ok(format!("nothing, {} does not exist", data_dir.display()));
@@ -18,6 +19,8 @@ pub async fn run(host: &Host, data_dir: &Path, purge: bool) -> Result<String> {
     let exe = std::env::current_exe().context("cannot find the program's own file")?;
     let mut sandboxes = 0;
     for dir in place.nodes() {
+        // An agent that outlived its server would start again what is removed here.
+        let _taken = agent::take_over(&dir)?;
         let runtime =
             KernelRuntime::open(host.clone(), Settings { data_dir: dir.clone(), exe: exe.clone() })?;
         sandboxes += runtime::Runtime::sandboxes(&runtime).await?.len();

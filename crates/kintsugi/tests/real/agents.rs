@@ -76,3 +76,17 @@ fn a_killed_agent_is_back_by_itself_and_no_pod_notices() {
     cluster.until(&["get", "pod", &pod, "-o", restarts], |count| count == "1");
     cluster.until(&["get", "deployment", "far", "-o", READY], |ready| ready == "2");
 }
+
+#[test]
+fn down_ends_agents_that_outlived_a_killed_server() {
+    let mut cluster = Cluster::start(2);
+    cluster.import_demo_image();
+    cluster.apply(WEB);
+    cluster.until(&["get", "deployment", "far", "-o", READY], |ready| ready == "2");
+    let lock = std::fs::File::open(cluster.data_dir().join("nodes/node-2/agent.lock")).expect("it is there");
+    cluster.end_server(libc::SIGKILL);
+    assert!(lock.try_lock().is_err(), "the agent lives on");
+    let down = cluster.binary_act(&["down"]);
+    assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));
+    lock.try_lock().expect("the agent is gone");
+}
