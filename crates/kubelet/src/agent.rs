@@ -57,6 +57,14 @@ pub struct Agent {
 }
 
 impl Agent {
+    /// Sleeps so long; for ever when there is nothing to wait for.
+    pub async fn rest(&self, wait: Option<Duration>) {
+        match wait {
+            Some(wait) => self.means.host.sleep(wait).await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// What asks probes and hooks.
     pub fn asker(&self) -> Asker {
         Asker {

@@ -36,16 +36,10 @@ pub async fn keep(agent: Arc<Agent>) {
                 Some(backoff::trouble_wait(failures))
             }
         };
-        let again = async {
-            match wait {
-                Some(wait) => agent.means.host.sleep(wait).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             biased;
             changed = drivers.changed() => if changed.is_err() { return },
-            () = again => {}
+            () = agent.rest(wait) => {}
         }
     }
 }

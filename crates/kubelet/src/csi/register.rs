@@ -66,17 +66,11 @@ pub async fn keep(agent: Arc<Agent>) {
             }
         }
         let next = seen.values().filter_map(|one| one.again_at).min();
-        let again = async {
-            match next {
-                Some(at) => agent.means.host.sleep(at.since(now)).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             biased;
             Some(one) = asked.next() => settle(&agent, &mut seen, &mut names, one),
             () = changed(&notices) => {}
-            () = again => {}
+            () = agent.rest(next.map(|at| at.since(now))) => {}
         }
     }
 }

@@ -48,17 +48,11 @@ pub async fn keep(agent: Arc<Agent>, mut news: watch::Receiver<()>) {
         let has_failed = ends.contains(&false);
         failures = if has_failed { failures + 1 } else { 0 };
         let wait = has_failed.then(|| backoff::trouble_wait(failures));
-        let again = async {
-            match wait {
-                Some(wait) => agent.means.host.sleep(wait).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             biased;
             changed = news.changed() => if changed.is_err() { return },
             () = agent.unused.notified() => {}
-            () = again => {}
+            () = agent.rest(wait) => {}
         }
     }
 }
