@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use host::{Host, Task};
+use host::{Host, Tasks, watch};
 
 use crate::links::{Links, Route, Steps, route_metric};
 use crate::policies::Guard;
@@ -49,12 +49,18 @@ pub struct Settings {
 /// a node behind a router, is mended within this. A look is three lists of the kernel's.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
+/// How long after a change of the rules connections are looked for that nobody answers: by then all are answered that were
+/// on their way to an endpoint that lives, and no client's kernel has tried a second time (after a second).
+const ANSWERED_WITHIN: Duration = Duration::from_millis(250);
+
 /// The kernel's network. Dropping it leaves everything in place.
 pub struct KernelNetwork {
     host: Host,
     inner: Arc<Inner>,
-    /// Mends the routes; ends with it.
-    _mending: Task<()>,
+    /// Told when endpoints have left.
+    left: watch::Sender<()>,
+    /// Mends the routes, and forgets connections; ends with it.
+    _mending: Tasks,
 }
 
 struct Inner {
@@ -82,17 +88,11 @@ impl KernelNetwork {
     pub async fn open(host: Host, settings: Settings) -> Result<Self, NetworkError> {
         let disk = host.disk().clone();
         let inner = Arc::new(host.blocking(move || Inner::open(disk, settings)).await?);
-        let (clock, mended) = (host.clone(), inner.clone());
-        let mending = host.spawn(async move {
-            loop {
-                clock.sleep(LOOK_EVERY).await;
-                let mended = mended.clone();
-                if let Err(error) = clock.blocking(move || mended.mend_routes()).await {
-                    tracing::warn!(%error, "the routes to other nodes could not be mended");
-                }
-            }
-        });
-        Ok(Self { host, inner, _mending: mending })
+        let left = watch::Sender::new(());
+        let mut mending = Tasks::new();
+        mending.spawn(mend_routes(host.clone(), inner.clone()));
+        mending.spawn(forget_unanswered(host.clone(), inner.clone(), left.subscribe()));
+        Ok(Self { host, inner, left, _mending: mending })
     }
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> T + Send + 'static) -> T {
@@ -117,7 +117,14 @@ impl Network for KernelNetwork {
     }
 
     async fn serve(&self, rules: ServiceRules) -> Result<(), NetworkError> {
-        self.run(move |inner| inner.packets().serve(rules)).await
+        let served = self.run(move |inner| {
+            let mut packets = inner.packets();
+            packets.serve(rules).map(|()| packets.has_left())
+        });
+        if served.await? {
+            self.left.send_replace(());
+        }
+        Ok(())
     }
 
     async fn guard(&self, rules: PolicyRules) -> Result<(), NetworkError> {
@@ -126,6 +133,24 @@ impl Network for KernelNetwork {
 
     async fn route(&self, routes: Vec<NodeRoute>) -> Result<(), NetworkError> {
         self.run(move |inner| inner.route(routes)).await
+    }
+}
+
+async fn mend_routes(host: Host, inner: Arc<Inner>) {
+    loop {
+        host.sleep(LOOK_EVERY).await;
+        let mended = inner.clone();
+        if let Err(error) = host.blocking(move || mended.mend_routes()).await {
+            tracing::warn!(%error, "the routes to other nodes could not be mended");
+        }
+    }
+}
+
+async fn forget_unanswered(host: Host, inner: Arc<Inner>, mut left: watch::Receiver<()>) {
+    while left.changed().await.is_ok() {
+        host.sleep(ANSWERED_WITHIN).await;
+        let inner = inner.clone();
+        host.blocking(move || inner.packets().forget_unanswered()).await;
     }
 }
 

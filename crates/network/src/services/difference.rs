@@ -29,6 +29,8 @@ pub(super) struct Change {
     pub chains_removed: Vec<Chain>,
     /// UDP keys that changed, and where connections to them may still lead.
     pub udp: BTreeMap<ServiceKey, Vec<SocketAddrV4>>,
+    /// TCP keys that changed: connections to them may lead where nobody answers any more.
+    pub tcp: BTreeSet<ServiceKey>,
 }
 
 impl Change {
@@ -99,6 +101,7 @@ pub(super) fn difference(
             was.retain(|entry| !kept.contains(entry));
             will.retain(|entry| !kept.contains(entry));
             note_udp(&mut change.udp, before, &[]);
+            change.tcp.extend(tcp_keys(before));
         }
         if let Some(after) = after {
             note_udp(&mut change.udp, after, &endpoints_of(after));
@@ -144,6 +147,27 @@ fn endpoints_of(port: &ServicePort) -> Vec<SocketAddrV4> {
     let mut all = endpoints(&port.endpoints);
     all.extend(endpoints(&port.external_endpoints));
     all
+}
+
+/// The keys of a TCP port.
+fn tcp_keys(port: &ServicePort) -> impl Iterator<Item = ServiceKey> {
+    keys(port).filter(|_| port.protocol == Protocol::Tcp)
+}
+
+/// Where connections to these keys may lead, or to all: of TCP.
+pub(super) fn led_to(
+    ports: &[ServicePort],
+    of: Option<&BTreeSet<ServiceKey>>,
+) -> BTreeMap<ServiceKey, Vec<SocketAddrV4>> {
+    let mut led: BTreeMap<ServiceKey, Vec<SocketAddrV4>> =
+        of.into_iter().flatten().map(|key| (*key, Vec::new())).collect();
+    for port in ports {
+        let mut endpoints = None;
+        for key in tcp_keys(port).filter(|key| of.is_none_or(|of| of.contains(key))) {
+            led.entry(key).or_default().extend(endpoints.get_or_insert_with(|| endpoints_of(port)).iter());
+        }
+    }
+    led
 }
 
 fn note_udp(
@@ -354,5 +378,32 @@ mod tests {
         assert_eq!((change.removed.len(), change.added.len()), (2, 1));
         assert_eq!((change.chains_added.len(), change.chains_removed.len()), (2, 0));
         assert_eq!(change.udp.values().map(Vec::len).collect::<Vec<_>>(), [2]);
+    }
+
+    #[test]
+    fn what_changes_in_tcp_is_noted_by_its_keys_and_leads_where_it_is_served_now() {
+        let port = |count: u8| ServicePort {
+            name: "n/web:p".into(),
+            protocol: Protocol::Tcp,
+            addresses: vec![[10, 96, 0, 9].into()],
+            port: 80,
+            node_port: 30080,
+            affinity_seconds: None,
+            endpoints: (1..=count).map(|n| ([10, 244, 0, n], 80).into()).collect(),
+            external_endpoints: Vec::new(),
+            keep_source: false,
+        };
+        let served = step(&mut Kernel::default(), &Served::default(), vec![port(2)]);
+        let check = |ports: Vec<ServicePort>, led: usize| {
+            let (change, _) = difference(&served, &ports, services());
+            assert_eq!(change.tcp.len(), 2, "its address and its node port");
+            let keys = led_to(&ports, Some(&change.tcp));
+            assert_eq!(keys.values().map(Vec::len).collect::<Vec<_>>(), [led, led], "{ports:?}");
+        };
+        check(vec![port(1)], 1);
+        check(vec![port(3)], 3);
+        check(vec![], 0);
+        assert_eq!(led_to(&[port(1)], None).len(), 2, "of all");
+        assert!(difference(&served, &[port(2)], services()).0.tcp.is_empty());
     }
 }

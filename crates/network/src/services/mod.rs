@@ -15,10 +15,12 @@ pub(crate) mod transaction;
 pub(crate) mod trial;
 pub(crate) mod view;
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 pub use decide::{rules, service_ports};
-use difference::{Change, Served, difference, host_port, normal};
+use difference::{Change, Served, difference, host_port, led_to, normal};
+use program::ServiceKey;
 use transaction::Transaction;
 
 use crate::wire::Socket;
@@ -49,6 +51,18 @@ pub(crate) struct Packets {
     /// Whether `serve` was called: until then what an earlier process left keeps serving.
     is_told: bool,
     host_ports: Vec<ServicePort>,
+    left: Left,
+}
+
+/// Where TCP connections may lead that nobody answers: at which keys to look for them.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Left {
+    #[default]
+    Nowhere,
+    /// At these.
+    At(BTreeSet<ServiceKey>),
+    /// At all virtual addresses: what was served before is not known.
+    Anywhere,
 }
 
 impl Packets {
@@ -57,8 +71,15 @@ impl Packets {
         let socket = Socket::netfilter().map_err(failed("open a netlink socket"))?;
         let is_fresh = !table::tables(&socket)?.iter().any(|(name, _)| *name == place.table);
         let comment = table::forward(&socket, &place.table)?;
-        let mut packets =
-            Self { place, socket, comment, served: None, is_told: false, host_ports: Vec::new() };
+        let mut packets = Self {
+            place,
+            socket,
+            comment,
+            served: None,
+            is_told: false,
+            host_ports: Vec::new(),
+            left: Left::Nowhere,
+        };
         let is_kept = packets.transact(|packets, transaction| {
             table::write_fixed(transaction, &packets.place, &packets.comment);
         });
@@ -159,13 +180,45 @@ impl Packets {
 
     /// UDP has no end of a connection: those that lead to endpoints no longer served are forgotten. The rules are
     /// right already, so a failure costs a client a timeout and is only told.
-    fn forget_connections(&self, change: &Change, is_all: bool) {
+    fn forget_connections(&mut self, change: &Change, is_all: bool) {
+        self.note_left(change, is_all);
         if change.udp.is_empty() && !is_all {
             return;
         }
         let services = is_all.then_some(self.place.services);
         if let Err(error) = tracked::forget(&self.socket, &change.udp, services) {
             tracing::warn!(%error, "connections to removed endpoints are not forgotten");
+        }
+    }
+
+    fn note_left(&mut self, change: &Change, is_all: bool) {
+        match &mut self.left {
+            left if is_all => *left = Left::Anywhere,
+            Left::At(keys) => keys.extend(&change.tcp),
+            left @ Left::Nowhere if !change.tcp.is_empty() => *left = Left::At(change.tcp.clone()),
+            Left::Nowhere | Left::Anywhere => {}
+        }
+    }
+
+    /// Whether [`Self::forget_unanswered`] has something to look for.
+    pub fn has_left(&self) -> bool {
+        self.left != Left::Nowhere
+    }
+
+    /// Forgets TCP connections that nobody has answered and that lead to endpoints no longer served: the client's next
+    /// attempt, which its kernel makes by itself, is led to one that is. To be called when those that were being answered
+    /// at the moment of the change have been.
+    pub fn forget_unanswered(&mut self) {
+        let Some(served) = &self.served else { return };
+        let (of, services) = match std::mem::take(&mut self.left) {
+            Left::Nowhere => return,
+            Left::At(keys) => (Some(keys), None),
+            Left::Anywhere => (None, Some(self.place.services)),
+        };
+        match tracked::forget_unanswered(&self.socket, &led_to(&served.ports, of.as_ref()), services) {
+            Ok(0) => {}
+            Ok(count) => tracing::debug!(count, "connections that nobody answers are led elsewhere"),
+            Err(error) => tracing::warn!(%error, "connections that nobody answers are not led elsewhere"),
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Connections that the kernel tracks and we want forgotten.
 //!
-//! UDP only: a client keeps sending, and the kernel keeps translating to where the first packet went.
+//! Of UDP all that lead to endpoints no longer served: a client keeps sending, and the kernel keeps translating to where
+//! the first packet went. Of TCP those that nobody has answered: the kernel sends each further attempt from the same port
+//! after the first one, to an endpoint that is gone, for two minutes after the last. What was answered is left alone: an
+//! endpoint that leaves may still serve those it has.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,6 +20,13 @@ const GET: u16 = (TRACKING << 8) | 1;
 const DELETE: u16 = (TRACKING << 8) | 2;
 const ORIGINAL: u16 = 1;
 const REPLY: u16 = 2;
+const STATUS: u16 = 3;
+const ID: u16 = 12;
+const STATUS_MASK: u16 = 26;
+/// The bit of a status: a packet came back.
+const ANSWERED: u32 = 1 << 1;
+/// The bit of a status: its destination was translated.
+const LED: u32 = 1 << 5;
 
 /// One direction of a tracked connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,41 +43,86 @@ pub(super) fn forget(
     wanted: &BTreeMap<ServiceKey, Vec<SocketAddrV4>>,
     services: Option<Cidr>,
 ) -> io::Result<()> {
-    let mut stale = Vec::new();
+    let stale = list(socket, false, |out, back, _| {
+        out.protocol == Protocol::Udp.number() && is_stale(out, back, wanted, services)
+    })?;
+    delete(socket, &stale)
+}
+
+/// The same of TCP, for those that nobody has answered; how many there were.
+pub(super) fn forget_unanswered(
+    socket: &Socket,
+    wanted: &BTreeMap<ServiceKey, Vec<SocketAddrV4>>,
+    services: Option<Cidr>,
+) -> io::Result<usize> {
+    let stale = list(socket, true, |out, back, status| {
+        // An older kernel lists the others as well.
+        let is_unanswered = status & (ANSWERED | LED) == LED;
+        out.protocol == Protocol::Tcp.number() && is_unanswered && is_stale(out, back, wanted, services)
+    })?;
+    delete(socket, &stale)?;
+    Ok(stale.len())
+}
+
+/// What names one tracked connection: its original direction, and its number, so that no later one of the same ports is
+/// taken for it.
+struct Name {
+    original: Vec<u8>,
+    id: Vec<u8>,
+}
+
+/// The connections for which `is_meant`, given both directions and the status.
+fn list(
+    socket: &Socket,
+    unanswered_only: bool,
+    is_meant: impl Fn(Direction, Direction, u32) -> bool,
+) -> io::Result<Vec<Name>> {
+    let mut found = Vec::new();
     let mut batch = Batch::default();
-    batch.message(GET, DUMP, &header(IPV4, 0), |_| {});
+    batch.message(GET, DUMP, &header(IPV4, 0), |a| {
+        if unanswered_only {
+            a.be32(STATUS, LED).be32(STATUS_MASK, ANSWERED | LED);
+        }
+    });
     socket.dump(&batch, |_, body| {
         let Some(body) = body.get(4..) else { return };
+        let status =
+            attribute(body, STATUS).and_then(|bytes| Some(u32::from_be_bytes(bytes.try_into().ok()?)));
         if let Some(original) = attribute(body, ORIGINAL)
             && let (Some(out), Some(back)) = (read(original), attribute(body, REPLY).and_then(read))
-            && is_stale(out, back, wanted, services)
+            && is_meant(out, back, status.unwrap_or(0))
         {
-            stale.push(original.to_vec());
+            let id = attribute(body, ID).unwrap_or_default().to_vec();
+            found.push(Name { original: original.to_vec(), id });
         }
     })?;
+    Ok(found)
+}
+
+fn delete(socket: &Socket, stale: &[Name]) -> io::Result<()> {
     if stale.is_empty() {
         return Ok(());
     }
     let mut batch = Batch::default();
-    for tuple in &stale {
+    for name in stale {
         batch.message(DELETE, ACK, &header(IPV4, 0), |a| {
-            a.put(ORIGINAL | libc::NLA_F_NESTED as u16, tuple);
+            a.put(ORIGINAL | libc::NLA_F_NESTED as u16, &name.original);
+            if !name.id.is_empty() {
+                a.put(ID, &name.id);
+            }
         });
     }
     // One that ended by itself meanwhile is as good as deleted.
     socket.request(&batch).map(|_fates| ())
 }
 
-/// Whether a connection should be forgotten. The reply's source is where it leads.
+/// Whether a connection leads to where it should not. The reply's source is where it leads.
 fn is_stale(
     out: Direction,
     back: Direction,
     wanted: &BTreeMap<ServiceKey, Vec<SocketAddrV4>>,
     services: Option<Cidr>,
 ) -> bool {
-    if out.protocol != Protocol::Udp.number() {
-        return false;
-    }
     let key = |address| ServiceKey { address, protocol: out.protocol, port: out.to.port() };
     let by_address = wanted.get(&key(*out.to.ip()));
     // A node port is reached at any address; it leads nowhere else than where it was translated to.

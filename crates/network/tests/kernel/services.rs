@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use hickory_server::proto::op::{Message, Query};
 use hickory_server::proto::rr::{Name, RecordType};
@@ -11,7 +12,7 @@ use host::Host;
 use network::names::{Names, NamesSettings, Records};
 use network::{Protocol, ServicePort};
 
-use crate::world::{Answerer, Cluster, Node, Pod, ask_udp, on_a_machine, service};
+use crate::world::{Answerer, Cluster, Node, PATIENCE, Pod, Silent, ask_udp, on_a_machine, service};
 
 /// A cluster address.
 const WEB: [u8; 4] = [10, 41, 0, 9];
@@ -183,6 +184,34 @@ fn an_endpoint_that_is_removed_gets_no_new_packet_not_even_of_an_old_udp_client(
             assert_eq!(ask_udp(socket).expect("b answers"), "b");
         }
         assert_eq!(names(c.namespace.ask_often((WEB, 80), 10)), ["b"]);
+    });
+}
+
+#[test]
+fn a_connection_that_nobody_answers_is_led_elsewhere_when_its_endpoint_is_gone() {
+    on_a_machine(|| async {
+        let cluster = Cluster::new(40).await;
+        let node = &cluster.node;
+        let (a, b, c) = (node.pod("a").await, node.pod("b").await, node.pod("client").await);
+        let silent = Silent::new(&a.namespace, 81);
+        let led_to = |endpoint| {
+            let endpoints = vec![endpoint];
+            let web = service("web", WEB, &[]);
+            let web = ServicePort { endpoints: endpoints.clone(), external_endpoints: endpoints, ..web };
+            vec![ServicePort { node_port: 30080, ..web }]
+        };
+        node.serve(led_to((a.address, 81).into())).await;
+        let at: [SocketAddr; 2] = [(WEB, 80).into(), (node.settings.node_ip, 30080).into()];
+        let waiting = [(&c.namespace, at[0]), (&node.own, at[0]), (&c.namespace, at[1])];
+        let waiting = waiting.map(|(from, at)| from.begin(at));
+        for each in &waiting {
+            assert!(!each.is_connected(Duration::ZERO), "{each:?}: nobody answers yet");
+        }
+        node.serve(led_to(b.endpoint())).await;
+        // The client's kernel tries again after a second, from the same port.
+        let led = tokio::task::spawn_blocking(move || waiting.map(|each| each.is_connected(PATIENCE))).await;
+        assert_eq!(led.expect("the thread ends well"), [true; 3]);
+        drop(silent);
     });
 }
 

@@ -2,8 +2,8 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,10 +15,13 @@ use network::links::{Lan, LanSettings, prefix_of};
 use network::{
     Cidr, HostPort, KernelNetwork, Network, PodNetwork, Protocol, ServicePort, ServiceRules, Settings,
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 /// How long anything may take before a test gives up on it.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Runs a test on a thread in a network namespace of its own, with a runtime of its own.
 pub fn on_a_machine<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
@@ -111,6 +114,56 @@ impl Namespace {
             socket.set_read_timeout(Some(PATIENCE)).expect("it is a socket");
             socket.connect(to).expect("there is a route");
             socket
+        })
+    }
+}
+
+impl Namespace {
+    /// Begins to connect to a TCP address, and does not wait for an answer.
+    pub fn begin(&self, at: SocketAddr) -> Waiting {
+        let SocketAddr::V4(at) = at else { panic!("{at} is no IPv4 address") };
+        let socket = self.run(|| tcp(SocketFlags::NONBLOCK));
+        let begun = rustix::net::connect(&socket, &at);
+        assert_eq!(begun, Err(Errno::INPROGRESS), "to {at}");
+        Waiting(socket)
+    }
+}
+
+fn tcp(flags: SocketFlags) -> OwnedFd {
+    let made =
+        rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags | SocketFlags::CLOEXEC, None);
+    made.expect("a socket can be made")
+}
+
+/// A connection that is being made.
+#[derive(Debug)]
+pub struct Waiting(OwnedFd);
+
+impl Waiting {
+    /// Whether it is made within this time.
+    pub fn is_connected(&self, within: Duration) -> bool {
+        let wait = Timespec::try_from(within).expect("it is short");
+        let mut polled = [PollFd::new(&self.0, PollFlags::OUT)];
+        let count = poll(&mut polled, Some(&wait)).expect("it can be waited for");
+        count == 1 && rustix::net::getpeername(&self.0).is_ok()
+    }
+}
+
+/// A port at which nobody answers, and nobody refuses: its one place is taken.
+pub struct Silent {
+    _listener: OwnedFd,
+    _taker: TcpStream,
+}
+
+impl Silent {
+    pub fn new(namespace: &Namespace, port: u16) -> Self {
+        namespace.run(|| {
+            let listener = tcp(SocketFlags::empty());
+            rustix::net::bind(&listener, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port))
+                .expect("it is free");
+            rustix::net::listen(&listener, 0).expect("it is a socket");
+            let taker = TcpStream::connect(("127.0.0.1", port)).expect("there is one place");
+            Self { _listener: listener, _taker: taker }
         })
     }
 }
