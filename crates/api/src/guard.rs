@@ -1,7 +1,10 @@
 //! Who may do what, as the service asks it. Answered by `auth`; by [`AllowAll`] where nobody is kept out.
 
+use std::sync::Arc;
+
 use model::{Time, Tree};
 
+use crate::auth::outside::Outside;
 use crate::auth::{Attributes, Decision, Identity};
 use crate::refusal::{Reason, Refusal};
 
@@ -22,6 +25,11 @@ pub trait Guard: Send + Sync {
     /// Who a token stands for, and for which of `audiences` (none: those of the API) it is good; `Err` says why not.
     fn review(&self, token: &str, audiences: &[String], now: Time)
     -> Result<(Identity, Vec<String>), String>;
+
+    /// Who else knows tokens, and for which audiences theirs are good: they are asked about what [`Self::review`] refuses.
+    fn outside(&self) -> Option<(&Arc<Outside>, &[String])> {
+        None
+    }
 
     /// What the issuer of tokens publishes at a path: the keys to verify them by, and where those are (OpenID Connect
     /// Discovery 1.0). `None` elsewhere, and where no tokens are issued.

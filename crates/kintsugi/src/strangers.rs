@@ -152,6 +152,10 @@ mod tests {
         response
     }
 
+    fn api() -> [String; 1] {
+        ["api".to_owned()]
+    }
+
     fn dial(host: &Host) -> Arc<dyn Dial> {
         let authority = pki::new_authority("ours", host.now()).expect("keys can be drawn");
         let own = pki::issue(&authority, "api", "", &Purpose::Client, host.now()).expect("own authority");
@@ -206,7 +210,7 @@ mod tests {
         let tokens = Tokens::new(&key, provider.url.as_str()).expect("own key");
         for user in ["ann", "bob"] {
             let token = tokens.sign(claims(host.now(), user)).expect("own key");
-            let who = outside.identify(&token, &[]).await.expect("the provider knows them");
+            let (who, _) = outside.identify(&token, &api(), &api()).await.expect("the provider knows them");
             assert_eq!(who.name, format!("oidc:{user}"));
         }
         let asked = || provider.asked.lock().expect("nobody panics").len();
@@ -214,10 +218,10 @@ mod tests {
         let stranger = Tokens::new(&pki::new_token_key().expect("keys can be drawn"), provider.url.as_str())
             .expect("a key");
         let forged = stranger.sign(claims(host.now(), "ann")).expect("a key");
-        assert!(outside.identify(&forged, &[]).await.is_none());
+        assert!(outside.identify(&forged, &api(), &api()).await.is_err());
         let elsewhere = Tokens::new(&key, "https://other").expect("own key");
         let token = elsewhere.sign(claims(host.now(), "ann")).expect("own key");
-        assert!(outside.identify(&token, &[]).await.is_none());
+        assert!(outside.identify(&token, &api(), &api()).await.is_err());
         assert_eq!(asked(), 2, "made-up tokens make nobody ask again and again");
     }
 
@@ -234,7 +238,7 @@ mod tests {
         let key = pki::new_token_key().expect("keys can be drawn");
         let token =
             Tokens::new(&key, provider.url.as_str()).expect("own key").sign(claims(host.now(), "ann"));
-        assert!(outside.identify(&token.expect("own key"), &[]).await.is_none());
+        assert!(outside.identify(&token.expect("own key"), &api(), &api()).await.is_err());
         assert!(provider.asked.lock().expect("nobody panics").is_empty());
     }
 
@@ -273,9 +277,9 @@ mod tests {
         let outside =
             outside(&host, dial(&host), &settings).expect("good settings").expect("somebody to ask");
         for _ in 0..3 {
-            let who = outside.identify("good", &["api".into()]).await.expect("the webhook knows them");
+            let (who, _) = outside.identify("good", &api(), &api()).await.expect("the webhook knows them");
             assert_eq!((who.name.as_str(), who.uid.as_str(), who.extra["k"][0].as_str()), ("ann", "7", "v"));
-            assert!(outside.identify("bad", &["api".into()]).await.is_none());
+            assert!(outside.identify("bad", &api(), &api()).await.is_err());
         }
         assert_eq!(webhook.asked.lock().expect("nobody panics").len(), 2, "what it said is remembered");
     }

@@ -105,10 +105,19 @@ impl Authenticator {
     ) -> Result<Identity, Unauthorized> {
         match (self.authenticate(credentials, now), &self.outside, &credentials.bearer) {
             (Err(_), Some(outside), Some(token)) => {
-                outside.identify(token, &self.audiences).await.ok_or(Unauthorized)
+                let known = outside.identify(token, &self.audiences, &self.audiences).await;
+                known.map(|(identity, _)| identity).map_err(|why| {
+                    tracing::debug!(why, "a token that nobody outside knows");
+                    Unauthorized
+                })
             }
             (ended, ..) => ended,
         }
+    }
+
+    /// Those outside who know tokens as well.
+    pub fn outside(&self) -> Option<&Arc<Outside>> {
+        self.outside.as_ref()
     }
 
     /// Who a token stands for, and which of `audiences` it is meant for (TokenReview asks this too).

@@ -10,6 +10,7 @@ use serde_json::json;
 use store::{Range, Store, Watch};
 
 use super::authenticate::Authenticator;
+use super::outside::Outside;
 use super::rbac::{Rule, Rules};
 use super::tokens::{Bound, Claims, Ref};
 use super::{Attributes, Decision, Identity, nodes};
@@ -138,6 +139,10 @@ impl Guard for Warden {
         let audiences: Vec<&str> =
             if audiences.is_empty() { own } else { audiences }.iter().map(String::as_str).collect();
         self.authenticator.token(token, &audiences, now).map_err(|why| why.to_string())
+    }
+
+    fn outside(&self) -> Option<(&Arc<Outside>, &[String])> {
+        self.authenticator.outside().map(|outside| (outside, self.authenticator.audiences()))
     }
 
     fn published(&self, path: &str) -> Option<model::Tree> {

@@ -34,17 +34,17 @@ impl Call<'_> {
         set_type(&self.resource, review);
         *review = self.admitted_part(Operation::Create, "", review.take(), options.dry_run).await?;
         codec::check_alone(&self.resource, review)?;
-        let status = self.answer_review(&review["spec"]);
+        let status = self.answer_review(&review["spec"]).await;
         review["status"] = status?;
         Ok(written(StatusCode::CREATED, form.syntax, review).warned(&read.warnings))
     }
 
-    fn answer_review(&self, spec: &Tree) -> Result<Tree, Refusal> {
+    async fn answer_review(&self, spec: &Tree) -> Result<Tree, Refusal> {
         let is = |gvr| self.resource.is(gvr);
         if is(&kinds::SELF_SUBJECT_REVIEW) {
             Ok(json!({"userInfo": user_info(self.identity)}))
         } else if is(&kinds::TOKEN_REVIEW) {
-            Ok(self.review_token(spec))
+            self.review_token(spec).await
         } else if is(&kinds::SELF_SUBJECT_ACCESS_REVIEW) {
             self.review_access(self.identity, spec)
         } else if is(&kinds::SUBJECT_ACCESS_REVIEW) || is(&kinds::LOCAL_SUBJECT_ACCESS_REVIEW) {
@@ -63,16 +63,26 @@ impl Call<'_> {
         }
     }
 
-    fn review_token(&self, spec: &Tree) -> Tree {
+    /// Who a token stands for: this cluster's own are looked at first, then those outside are asked.
+    async fn review_token(&self, spec: &Tree) -> Result<Tree, Refusal> {
         let audiences = texts(&spec["audiences"]);
         let token = spec["token"].as_str().unwrap_or_default();
-        let now = self.inner.host.now();
-        match self.inner.settings.guard.review(token, &audiences, now) {
+        if token.is_empty() {
+            return Err(Refusal::bad_request("token is required for TokenReview in authentication"));
+        }
+        let guard = &self.inner.settings.guard;
+        let mut known = guard.review(token, &audiences, self.inner.host.now());
+        if let (Err(why), Some((outside, own))) = (&known, guard.outside()) {
+            let wanted = if audiences.is_empty() { own } else { &audiences };
+            let asked = outside.identify(token, wanted, own).await;
+            known = asked.map_err(|other| format!("[{why}, {}]", other.trim_matches(['[', ']'])));
+        }
+        Ok(match known {
             Ok((who, audiences)) => {
                 json!({"authenticated": true, "user": user_info(&who), "audiences": audiences})
             }
             Err(why) => json!({"authenticated": false, "user": {}, "error": why}),
-        }
+        })
     }
 
     fn review_access(&self, who: &Identity, spec: &Tree) -> Result<Tree, Refusal> {

@@ -225,10 +225,15 @@ impl Cluster {
 
     /// The same with further settings.
     pub fn start_with(nodes: u8, more: &[&str]) -> Self {
-        let more = more.iter().map(|&word| word.to_owned()).collect();
-        let _turn = Turn::take();
+        Self::start_beside(nodes, |_| more.iter().map(|&word| word.to_owned()).collect())
+    }
+
+    /// The same, where the settings tell of programs that are started in the cluster's network before it.
+    pub fn start_beside(nodes: u8, before: impl FnOnce(&Self) -> Vec<String>) -> Self {
+        let (more, _turn) = (Vec::new(), Turn::take());
         let dir = tempfile::Builder::new().prefix("kintsugi-test-").tempdir().expect("a temporary folder");
         let mut cluster = Self { dir, namespace: new_network_namespace(), server: None, nodes, more, _turn };
+        cluster.more = before(&cluster);
         cluster.up();
         cluster
     }
@@ -327,6 +332,17 @@ impl Cluster {
     /// `kubectl` that must succeed; what it printed.
     pub fn kubectl(&self, args: &[&str]) -> String {
         self.kubectl_with(args, "")
+    }
+
+    /// `kubectl` of a user who has nothing but a token, whatever comes of it; what it printed, and what it complained.
+    pub fn kubectl_as(&self, token: &str, args: &[&str]) -> (String, String) {
+        let server = self.kubectl(&["config", "view", "-o", "jsonpath={.clusters[0].cluster.server}"]);
+        let mut command = self.inside(Path::new("kubectl"));
+        command.args(["--kubeconfig", "/dev/null", "--server", &server, "--token", token]);
+        command.arg("--certificate-authority").arg(self.data_dir().join("pki/ca.crt")).args(args);
+        command.env("KUBECACHEDIR", self.dir.path().join("kubectl-cache"));
+        let output = command.output().expect("kubectl is installed");
+        (String::from_utf8_lossy(&output.stdout).into(), String::from_utf8_lossy(&output.stderr).into())
     }
 
     /// The same with an input.

@@ -53,24 +53,45 @@ impl Outside {
         Ok(Some(Arc::new(Self { host: host.clone(), oidc, webhook })))
     }
 
-    /// Who a token stands for; `None` when nobody knows it.
-    pub async fn identify(&self, token: &str, audiences: &[String]) -> Option<Identity> {
+    /// Who a token stands for, and which of the `wanted` audiences it is meant for; `own` are those of the API server, for which
+    /// a provider's tokens are good.
+    ///
+    /// # Errors
+    /// Why nobody knows it.
+    pub async fn identify(
+        &self,
+        token: &str,
+        wanted: &[String],
+        own: &[String],
+    ) -> Result<(Identity, Vec<String>), String> {
         let mut refusals = Vec::new();
         if let Some(oidc) = &self.oidc {
-            match oidc.identify(&self.host, token).await {
-                Ok(identity) => return Some(identity),
+            let meant = shared(own, wanted);
+            let known = match meant.is_empty() {
+                true => Err("oidc: the token is meant for somebody else".to_owned()),
+                false => oidc.identify(&self.host, token).await,
+            };
+            match known {
+                Ok(identity) => return Ok((identity, meant)),
                 Err(why) => refusals.push(why),
             }
         }
         if let Some(webhook) = &self.webhook {
-            match webhook.identify(&self.host, token, audiences).await {
-                Ok(identity) => return Some(identity),
+            match webhook.identify(&self.host, token, wanted, own).await {
+                Ok(known) => return Ok(known),
                 Err(why) => refusals.push(why),
             }
         }
-        tracing::debug!(why = refusals.join("; "), "a token that nobody outside knows");
-        None
+        Err(match refusals.as_slice() {
+            [one] => one.clone(),
+            all => format!("[{}]", all.join(", ")),
+        })
     }
+}
+
+/// Those of `some` that are among `others`.
+fn shared(some: &[String], others: &[String]) -> Vec<String> {
+    some.iter().filter(|one| others.contains(one)).cloned().collect()
 }
 
 /// Where nothing is: whoever is asked here is at a host, never behind a Service.

@@ -9,7 +9,7 @@ use model::Tree;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::ask;
+use super::{ask, shared};
 use crate::auth::{AUTHENTICATED, Identity};
 use crate::outbound::{Callee, Outbound};
 
@@ -29,15 +29,15 @@ pub struct WebhookSettings {
     pub cache_time: Duration,
 }
 
-/// What was said of a token, and when.
-type Said = (Moment, Result<Identity, String>);
+/// Who a token stands for, and for whom it is meant; or why nobody knows it.
+type Known = Result<(Identity, Vec<String>), String>;
 
 pub struct Webhook {
     settings: WebhookSettings,
     callee: Callee,
     outbound: Arc<Outbound>,
-    /// Guards the answers, by the hashes of tokens, while one is looked up or put in.
-    kept: Mutex<HashMap<[u8; 32], Said>>,
+    /// Guards the answers and their times, by the hashes of tokens and audiences, while one is looked up or put in.
+    kept: Mutex<HashMap<[u8; 32], (Moment, Known)>>,
 }
 
 impl Webhook {
@@ -46,8 +46,10 @@ impl Webhook {
         Ok(Self { settings, callee, outbound, kept: Mutex::default() })
     }
 
-    pub async fn identify(&self, host: &Host, token: &str, audiences: &[String]) -> Result<Identity, String> {
-        let hash: [u8; 32] = Sha256::digest(token).into();
+    /// Who a token stands for, and which of the `wanted` audiences it is meant for; `own`, those of the API server, where the
+    /// webhook does not say.
+    pub async fn identify(&self, host: &Host, token: &str, wanted: &[String], own: &[String]) -> Known {
+        let hash: [u8; 32] = Sha256::digest(format!("{}\n{token}", wanted.join("\n"))).into();
         let now = host.moment();
         {
             let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -59,13 +61,13 @@ impl Webhook {
         let review = json!({
             "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
             "metadata": {"creationTimestamp": null},
-            "spec": {"token": token, "audiences": audiences},
+            "spec": {"token": token, "audiences": wanted},
         });
         let answer =
             ask(&self.outbound, host, &self.callee, self.settings.token.as_deref(), Some(&review)).await;
         // What could not be asked is asked again.
         let answer = answer.map_err(|why| format!("webhook: Post {:?}: {why}", self.settings.url))?;
-        let said = read(&answer, audiences).map_err(|why| format!("webhook: {why}"));
+        let said = read(&answer, wanted, own).map_err(|why| format!("webhook: {why}"));
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= KEPT_MAX {
             kept.retain(|_, (at, _)| now.since(*at) < self.settings.cache_time);
@@ -77,21 +79,21 @@ impl Webhook {
     }
 }
 
-/// Who a review's answer names.
-fn read(answer: &Tree, audiences: &[String]) -> Result<Identity, String> {
+/// Who a review's answer names, and for whom.
+fn read(answer: &Tree, wanted: &[String], own: &[String]) -> Known {
     let status = &answer["status"];
     if status["authenticated"] != true {
         return Err(status["error"].as_str().unwrap_or("the token is not known").to_owned());
     }
-    if let Some(meant) = status["audiences"].as_array().filter(|meant| !meant.is_empty())
-        && !meant.iter().any(|one| audiences.iter().any(|own| one == own.as_str()))
-    {
-        return Err("the token is meant for somebody else".into());
-    }
-    let user = &status["user"];
     let texts = |tree: &Tree| -> Vec<String> {
         tree.as_array().into_iter().flatten().filter_map(Tree::as_str).map(str::to_owned).collect()
     };
+    let said = texts(&status["audiences"]);
+    let meant = shared(wanted, if said.is_empty() { own } else { &said });
+    if meant.is_empty() {
+        return Err("the token is meant for somebody else".into());
+    }
+    let user = &status["user"];
     let name = user["username"].as_str().unwrap_or_default().to_owned();
     if name.is_empty() {
         return Err("it names nobody".into());
@@ -101,12 +103,13 @@ fn read(answer: &Tree, audiences: &[String]) -> Result<Identity, String> {
         groups.push(AUTHENTICATED.to_owned());
     }
     let extra = user["extra"].as_object().into_iter().flatten();
-    Ok(Identity {
+    let identity = Identity {
         name,
         uid: user["uid"].as_str().unwrap_or_default().to_owned(),
         groups,
         extra: extra.map(|(key, values)| (key.clone(), texts(values))).collect(),
-    })
+    };
+    Ok((identity, meant))
 }
 
 #[cfg(test)]
@@ -115,17 +118,17 @@ mod tests {
 
     #[test]
     fn an_answer_names_a_user_or_nobody() {
-        let own = ["api".to_owned()];
+        let (asked, own) = (["api".to_owned(), "db".to_owned()], ["api".to_owned()]);
         let check = |status: Tree, wanted: Result<&str, &str>| {
-            let got = read(&json!({"status": status}), &own)
-                .map(|who| format!("{} {}", who.name, who.groups.join(",")));
+            let got = read(&json!({"status": status}), &asked, &own)
+                .map(|(who, meant)| format!("{} {} for {}", who.name, who.groups.join(","), meant.join(",")));
             assert_eq!(got.as_deref().map_err(String::as_str), wanted, "{status}");
         };
         let user = json!({"username": "ann", "groups": ["a"]});
-        check(json!({"authenticated": true, "user": user}), Ok("ann a,system:authenticated"));
+        check(json!({"authenticated": true, "user": user}), Ok("ann a,system:authenticated for api"));
         check(
-            json!({"authenticated": true, "user": user, "audiences": ["api"]}),
-            Ok("ann a,system:authenticated"),
+            json!({"authenticated": true, "user": user, "audiences": ["db", "x"]}),
+            Ok("ann a,system:authenticated for db"),
         );
         check(
             json!({"authenticated": true, "user": user, "audiences": ["x"]}),
