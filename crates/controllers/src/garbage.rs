@@ -34,9 +34,11 @@ pub static CONTROLLER: Controller = Controller {
 /// What an object says it is.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct Header {
-    api_version: String,
-    kind: String,
+pub struct Header {
+    /// Group and version.
+    pub api_version: String,
+    /// The kind.
+    pub kind: String,
 }
 
 /// What one owner is to its child.

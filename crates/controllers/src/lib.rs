@@ -9,6 +9,7 @@ pub mod autoscaling;
 pub mod certificate_cleanup;
 pub mod cronjob;
 pub mod daemonset;
+pub mod definition_cleanup;
 pub mod deployment;
 pub mod disruption;
 pub mod endpoints;
@@ -59,6 +60,7 @@ pub static ALL: &[&Controller] = &[
     &event_expiry::CONTROLLER,
     &certificate_cleanup::CONTROLLER,
     &garbage::CONTROLLER,
+    &definition_cleanup::CONTROLLER,
     &node_lifecycle::CONTROLLER,
     &taint_eviction::CONTROLLER,
     &fence::TAKEOVER,

@@ -1,22 +1,23 @@
 //! CustomResourceDefinitions are told at once whether their names are theirs, and served from then on.
 
 use model::tree::{items, text};
-use model::{Gvr, Key, Object, Time, Tree, World, kinds};
+use model::{Key, Time, Tree, World, kinds};
 use serde_json::{Value, json};
-use store::{Change, Expect, Path};
+use store::Expect;
 
 use super::{Asked, Extra, Operation};
-use crate::encode;
 use crate::refusal::{Reason, Refusal};
 use crate::registry::{Meaning, Resource};
 use crate::verbs::delete::{self, DeleteOptions};
-use crate::verbs::{Verdict, child, finalizers, meta, metadata, stamp};
+use crate::verbs::{Verdict, child, finalizers, is_ending, meta, metadata, stamp};
 use crate::view::path_of;
 
-/// The finalizer that holds a definition while objects of it are held.
+/// The finalizer that holds a definition while there are objects of it; its controller deletes them and takes it away.
 const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
-/// Why a definition is not gone yet.
-const DELETING: &str = "InstanceDeletionInProgress";
+/// What the condition `Terminating` says of a definition whose objects are to be deleted.
+const PENDING: &str = "InstanceDeletionPending";
+/// What it says when they are gone.
+const COMPLETED: &str = "InstanceDeletionCompleted";
 
 /// Tells in the status whether the names are accepted.
 pub fn finish(asked: &Asked<'_>, object: &mut Tree, _extra: &mut Extra) -> Result<(), Refusal> {
@@ -52,8 +53,9 @@ pub fn finish(asked: &Asked<'_>, object: &mut Tree, _extra: &mut Extra) -> Resul
     Ok(())
 }
 
-/// Refuses schemas that could not be held to.
+/// Refuses schemas that could not be held to, and word that all objects are gone while some are left.
 pub fn judge(asked: &Asked<'_>, object: &Tree, _extra: &mut Extra) -> Result<(), Refusal> {
+    check_completed(asked, object)?;
     let unchanged = asked.old.is_some_and(|old| old["spec"]["versions"] == object["spec"]["versions"]);
     if !asked.writes(&kinds::CUSTOM_RESOURCE_DEFINITION) || unchanged {
         return Ok(());
@@ -110,105 +112,74 @@ fn conflict(world: &dyn World, object: &Tree) -> Option<String> {
     None
 }
 
-/// Refuses new objects of a definition that is going.
-pub fn admit(asked: &Asked<'_>, _object: &mut Tree, _extra: &mut Extra) -> Result<(), Refusal> {
-    match &asked.resource.meaning {
-        Meaning::Custom(custom) if custom.ending && asked.operation == Operation::Create => {
-            let why = "create not allowed while custom resource definition is terminating";
-            Err(Refusal::new(Reason::MethodNotAllowed, why))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Takes the objects of a definition along, in the transaction in which it goes.
-pub fn release(resource: &Resource, old: &Tree, world: &dyn World, extra: &mut Extra) {
-    if let Meaning::Custom(custom) = &resource.meaning
-        && custom.ending
-    {
-        let_go(resource, world, extra);
-    }
-    if !resource.is(&kinds::CUSTOM_RESOURCE_DEFINITION) {
-        return;
-    }
-    for (gvr, object) in objects(old, world) {
-        let path = path_of(&Key::new(&gvr, object.namespace(), object.name()));
-        extra.expect.push((path.as_str().into(), Expect::At(object.revision())));
-        extra.changes.push(Change::Remove { path: path.into(), last: None });
-    }
-}
-
-/// A definition whose objects are held by finalizers stays until the last of them is gone; the others go at once.
-pub fn end(
-    resource: &Resource,
-    verdict: Verdict,
-    world: &dyn World,
-    now: Time,
-    extra: &mut Extra,
-) -> Verdict {
-    let Verdict::Remove(last) = verdict else { return verdict };
-    let all = objects(&last, world);
-    let held = all.iter().any(|(_, object)| !object.meta().finalizers.is_empty());
-    let own = crate::custom::resources(&last).into_iter().next();
-    let Some(own) = own.filter(|_| held && resource.is(&kinds::CUSTOM_RESOURCE_DEFINITION)) else {
-        return Verdict::Remove(last);
+/// That all objects of a definition are gone must be so in the store. It stays so: none is made while it ends, and what was made
+/// before it ended is seen by whoever sees that it ends.
+fn check_completed(asked: &Asked<'_>, object: &Tree) -> Result<(), Refusal> {
+    let completed = |definition: &Tree| {
+        let mut conditions = items(definition, "status.conditions").iter();
+        conditions.any(|condition| condition["type"] == "Terminating" && condition["reason"] == COMPLETED)
     };
-    let plain = DeleteOptions::default();
-    for (_, object) in all {
-        let Ok(tree) = object.tree() else { continue };
-        let path: Path = own.path(object.namespace(), object.name()).into();
-        match delete::delete(&own, &tree, &plain, now) {
-            Ok(Verdict::Remove(_)) => extra.changes.push(Change::Remove { path: path.clone(), last: None }),
-            Ok(Verdict::Put(new)) => extra.changes.push(put(path.clone(), &new)),
-            // It is going already.
-            _ => continue,
+    let Some(old) = asked.old.filter(|_| asked.resource.is(&kinds::CUSTOM_RESOURCE_DEFINITION)) else {
+        return Ok(());
+    };
+    if !completed(object) || completed(old) {
+        return Ok(());
+    }
+    match objects_of(old, asked.world) {
+        0 => Ok(()),
+        left => Err(Refusal::conflict(
+            &asked.resource.about(meta(object, "name")),
+            format!("{left} instances are left"),
+        )),
+    }
+}
+
+/// Refuses new objects of a definition that is going; those of one that stays are made while it is as it was seen.
+pub fn admit(asked: &Asked<'_>, _object: &mut Tree, extra: &mut Extra) -> Result<(), Refusal> {
+    if !matches!(&asked.resource.meaning, Meaning::Custom(_)) || asked.operation != Operation::Create {
+        return Ok(());
+    }
+    let gvr = &asked.resource.gvr;
+    let key = Key::new(&kinds::CUSTOM_RESOURCE_DEFINITION, "", &format!("{}.{}", gvr.plural, gvr.group));
+    let Some(definition) = asked.world.get(&key) else { return Err(Refusal::no_such_path()) };
+    if definition.is_ending() {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(Refusal::new(Reason::MethodNotAllowed, why));
+    }
+    extra.expect.push((path_of(&key).into(), Expect::At(definition.revision())));
+    Ok(())
+}
+
+/// A definition that has objects stays until its controller has deleted them.
+pub fn end(resource: &Resource, old: &Tree, verdict: Verdict, world: &dyn World, now: Time) -> Verdict {
+    let is_asked = resource.is(&kinds::CUSTOM_RESOURCE_DEFINITION) && !is_ending(old);
+    if !is_asked || objects_of(old, world) == 0 {
+        return verdict;
+    }
+    let hold = |definition: &mut Tree| {
+        let mut held: Vec<String> = finalizers(definition).into_iter().map(str::to_owned).collect();
+        held.push(CLEANUP.to_owned());
+        metadata(definition).insert("finalizers".into(), json!(held));
+        let message = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
+        set_condition(definition, "Terminating", "True", PENDING, message, &stamp(now));
+    };
+    match verdict {
+        Verdict::Put(mut ending) => {
+            hold(&mut ending);
+            Verdict::Put(ending)
         }
-        extra.expect.push((path, Expect::At(object.revision())));
+        Verdict::Remove(last) => {
+            let mut held = old.clone();
+            hold(&mut held);
+            delete::delete(resource, &held, &DeleteOptions::default(), now).unwrap_or(Verdict::Remove(last))
+        }
+        keep @ Verdict::Keep(_) => keep,
     }
-    let mut definition = last;
-    metadata(&mut definition).insert("finalizers".into(), json!([CLEANUP]));
-    metadata(&mut definition).remove("deletionTimestamp");
-    let message = "CustomResource deletion is in progress";
-    set_condition(&mut definition, "Terminating", "True", DELETING, message, &stamp(now));
-    delete::delete(resource, &definition, &plain, now).unwrap_or(Verdict::Keep(definition))
 }
 
-/// One object of an ending definition goes: with the last one, the definition does too.
-fn let_go(resource: &Resource, world: &dyn World, extra: &mut Extra) {
-    let name = format!("{}.{}", resource.gvr.plural, resource.gvr.group);
-    let key = Key::new(&kinds::CUSTOM_RESOURCE_DEFINITION, "", &name);
-    let Some(held) = world.get(&key) else { return };
-    let Ok(mut definition) = held.tree() else { return };
-    let mut names: Vec<String> = finalizers(&definition).into_iter().map(str::to_owned).collect();
-    if !names.iter().any(|name| name == CLEANUP) {
-        return;
-    }
-    let path: Path = path_of(&key).into();
-    extra.expect.push((path.clone(), Expect::At(held.revision())));
-    let left = world.list(&resource.stored, "").len().saturating_sub(1);
-    if left > 0 {
-        // Telling how many are left also keeps two from both taking the other for the last.
-        let message = format!("CustomResource deletion is in progress: {left} left");
-        let since = definition["metadata"]["deletionTimestamp"].clone();
-        set_condition(&mut definition, "Terminating", "True", DELETING, &message, &since);
-        extra.changes.push(put(path, &definition));
-        return;
-    }
-    names.retain(|name| name != CLEANUP);
-    metadata(&mut definition).insert("finalizers".into(), json!(names));
-    extra.changes.push(match names.is_empty() {
-        true => Change::Remove { path, last: Some(encode::halves(&definition)) },
-        false => put(path, &definition),
-    });
-}
-
-fn put(path: Path, object: &Tree) -> Change {
-    Change::Put { path, body: encode::halves(object), tags: encode::tags(&[], object).into() }
-}
-
-fn objects(definition: &Tree, world: &dyn World) -> Vec<(Gvr, Object)> {
-    let Some(resource) = crate::custom::resources(definition).into_iter().next() else { return Vec::new() };
-    world.list(&resource.stored, "").into_iter().map(|object| (resource.stored.clone(), object)).collect()
+/// How many objects of a definition there are, whatever versions are served.
+fn objects_of(definition: &Tree, world: &dyn World) -> usize {
+    crate::custom::stored(definition).map_or(0, |stored| world.list(&stored, "").len())
 }
 
 #[cfg(test)]

@@ -165,18 +165,11 @@ pub fn protect(resource: &Resource, who: &Identity, old: &Tree, part: &str) -> R
 }
 
 /// What becomes of an object that others hold on to, when it is deleted.
-pub fn end(
-    resource: &Resource,
-    verdict: Verdict,
-    world: &dyn World,
-    now: Time,
-    extra: &mut Extra,
-) -> Verdict {
-    definitions::end(resource, verdict, world, now, extra)
+pub fn end(resource: &Resource, old: &Tree, verdict: Verdict, world: &dyn World, now: Time) -> Verdict {
+    definitions::end(resource, old, verdict, world, now)
 }
 
 /// Gives back what an object held, in the transaction in which it goes.
 pub fn release(resource: &Resource, old: &Tree, world: &dyn World, extra: &mut Extra) {
     addresses::release(resource, old, world, extra);
-    definitions::release(resource, old, world, extra);
 }

@@ -42,8 +42,6 @@ pub struct Custom {
     pub defaults: bool,
     /// Who converts objects of other versions; `None` where only the version's name differs.
     pub conversion: Option<Conversion>,
-    /// Whether the definition is going, and waits only for its objects to go.
-    pub ending: bool,
     /// Fields that selectors may ask for: the label and its path.
     pub fields: Vec<(String, String)>,
     /// Columns of `kubectl get` after the name.
@@ -85,16 +83,20 @@ pub fn resources(definition: &Tree) -> Vec<Resource> {
     let accepted = items(definition, "status.conditions")
         .iter()
         .any(|condition| text(condition, "type") == "Established" && text(condition, "status") == "True");
-    let versions = items(definition, "spec.versions");
-    let Some(stored) = versions.iter().find(|version| flag(version, "storage")).filter(|_| accepted) else {
-        return Vec::new();
-    };
-    let stored = gvr(definition, text(stored, "name"));
-    versions
+    let Some(stored) = stored(definition).filter(|_| accepted) else { return Vec::new() };
+    // Whoever deletes the objects of one that ends has to reach them.
+    let is_ending = !text(definition, "metadata.deletionTimestamp").is_empty();
+    items(definition, "spec.versions")
         .iter()
-        .filter(|version| flag(version, "served"))
+        .filter(|version| flag(version, "served") || (is_ending && flag(version, "storage")))
         .map(|version| resource(definition, version, &stored))
         .collect()
+}
+
+/// Where a definition's objects are stored.
+pub fn stored(definition: &Tree) -> Option<Gvr> {
+    let stored = items(definition, "spec.versions").iter().find(|version| flag(version, "storage"))?;
+    Some(gvr(definition, text(stored, "name")))
 }
 
 fn gvr(definition: &Tree, version: &str) -> Gvr {
@@ -129,7 +131,6 @@ fn resource(definition: &Tree, version: &Tree, stored: &Gvr) -> Resource {
         rules: Rules::of(&root),
         defaults: keep::has_defaults(&root),
         conversion: conversion(definition),
-        ending: !text(definition, "metadata.deletionTimestamp").is_empty(),
         root,
         fields: selectable.collect(),
         columns: items(version, "additionalPrinterColumns").iter().map(columns::column).collect(),

@@ -101,16 +101,21 @@ async fn schemas_are_published_and_forgotten_with_their_definition() {
     assert_eq!(lab.ask(Method::PATCH, &one, json!({"spec": changed["spec"]})).await.0, 200);
     assert_ne!(hash().await, before);
     assert_eq!(lab.get(&format!("{V1}/a")).await.1["spec"]["size"], 3);
-    assert_eq!(lab.delete(&one).await.0, 200);
+    assert_eq!((lab.delete(&format!("{V1}/a")).await.0, lab.delete(&one).await.0), (200, 200));
     assert_eq!((published().await, hash().await, lab.get(V1).await.0), (Value::Null, Value::Null, 404));
 }
 
+/// What the controller says of an ending definition.
+async fn say_completed(lab: &Lab) -> u16 {
+    let said = json!({"type": "Terminating", "status": "False", "reason": "InstanceDeletionCompleted"});
+    let status = format!("{DEFINITIONS}/foos.x.example.com/status");
+    lab.ask(Method::PATCH, &status, json!({"status": {"conditions": [said]}})).await.0
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_definition_goes_with_the_last_object_that_was_held() {
+async fn a_definition_stays_until_its_objects_are_gone_and_nothing_is_made_of_it() {
     let lab = lab_with_foos().await;
-    let mut held = foo("held", "h");
-    held["metadata"]["finalizers"] = json!(["x.example.com/hold"]);
-    assert_eq!((lab.post(V1, held).await.0, lab.post(V1, foo("free", "h")).await.0), (201, 201));
+    assert_eq!((lab.post(V1, foo("a", "h")).await.0, lab.post(V1, foo("b", "h")).await.0), (201, 201));
     let one = format!("{DEFINITIONS}/foos.x.example.com");
     let (code, going) = lab.delete(&one).await;
     assert_eq!(
@@ -118,11 +123,29 @@ async fn a_definition_goes_with_the_last_object_that_was_held() {
         (200, &json!("customresourcecleanup.apiextensions.k8s.io")),
         "{going}"
     );
-    assert_eq!(names(&lab, V1).await, ["held"]);
+    let conditions = going["status"]["conditions"].as_array().expect("conditions");
+    assert!(conditions.iter().any(|said| said["reason"] == "InstanceDeletionPending"), "{going}");
     assert_eq!(lab.post(V1, foo("late", "h")).await.0, 405);
-    let (code, told) =
-        lab.ask(Method::PATCH, &format!("{V1}/held"), json!({"metadata": {"finalizers": []}})).await;
-    assert_eq!((code, lab.get(&one).await.0, lab.get(V1).await.0), (200, 404, 404), "{told}");
+    assert_eq!(names(&lab, V1).await, ["a", "b"]);
+    assert_eq!((lab.delete(&format!("{V1}/a")).await.0, say_completed(&lab).await), (200, 409));
+    assert_eq!((lab.delete(&format!("{V1}/b")).await.0, say_completed(&lab).await), (200, 200));
+    let free = json!({"metadata": {"finalizers": null}});
+    assert_eq!(lab.ask(Method::PATCH, &one, free).await.0, 200);
+    assert_eq!((lab.get(&one).await.0, lab.get(V1).await.0), (404, 404));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_definition_without_objects_goes_at_once_and_one_that_is_held_gets_its_finalizer_too() {
+    let lab = lab_with_foos().await;
+    let one = format!("{DEFINITIONS}/foos.x.example.com");
+    assert_eq!(lab.post(V1, foo("a", "h")).await.0, 201);
+    let hold = json!({"metadata": {"finalizers": ["x.example.com/hold"]}});
+    assert_eq!(lab.ask(Method::PATCH, &one, hold).await.0, 200);
+    let (_, going) = lab.delete(&one).await;
+    let held = json!(["x.example.com/hold", "customresourcecleanup.apiextensions.k8s.io"]);
+    assert_eq!(going["metadata"]["finalizers"], held);
+    let lab = lab_with_foos().await;
+    assert_eq!((lab.delete(&one).await.0, lab.get(&one).await.0), (200, 404));
 }
 
 #[tokio::test(start_paused = true)]

@@ -193,7 +193,7 @@ fn definition() -> Tree {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_definition_is_served_as_soon_as_it_is_there_and_takes_its_objects_along() {
+async fn a_definition_is_served_as_soon_as_it_is_there_and_until_it_goes() {
     let lab = lab().await;
     let (definitions, foos) = (
         "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
@@ -213,6 +213,7 @@ async fn a_definition_is_served_as_soon_as_it_is_there_and_takes_its_objects_alo
     assert_eq!(table["rows"][0]["cells"], json!(["a", 3]));
     assert_eq!(lab.get("/apis/example.com/v1").await.1["resources"][0]["name"], "foos");
 
+    assert_eq!(lab.delete(&format!("{foos}/a")).await.0, 200);
     assert_eq!(lab.delete(&format!("{definitions}/foos.example.com")).await.0, 200);
     assert_eq!(lab.get(foos).await.0, 404);
     assert_eq!(lab.post(definitions, definition()).await.0, 201);

@@ -509,7 +509,7 @@ impl Call<'_> {
             let verdict = delete::delete(&self.resource, &held.object, options, now)?;
             self.admitted_end(&held.object, options, in_collection, &mut memo).await?;
             let mut extra = Extra::default();
-            let verdict = admit::end(&self.resource, verdict, &View(&self.inner.store), now, &mut extra);
+            let verdict = admit::end(&self.resource, &held.object, verdict, &View(&self.inner.store), now);
             if matches!(verdict, Verdict::Remove(_)) {
                 admit::release(&self.resource, &held.object, &View(&self.inner.store), &mut extra);
             }

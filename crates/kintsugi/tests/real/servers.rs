@@ -254,3 +254,37 @@ fn losing_a_server_changes_nothing_but_the_leader() {
     assert!(good, "{said}");
     site.until("one", &replicas, |said| said == "2");
 }
+
+#[test]
+fn a_definition_goes_with_all_its_objects_though_its_server_is_killed() {
+    let Some(mut site) = Site::new() else { return };
+    site.start_server("one");
+    let definition = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: leaves.trees.example.com}
+spec:
+  group: trees.example.com
+  scope: Namespaced
+  names: {plural: leaves, kind: Leaf}
+  versions:
+  - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}
+";
+    site.apply("one", definition);
+    site.until("one", &["get", "leaves"], |out| out.contains("No resources found"));
+    // More than one transaction of etcd can take.
+    let leaf = |number: u32| {
+        format!("---\napiVersion: trees.example.com/v1\nkind: Leaf\nmetadata: {{name: l{number}}}\n")
+    };
+    site.apply("one", &(0..400).map(leaf).collect::<String>());
+    let definitions = ["get", "crd", "leaves.trees.example.com", "-o", "name", "--ignore-not-found"];
+    let (good, said) = site.kubectl("one", &["delete", "crd", "leaves.trees.example.com", "--wait=false"]);
+    assert!(good, "{said}");
+    site.end("one", libc::SIGKILL);
+    site.start_server("one");
+    site.until("one", &definitions, |out| out.is_empty());
+    // Nothing of them comes back with a definition of the same name.
+    site.apply("one", definition);
+    site.until("one", &["get", "leaves"], |out| out.contains("No resources found"));
+    assert_eq!(site.kubectl("one", &["get", "leaves", "-o", "jsonpath={.items[*].metadata.name}"]).1, "");
+}
