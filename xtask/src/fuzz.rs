@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 /// What to throw at, and for how long.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only this target (json, yaml, protobuf, patch, selector, request, accept, x509, token, spdy); all unless given
+    /// Only this target (json, yaml, protobuf, patch, selector, request, accept, x509, token, cel, spdy); all unless given
     target: Option<String>,
     /// How long each is tried, in seconds
     #[arg(long, default_value_t = 60)]

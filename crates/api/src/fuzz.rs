@@ -1,15 +1,20 @@
 //! What this crate reads from strangers, each as a function of bytes, for whoever throws garbage at it. None may panic, and
 //! what can be read can be written and read again.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
+use cel::{Ask, Budget, Environment, Program, Value};
 use http::{HeaderMap, HeaderValue};
 use model::schema::to_bytes;
 use model::{FieldSelector, Gvr, Selector, Time, Tree, kinds};
 use serde_json::json;
 
-use crate::auth::from_certificate;
 use crate::auth::tokens::Tokens;
+use crate::auth::{Identity, from_certificate};
+use crate::cel::Asker;
 use crate::codec;
+use crate::guard::AllowAll;
 use crate::http::negotiate;
 use crate::patch::managed::Manager;
 use crate::patch::ssa::Intent;
@@ -49,6 +54,7 @@ pub fn targets() -> Vec<Target> {
         Target { name: "accept", seeds: texts(ACCEPTS), read: accepts },
         Target { name: "x509", seeds: certificates(), read: certificate },
         Target { name: "token", seeds: tokens(), read: token },
+        Target { name: "cel", seeds: texts(EXPRESSIONS), read: expression },
     ]
 }
 
@@ -75,6 +81,19 @@ const ACCEPTS: &[&str] = &[
     "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;q=0.5,*/*",
     "application/vnd.kubernetes.protobuf;stream=watch,application/yaml",
     "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+];
+
+const EXPRESSIONS: &[&str] = &[
+    "self.hosts.all(host, host.matches('^[a-z.]+$') && size(host) < 10) || !has(self.size)",
+    "self.sizes.map(x, x * 2).filter(y, y > 2 && y in [4, 6]).sum() == oldSelf.size + 1",
+    r#"has(object.metadata.labels) ? object.metadata.labels['a'] : 'none' + string(1.5) + "\u00e9""#,
+    "object.spec.containers.exists_one(c, c.?image.orValue('').split(':')[0].lowerAscii() == 'i')",
+    "timestamp('2026-01-02T03:04:05Z').getHours('Europe/Berlin') + duration('1h30m').getMinutes() > -0x1f",
+    r"cel.bind(x, {'a': [1u, 2u], 'b': []}, x.a.indexOf(2u) == 1) && b'\x00a' != bytes('a') && r'\' == '\\'",
+    "authorizer.group('apps').resource('pods').fieldSelector('spec.nodeName=a').check('get').allowed()",
+    "quantity('1.5Gi').isGreaterThan(quantity('1500m')) && ip('10.0.0.1').family() == 4 && cidr('10.0.0.0/8').containsIP('10.1.1.1')",
+    "url('https://a:80/b?c=d').getPort() == '80' || isSemver('1.2.3') && 'a%sb%d'.format(['x', 1]).replace('a', 'b', 1) > 'a'",
+    "self.limits.all(k, v, k.startsWith('a') && v < 3) && dyn([1, 'a', null, true, {1: 2.0}]) != [] ? 1 / self.size : 9 % 0",
 ];
 
 /// Objects of kinds whose rules differ most.
@@ -236,6 +255,40 @@ fn token(bytes: &[u8]) {
     let Some(signer) = signer() else { return };
     let read = signer.verify(&String::from_utf8_lossy(bytes), &["api"], Time::UNIX_EPOCH);
     assert!(read.is_err(), "nobody has signed this");
+}
+
+/// An expression is compiled where types are known and where they are not, and asked of a sample within a budget.
+fn expression(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let text_of = |most: u64| json!({"type": "string", "maxLength": most});
+    let schema = json!({"type": "object", "properties": {"size": {"type": "integer"},
+        "hosts": {"type": "array", "maxItems": 5, "items": text_of(20), "x-kubernetes-list-type": "set"},
+        "sizes": {"type": "array", "items": {"type": "integer"}}, "since": {"type": "string", "format": "date-time"},
+        "limits": {"type": "object", "additionalProperties": {"type": "number"}},
+        "any": {"x-kubernetes-int-or-string": true}}});
+    let custom = json!({"size": 3, "hosts": ["a.b", "c"], "sizes": [1, 2, 3], "since": "2026-01-01T00:00:00Z",
+        "limits": {"a": 1.5}, "any": "50%"});
+    let pod = samples().into_iter().next().unwrap_or_default();
+    let by = Asker { guard: &AllowAll, identity: &Identity::default() };
+    if let Some(of) = crate::custom::type_of(&schema) {
+        let environment = Environment::default().with("self", of.clone()).with("oldSelf", of.clone());
+        let value = || Value::read(&custom, &of);
+        evaluate(&text, &environment, &[("self", value()), ("oldSelf", value())]);
+    }
+    let names = [("object", Value::json(&pod)), ("authorizer", Value::Ask(Rc::new(Ask::new(&by))))];
+    evaluate(&text, &Environment::of(&["object", "authorizer"]), &names);
+}
+
+fn evaluate(text: &str, environment: &Environment, names: &[(&str, Value<'_>)]) {
+    /// Enough for every seed, and little enough that thousands of cases take a second.
+    const STEPS_MAX: u64 = 20_000;
+    let Ok(program) = Program::compile(text, environment) else { return };
+    let mut budget = Budget::new(STEPS_MAX);
+    let Ok(value) = program.evaluate(names, &mut budget) else { return };
+    let promised = program.gives().to_string();
+    if matches!(&*promised, "bool" | "int" | "uint" | "double" | "string" | "bytes") {
+        assert_eq!(value.type_name(), promised, "{text}");
+    }
 }
 
 #[cfg(test)]

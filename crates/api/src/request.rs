@@ -123,7 +123,9 @@ pub fn attributes(route: &Route, method: &Method, query: &Query) -> Attributes {
     };
     let verb = verb(target, method, query);
     let fields = match verb {
-        "list" | "watch" | "deletecollection" => required_fields(query),
+        "list" | "watch" | "deletecollection" => {
+            required_fields(query.get("fieldSelector").unwrap_or_default())
+        }
         _ => Vec::new(),
     };
     // A selector of one name asks for that object.
@@ -142,9 +144,9 @@ pub fn attributes(route: &Route, method: &Method, query: &Query) -> Attributes {
     }
 }
 
-/// The fields that a selector asks to have certain values; one that cannot be read is refused later.
-fn required_fields(query: &Query) -> Vec<(String, String)> {
-    let selector = FieldSelector::parse(query.get("fieldSelector").unwrap_or_default()).unwrap_or_default();
+/// The fields that a selector asks to have certain values; one that cannot be read asks for nothing, and is refused later.
+pub fn required_fields(selector: &str) -> Vec<(String, String)> {
+    let selector = FieldSelector::parse(selector).unwrap_or_default();
     let equal = selector.conditions.into_iter().filter(|condition| condition.equal);
     equal.map(|condition| (condition.path, condition.value)).collect()
 }

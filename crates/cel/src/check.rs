@@ -138,7 +138,8 @@ impl Checker<'_> {
             return self.tell(at, format!("found no matching overload for '{name}' applied to '{shown}'"));
         };
         let takes: Vec<Type> = args.iter().map(|arg| self.known.resolve(&arg.of, false)).collect();
-        let estimated = estimate::call(&call.function, &takes);
+        let literal: Vec<bool> = call.args.iter().map(|arg| matches!(arg.what, What::Literal(_))).collect();
+        let estimated = estimate::call(&call.function, &takes, &literal);
         let cost = if &*call.function == "_?_:_" {
             args[0].cost.saturating_add(args[1].cost.max(args[2].cost))
         } else {
@@ -205,7 +206,7 @@ impl Checker<'_> {
 
     #[inline(never)]
     fn logical(&mut self, all: &[Expr], name: &str) -> Facts {
-        let mut cost: u64 = 1;
+        let mut cost: u64 = 0;
         for one in all {
             let facts = self.facts(one);
             cost = cost.saturating_add(facts.cost);

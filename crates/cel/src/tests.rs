@@ -154,6 +154,13 @@ fn times_quantities_and_versions() {
         ("duration('1h30m').getMinutes()", "90"),
         ("string(duration('1500ms'))", "\"1.5s\""),
         ("timestamp('2026-01-02T03:04:05Z').getHours('+02:00')", "5"),
+        ("timestamp('2026-01-02T03:04:05Z').getHours('Europe/Berlin')", "4"),
+        ("timestamp('2026-07-02T03:04:05Z').getHours('Europe/Berlin')", "5"),
+        ("timestamp('2026-01-02T03:04:05Z').getDate('America/New_York')", "1"),
+        (
+            "timestamp('2026-01-02T03:04:05Z').getHours('Nowhere/Land')",
+            "error: unknown time zone Nowhere/Land",
+        ),
         ("timestamp('2026-01-02T03:04:05Z') - timestamp('2026-01-01T03:04:05Z') == duration('24h')", "true"),
         ("timestamp('2026-01-02T03:04:05Z').getMonth()", "0"),
         ("string(timestamp('2026-01-02T03:04:05Z') + duration('1s'))", "\"2026-01-02T03:04:06Z\""),

@@ -157,7 +157,7 @@ macro_rules! targets {
     };
 }
 
-targets! { json yaml protobuf patch selector request accept x509 token }
+targets! { json yaml protobuf patch selector request accept x509 token cel }
 
 #[test]
 fn spdy() {

@@ -4,6 +4,7 @@ use cel::{Authorizer, Question};
 
 use crate::auth::{Attributes, Identity};
 use crate::guard::Guard;
+use crate::request::required_fields;
 
 /// Asks the guard what somebody may do.
 pub struct Asker<'a> {
@@ -29,6 +30,8 @@ impl Authorizer for Asker<'_> {
                 subresource: question.subresource.clone(),
                 namespace: question.namespace.clone(),
                 name: question.name.clone(),
+                // Labels decide nothing here: neither roles nor nodes' own rules ask for them.
+                fields: required_fields(&question.fields),
                 ..Attributes::default()
             }
         } else {
@@ -40,5 +43,53 @@ impl Authorizer for Asker<'_> {
 
     fn user(&self) -> String {
         self.identity.name.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{Time, Tree};
+
+    use super::*;
+    use crate::auth::Decision;
+    use crate::guard::{AllowAll, TokenAsked, TokenIssued};
+    use crate::refusal::Refusal;
+
+    /// Allows what is asked for one node's pods.
+    struct OfOneNode;
+
+    impl Guard for OfOneNode {
+        fn may(&self, _who: &Identity, what: &Attributes) -> Decision {
+            Decision { allowed: what.requires("spec.nodeName") == Some("a"), reason: String::new() }
+        }
+
+        fn rules_of(&self, who: &Identity, namespace: &str) -> Tree {
+            AllowAll.rules_of(who, namespace)
+        }
+
+        fn issue(&self, asked: &TokenAsked, now: Time) -> Result<TokenIssued, Refusal> {
+            AllowAll.issue(asked, now)
+        }
+
+        fn review(
+            &self,
+            token: &str,
+            audiences: &[String],
+            now: Time,
+        ) -> Result<(Identity, Vec<String>), String> {
+            AllowAll.review(token, audiences, now)
+        }
+    }
+
+    #[test]
+    fn a_question_is_asked_with_its_selector_and_without_one_that_cannot_be_read() {
+        let asker = Asker { guard: &OfOneNode, identity: &Identity::default() };
+        let allowed = |fields: &str| {
+            let question = Question { resource: "pods".into(), fields: fields.into(), ..Question::default() };
+            asker.decide(&question).is_ok_and(|(allowed, _)| allowed)
+        };
+        assert!(allowed("spec.nodeName=a"));
+        assert!(!allowed("spec.nodeName!=a"));
+        assert!(!allowed("spec.nodeName=a,rubbish"));
     }
 }

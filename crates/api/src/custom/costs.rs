@@ -146,7 +146,7 @@ impl Counting<'_> {
 
     fn cost(&mut self, word: &str, field: String, each: u64, schema: &Tree, times: u64) {
         // No request holds more values than fit into it.
-        let times = times.min(REQUEST_LEN_MAX / types::least(schema).max(1));
+        let times = times.min(REQUEST_LEN_MAX / (types::least(schema) + 1));
         let cost = each.saturating_mul(times);
         if cost > RULE_COST_MAX {
             self.faults.forbidden(field.as_str(), &exceeds(word, cost, RULE_COST_MAX));
@@ -235,6 +235,27 @@ mod tests {
                 "contributed",
                 "entire OpenAPIv3 schema exceeds budget",
             ],
+        );
+    }
+
+    #[test]
+    fn what_upstream_bears_is_borne() {
+        let strings = json!({"type": "string"});
+        let mut kept = rules("array", json!({"rule": "self == oldSelf"}));
+        kept["items"] = strings.clone();
+        told(kept, &[]);
+        let mut held = rules("array", json!({"rule": "oldSelf.all(one, one in self)"}));
+        (held["items"], held["maxItems"]) = (strings.clone(), json!(1000));
+        told(held, &[]);
+        let mut keys = rules("object", json!({"rule": "self.all(key, key.matches('^[a-z]+$'))"}));
+        keys["additionalProperties"] = strings;
+        told(keys, &[]);
+        told(
+            rules(
+                "string",
+                json!({"rule": "self.replace('-', '').size() < 10 && self.split('/').size() < 3"}),
+            ),
+            &[],
         );
     }
 

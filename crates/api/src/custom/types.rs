@@ -85,7 +85,8 @@ fn object(schema: &Tree, name: &str, root: bool) -> Option<Type> {
     if more.is_object() {
         let value = of(more, &format!("{name}.@values"), false)?;
         let most = most(schema);
-        return Some(Type::Map(Arc::new((Type::Text(REQUEST_LEN_MAX), value)), most));
+        // Upstream counts keys as if they had no length, and rules rely on it.
+        return Some(Type::Map(Arc::new((Type::Text(0), value)), most));
     }
     let mut fields = BTreeMap::new();
     for (property, schema) in entries(schema, "properties") {

@@ -15,7 +15,7 @@ use crate::codec;
 use crate::hooks::{Operation, user_info};
 use crate::http::negotiate::View;
 use crate::refusal::Refusal;
-use crate::request::WriteOptions;
+use crate::request::{WriteOptions, required_fields};
 use crate::verbs::create::{check_namespace, set_type};
 
 impl Call<'_> {
@@ -46,15 +46,9 @@ impl Call<'_> {
         } else if is(&kinds::TOKEN_REVIEW) {
             self.review_token(spec).await
         } else if is(&kinds::SELF_SUBJECT_ACCESS_REVIEW) {
-            self.review_access(self.identity, spec)
+            Ok(self.review_access(self.identity, spec))
         } else if is(&kinds::SUBJECT_ACCESS_REVIEW) || is(&kinds::LOCAL_SUBJECT_ACCESS_REVIEW) {
-            let local = is(&kinds::LOCAL_SUBJECT_ACCESS_REVIEW);
-            if local && spec["resourceAttributes"]["namespace"] != json!(self.target.namespace) {
-                return Err(Refusal::bad_request(
-                    "spec.resourceAttributes.namespace: must match the namespace of the review",
-                ));
-            }
-            self.review_access(&subject(spec), spec)
+            Ok(self.review_access(&subject(spec), spec))
         } else if is(&kinds::SELF_SUBJECT_RULES_REVIEW) {
             let namespace = spec["namespace"].as_str().unwrap_or_default();
             Ok(self.inner.settings.guard.rules_of(self.identity, namespace))
@@ -85,51 +79,47 @@ impl Call<'_> {
         })
     }
 
-    fn review_access(&self, who: &Identity, spec: &Tree) -> Result<Tree, Refusal> {
-        let what = attributes(spec).ok_or_else(|| {
-            Refusal::bad_request(
-                "spec: exactly one of resourceAttributes and nonResourceAttributes must be specified",
-            )
-        })?;
-        let decision = self.inner.settings.guard.may(who, &what);
+    fn review_access(&self, who: &Identity, spec: &Tree) -> Tree {
+        let decision = self.inner.settings.guard.may(who, &attributes(spec));
         let mut status = json!({"allowed": decision.allowed});
         if !decision.reason.is_empty() {
             status["reason"] = json!(decision.reason);
         }
-        Ok(status)
+        status
     }
 }
 
-fn attributes(spec: &Tree) -> Option<Attributes> {
+/// What a review asks for.
+fn attributes(spec: &Tree) -> Attributes {
     let text = |tree: &Tree, name: &str| tree[name].as_str().unwrap_or_default().to_owned();
-    match (&spec["resourceAttributes"], &spec["nonResourceAttributes"]) {
-        (Value::Object(_), Value::Object(_)) => None,
-        (resource @ Value::Object(_), _) => Some(Attributes {
-            verb: text(resource, "verb"),
-            group: text(resource, "group"),
-            version: text(resource, "version"),
-            resource: text(resource, "resource"),
-            subresource: text(resource, "subresource"),
-            namespace: text(resource, "namespace"),
-            name: text(resource, "name"),
-            path: String::new(),
-            fields: selected(&resource["fieldSelector"]),
-        }),
-        (_, path @ Value::Object(_)) => {
-            Some(Attributes { verb: text(path, "verb"), path: text(path, "path"), ..Attributes::default() })
-        }
-        _ => None,
+    let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
+    if path.is_object() {
+        return Attributes { verb: text(path, "verb"), path: text(path, "path"), ..Attributes::default() };
+    }
+    Attributes {
+        verb: text(resource, "verb"),
+        group: text(resource, "group"),
+        version: text(resource, "version"),
+        resource: text(resource, "resource"),
+        subresource: text(resource, "subresource"),
+        namespace: text(resource, "namespace"),
+        name: text(resource, "name"),
+        path: String::new(),
+        fields: selected(&resource["fieldSelector"]),
     }
 }
 
 /// The fields that a review's selector asks to have certain values.
 fn selected(selector: &Tree) -> Vec<(String, String)> {
+    let mut fields = required_fields(selector["rawSelector"].as_str().unwrap_or_default());
     let terms = selector["requirements"].as_array().into_iter().flatten();
-    let one = |term: &Tree| match (term["operator"].as_str(), term["values"].as_array()?.as_slice()) {
-        (Some("In"), [value]) => Some((term["key"].as_str()?.to_owned(), value.as_str()?.to_owned())),
-        _ => None,
-    };
-    terms.filter_map(one).collect()
+    fields.extend(terms.filter_map(|term| {
+        match (term["operator"].as_str(), term["values"].as_array()?.as_slice()) {
+            (Some("In"), [value]) => Some((term["key"].as_str()?.to_owned(), value.as_str()?.to_owned())),
+            _ => None,
+        }
+    }));
+    fields
 }
 
 fn subject(spec: &Tree) -> Identity {

@@ -143,12 +143,12 @@ pub const ROWS: &[Row] = &[
     }),
     row("fieldSelector", &["ResourceCheck.(string) ResourceCheck"], |args, budget| {
         let fields = text(args, 1)?;
-        budget.pay(10 + walk(fields.len() as u64))?;
+        budget.pay(selector_cost(&fields))?;
         step(args, Stage::Resource, Stage::Resource, |question| question.fields = fields)
     }),
     row("labelSelector", &["ResourceCheck.(string) ResourceCheck"], |args, budget| {
         let labels = text(args, 1)?;
-        budget.pay(10 + walk(labels.len() as u64))?;
+        budget.pay(selector_cost(&labels))?;
         step(args, Stage::Resource, Stage::Resource, |question| question.labels = labels)
     }),
     row("check", &["PathCheck.(string) Decision", "ResourceCheck.(string) Decision"], |args, budget| {
@@ -173,6 +173,13 @@ pub const ROWS: &[Row] = &[
         answer(args, |answer| Value::text(answer.as_ref().err().map_or("", String::as_str)))
     }),
 ];
+
+/// What reading a selector costs: going through it, and a structure with a list for each requirement, which takes two characters
+/// at least.
+fn selector_cost(selector: &str) -> u64 {
+    let len = selector.len() as u64;
+    10 + walk(len) + len.div_ceil(2) * 50
+}
 
 fn text(args: &[Value<'_>], at: usize) -> Result<String, Error> {
     match args.get(at) {

@@ -49,10 +49,14 @@ fn part<'a>(args: &[Value<'a>], of: fn(&Zoned) -> i64) -> Done<'a> {
     Ok(Value::Int(of(&time.to_zoned(zone))))
 }
 
-/// `UTC`, or an offset such as `+02:00`. Zones by the names of places need a database that is no part of us.
+/// `UTC`, the name of a place such as `Europe/Berlin`, or an offset such as `+02:00`.
 fn zone(name: &str) -> Option<TimeZone> {
     if matches!(name, "UTC" | "Z" | "") {
         return Some(TimeZone::UTC);
+    }
+    if !name.contains(':') {
+        // The database is part of the binary.
+        return TimeZone::get(name).ok();
     }
     let (sign, rest) = match name.as_bytes()[0] {
         b'-' => (-1, &name[1..]),

@@ -1,6 +1,8 @@
-//! LocalSubjectAccessReview of `authorization.k8s.io/v1`: its constants.
+//! LocalSubjectAccessReview of `authorization.k8s.io/v1`: its constants, and what its schema cannot say.
 
-use super::{Kind, Verbs, of};
+use super::{Faults, Kind, Verbs, access_review, of};
+use crate::Tree;
+use crate::tree::text;
 
 /// What the house knows of `authorization.k8s.io/v1` LocalSubjectAccessReview.
 pub static KIND: Kind = Kind::new(
@@ -10,4 +12,18 @@ pub static KIND: Kind = Kind::new(
     "io.k8s.api.authorization.v1.LocalSubjectAccessReview",
 )
 .namespaced()
-.verbs(Verbs::CreateOnly);
+.verbs(Verbs::CreateOnly)
+.checking(check);
+
+fn check(object: &Tree, faults: &mut Faults) {
+    access_review::check_subject(object, faults);
+    let (asked, own) =
+        (text(object, "spec.resourceAttributes.namespace"), text(object, "metadata.namespace"));
+    if object["spec"]["resourceAttributes"].is_object() && asked != own {
+        faults.invalid("spec.resourceAttributes.namespace", asked, "must match metadata.namespace");
+    }
+    if object["spec"]["nonResourceAttributes"].is_object() {
+        let said = object["spec"]["nonResourceAttributes"].clone();
+        faults.invalid("spec.nonResourceAttributes", said, "disallowed on this kind of request");
+    }
+}

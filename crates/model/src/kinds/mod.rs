@@ -1,5 +1,6 @@
 //! The kinds: one file each, one line in [`KINDS`]. What the schema table cannot say about a kind stands in its file.
 
+mod access_review;
 mod api_service;
 mod binding;
 mod build;

@@ -1,6 +1,6 @@
 //! SelfSubjectAccessReview of `authorization.k8s.io/v1`: its constants.
 
-use super::{Kind, Verbs, of};
+use super::{Kind, Verbs, access_review, of};
 
 /// What the house knows of `authorization.k8s.io/v1` SelfSubjectAccessReview.
 pub static KIND: Kind = Kind::new(
@@ -9,4 +9,5 @@ pub static KIND: Kind = Kind::new(
     "selfsubjectaccessreview",
     "io.k8s.api.authorization.v1.SelfSubjectAccessReview",
 )
-.verbs(Verbs::CreateOnly);
+.verbs(Verbs::CreateOnly)
+.checking(access_review::check);
