@@ -38,7 +38,7 @@ fn wakes(object: &Object, world: &dyn World) -> Vec<Key> {
 }
 
 fn key_of(gvr: &Gvr) -> Key {
-    Key::new(&of::CUSTOM_RESOURCE_DEFINITION, "", &format!("{}.{}", gvr.plural, gvr.group))
+    Key::new(&of::CUSTOM_RESOURCE_DEFINITION, "", format!("{}.{}", gvr.plural, gvr.group))
 }
 
 /// Decides on one definition.

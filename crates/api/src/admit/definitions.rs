@@ -140,7 +140,7 @@ pub fn admit(asked: &Asked<'_>, _object: &mut Tree, extra: &mut Extra) -> Result
         return Ok(());
     }
     let gvr = &asked.resource.gvr;
-    let key = Key::new(&kinds::CUSTOM_RESOURCE_DEFINITION, "", &format!("{}.{}", gvr.plural, gvr.group));
+    let key = Key::new(&kinds::CUSTOM_RESOURCE_DEFINITION, "", format!("{}.{}", gvr.plural, gvr.group));
     let Some(definition) = asked.world.get(&key) else { return Err(Refusal::no_such_path()) };
     if definition.is_ending() {
         let why = "create not allowed while custom resource definition is terminating";
