@@ -24,9 +24,6 @@ use serde::{Deserialize, Serialize};
 use crate::agent::Agent;
 use crate::pod::PodView;
 
-/// How often it is looked whether voters are to be asked: a suspicion is noticed that much late at most.
-const LOOK: Duration = Duration::from_millis(100);
-
 /// How long a monitor may take to learn a deadline: it does one small thing at a time.
 const TELL_MAX: Duration = Duration::from_millis(400);
 
@@ -332,9 +329,14 @@ impl Fence {
         self.host.blocking(move || write(host.disk(), &dir, "lease.json", &bytes, false)).await
     }
 
-    fn asks(&self) -> Vec<Ask> {
+    /// Whom to ask for promises now, and how long to wait until the next look.
+    fn asks(&self) -> (Vec<Ask>, Duration) {
         let now = self.host.moment().0;
-        self.state().holder.asks(now)
+        let mut state = self.state();
+        let asks = state.holder.asks(now);
+        // What is heard meanwhile sets a time that is further off than this: a suspicion is longer than a renewal.
+        let rest = self.terms.renewal();
+        (asks, state.holder.asks_at(now).map_or(rest, |due| due.saturating_sub(now).min(rest)))
     }
 
     /// The lengths that count here.
@@ -352,11 +354,11 @@ impl Fence {
 pub async fn keep(agent: Arc<Agent>) {
     let mut rounds = host::Tasks::new();
     loop {
-        agent.means.host.sleep(LOOK).await;
-        let asks = agent.fence.asks();
+        let (asks, rest) = agent.fence.asks();
         if !asks.is_empty() {
             rounds.spawn(ask_all(agent.clone(), asks));
         }
+        agent.means.host.sleep(rest).await;
     }
 }
 

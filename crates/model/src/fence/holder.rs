@@ -209,21 +209,27 @@ impl Holder {
         true
     }
 
-    /// Whom to ask for promises now; empty when the store answers, or it is not time.
+    /// When voters are to be asked next, if nothing is heard until then; `None`: not before a new epoch.
     ///
-    /// They name the last revision that was acknowledged, never one that was only sent.
-    pub fn asks(&mut self, now: Duration) -> Vec<Ask> {
-        let Some(lease) = self.usable().cloned() else { return Vec::new() };
-        if now.saturating_sub(self.answered_at) < self.terms.suspicion {
-            return Vec::new();
-        }
+    /// Whatever is heard puts it off by the suspicion at least, counted from then.
+    pub fn asks_at(&self, now: Duration) -> Option<Duration> {
+        self.usable()?;
         let rest = match self.right().runs(now) {
             true => self.terms.renewal(),
             false => self.terms.lease * FENCED_ASKS,
         };
-        if self.asked_at.is_some_and(|asked| now < asked + rest) {
+        let rested = self.asked_at.map_or(Duration::ZERO, |asked| asked + rest);
+        Some(rested.max(self.answered_at + self.terms.suspicion))
+    }
+
+    /// Whom to ask for promises now; empty when the store answers, or it is not time.
+    ///
+    /// They name the last revision that was acknowledged, never one that was only sent.
+    pub fn asks(&mut self, now: Duration) -> Vec<Ask> {
+        if self.asks_at(now).is_none_or(|due| now < due) {
             return Vec::new();
         }
+        let Some(lease) = self.usable().cloned() else { return Vec::new() };
         self.asked_at = Some(now);
         // It would promise itself: its own vote needs its deadline to have passed.
         self.promises.insert(self.me.clone(), now);
@@ -331,7 +337,8 @@ mod tests {
     #[test]
     fn the_promises_of_a_majority_extend_it_and_the_oldest_that_is_needed_counts() {
         let mut holder = begun(set(1, &["a", "b", "c"]));
-        assert!(holder.asks(at(1400)).is_empty(), "the store answered a moment ago");
+        assert_eq!(holder.asks_at(at(1400)), Some(at(1505)), "the store answered at 5 ms");
+        assert!(holder.asks(at(1504)).is_empty());
         let asks = holder.asks(at(1600));
         assert_eq!(
             asks.iter().map(|ask| (ask.voter.host.as_str(), ask.revision)).collect::<Vec<_>>(),
@@ -340,6 +347,7 @@ mod tests {
         assert_eq!(holder.right(), Right::Until(at(3500)));
         holder.promised(&member("b"), at(1600));
         assert_eq!(holder.right(), Right::Until(at(5100)));
+        assert_eq!(holder.asks_at(at(2000)), Some(at(2600)));
         assert!(holder.asks(at(2000)).is_empty());
         assert_eq!(holder.asks(at(2600)).len(), 2);
         assert_eq!(holder.right(), Right::Until(at(5100)), "asking is not having");
@@ -395,7 +403,7 @@ mod tests {
         let sent = holder.renewal(None, at(1000)).expect("it holds a lease");
         holder.leave(12);
         holder.acknowledged(&sent, 12, at(1000), at(1100));
-        assert_eq!((holder.right(), holder.epoch()), (Right::None, None));
+        assert_eq!((holder.right(), holder.epoch(), holder.asks_at(at(1100))), (Right::None, None, None));
         let later = Holder::new(member("a"), Terms::LAN, holder.kept().clone(), at(1200));
         assert_eq!(later.right(), Right::None, "its next agent does not either");
         holder.lost(10);
