@@ -155,6 +155,7 @@ impl Wiring<'_> {
             address,
             dir: self.place.node(number),
             shared_dir: self.cluster.shared_dir.clone(),
+            registry_certs: Some(self.place.registry_certs()),
             prefix: network::links::prefix_of(&self.place.node(number)),
             pods: self.ranges.node_pods(number)?.to_string(),
             cluster_pods: self.ranges.pods.to_string(),

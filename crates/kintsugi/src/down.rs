@@ -21,8 +21,10 @@ pub async fn run(host: &Host, data_dir: &Path, purge: bool) -> Result<String> {
     for dir in place.nodes() {
         // An agent that outlived its server would start again what is removed here.
         let _taken = agent::take_over(&dir)?;
-        let runtime =
-            KernelRuntime::open(host.clone(), Settings { data_dir: dir.clone(), exe: exe.clone() })?;
+        let runtime = KernelRuntime::open(
+            host.clone(),
+            Settings { data_dir: dir.clone(), registry_certs: None, exe: exe.clone() },
+        )?;
         sandboxes += runtime::Runtime::sandboxes(&runtime).await?.len();
         runtime.remove_all().await.with_context(|| format!("cannot clear {}", dir.display()))?;
         unmount_below(&dir).with_context(|| format!("cannot clear the volumes in {}", dir.display()))?;

@@ -89,7 +89,7 @@ fn stores(host: &Host, data: &DataDir) -> Result<Vec<Store>> {
     if nodes.is_empty() {
         nodes.push(place.node(1));
     }
-    nodes.iter().map(|dir| open(host, dir)).collect()
+    nodes.iter().map(|dir| Ok(open(host, dir)?.trusting(Some(place.registry_certs())))).collect()
 }
 
 fn open(host: &Host, dir: &Path) -> Result<Store> {

@@ -78,6 +78,7 @@ struct Asked {
     node_address: IpAddr,
     dir: PathBuf,
     shared_dir: Option<PathBuf>,
+    registry_certs: PathBuf,
     seconds: Option<u64>,
 }
 
@@ -115,6 +116,7 @@ impl Asked {
             servers,
             token: settings.token.clone(),
             shared_dir: settings.shared_dir.clone(),
+            registry_certs: place.registry_certs(),
             pin: settings.ca_hash.clone(),
             name,
             node_address,
@@ -131,6 +133,7 @@ impl Asked {
                 known.server = self.urls();
                 known.node.api = self.first();
                 known.node.shared_dir.clone_from(&self.shared_dir);
+                known.node.registry_certs = Some(self.registry_certs.clone());
                 // The settings may be others by now. A server that is away keeps nobody from adopting what runs here.
                 let as_node = self.client(Arc::new(self.https(&known.node)?));
                 if let Some(Ok(cluster)) = host.within(GLANCE, cluster(&as_node)).await {
@@ -169,6 +172,7 @@ impl Asked {
             address: self.node_address,
             dir: self.dir.clone(),
             shared_dir: self.shared_dir.clone(),
+            registry_certs: Some(self.registry_certs.clone()),
             prefix: network::links::prefix_of(&self.dir),
             pods: String::new(),
             cluster_pods: String::new(),

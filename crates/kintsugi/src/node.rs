@@ -42,6 +42,9 @@ pub struct NodeSettings {
     /// Where storage is mounted that all nodes reach.
     #[serde(default)]
     pub shared_dir: Option<PathBuf>,
+    /// Where the authorities of private registries are: `HOST[:PORT]/ca.crt`.
+    #[serde(default)]
+    pub registry_certs: Option<PathBuf>,
     /// The short name of the cluster in links and rules.
     pub prefix: String,
     /// The range of its pods.
@@ -137,7 +140,11 @@ impl Node {
     /// Starts a node's agent over `transport`.
     pub async fn start(host: &Host, settings: &NodeSettings, transport: Arc<dyn Transport>) -> Result<Self> {
         let exe = std::env::current_exe().context("cannot find the program's own file")?;
-        let runtime = runtime::Settings { data_dir: settings.dir.clone(), exe };
+        let runtime = runtime::Settings {
+            data_dir: settings.dir.clone(),
+            registry_certs: settings.registry_certs.clone(),
+            exe,
+        };
         let runtime =
             Arc::new(KernelRuntime::open(host.clone(), runtime).context("cannot open the runtime")?);
         let network = KernelNetwork::open(host.clone(), network_settings(settings)?).await;

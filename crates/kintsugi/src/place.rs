@@ -41,6 +41,11 @@ impl Place {
         self.0.join("kubeconfig")
     }
 
+    /// What the operator lays down to have private registries trusted: `HOST[:PORT]/ca.crt`.
+    pub fn registry_certs(&self) -> PathBuf {
+        self.0.join("registry-certs")
+    }
+
     /// The folder of a node, by its number from 1.
     pub fn node(&self, number: u8) -> PathBuf {
         self.0.join("nodes").join(node_name(number))

@@ -309,13 +309,18 @@ pub async fn have_image(
     let asked = wish.policy.as_deref().unwrap_or(default_policy(reference));
     // A restart in place goes on with the image it had: it must not wait for a registry, nor fail with it.
     let policy = if wish.has_run && asked == "Always" { "IfNotPresent" } else { asked };
+    let credentials = credentials(pod, sources);
     if policy != "Always" {
         let here = agent.means.runtime.image(reference).await.map_err(|error| pull_fault(&error))?;
+        // Who runs already has shown its right to it.
+        let here = here.filter(|image| wish.has_run || image.is_open_to(&credentials));
         match here {
             Some(image) => {
                 return Ok((
                     image,
-                    Some(format!("Container image {reference:?} already present on machine")),
+                    Some(format!(
+                        "Container image {reference:?} already present on machine and can be accessed by the pod"
+                    )),
                 ));
             }
             None if policy == "Never" => {
@@ -331,7 +336,7 @@ pub async fn have_image(
     }
     agent.events.normal(wish.about.clone(), "Pulling", format!("Pulling image {reference:?}"));
     let began = agent.means.host.moment();
-    let pulled = agent.means.runtime.pull(reference, &credentials(pod, sources)).await;
+    let pulled = agent.means.runtime.pull(reference, &credentials).await;
     let image = pulled.map_err(|error| pull_fault(&error))?;
     let took = agent.means.host.moment().since(began);
     let took =

@@ -1,13 +1,16 @@
 //! What the kubelet asks of containers. Two real implementations: the kernel's, and the simulator's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use model::fence::Deadline;
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
+
+use crate::layout::hex;
 
 /// A point in wall-clock time.
 pub type Time = jiff::Timestamp;
@@ -101,6 +104,16 @@ pub struct Image {
     pub volumes: Vec<String>,
     /// The signal that stops it, such as `SIGTERM`; empty for the usual one.
     pub stop_signal: String,
+    /// The credentials that pulled it, by [`RegistryAuth::mark`]; `None`: anybody may use it, since it was pulled by nobody in
+    /// particular, or imported.
+    pub pulled_with: Option<BTreeSet<String>>,
+}
+
+impl Image {
+    /// Whether who has these credentials may use it without asking its registry (KEP-2535).
+    pub fn is_open_to(&self, auth: &[RegistryAuth]) -> bool {
+        self.pulled_with.as_ref().is_none_or(|marks| auth.iter().any(|auth| marks.contains(&auth.mark())))
+    }
 }
 
 /// Credentials for a registry.
@@ -112,6 +125,18 @@ pub struct RegistryAuth {
     pub username: String,
     /// Password or token.
     pub password: String,
+}
+
+impl RegistryAuth {
+    /// What tells these credentials from others without telling them: `sha256:` of all three.
+    pub fn mark(&self) -> String {
+        let mut hash = Sha256::new();
+        for part in [&self.registry, &self.username, &self.password] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        format!("sha256:{}", hex(&hash.finalize()))
+    }
 }
 
 /// What a pod's sandbox is made of.

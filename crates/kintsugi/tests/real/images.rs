@@ -1,8 +1,9 @@
 //! Images: bad archives, and pulls from a registry of this test's own.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -54,15 +55,71 @@ fn an_image_is_pulled_from_a_registry_and_a_missing_one_is_said_to_be_missing() 
     });
 }
 
+#[test]
+fn a_private_registry_over_https_is_trusted_by_its_authority_and_asks_who_pulls() {
+    let space = Space::new("private-pulls");
+    let key = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("it can be signed");
+    let port = space.cluster().within(|| Registry::serve_private(image_that_exits(43), &key));
+    let image = format!("127.0.0.1:{port}/test/exit:1");
+    let apply = |name: &str, secret: Option<&str>| {
+        let secrets: Vec<_> = secret.into_iter().map(|name| json!({"name": name})).collect();
+        space.apply(json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+            "spec": {
+                "restartPolicy": "Never", "imagePullSecrets": secrets,
+                "containers": [{"name": "main", "image": image}],
+            },
+        }));
+    };
+    let said_of = |pod: &str, wanted: &str| {
+        let said = "{.status.containerStatuses[0].state.waiting.message}";
+        space.until_value(&format!("pod/{pod}"), said, |said| said.contains(wanted))
+    };
+    let place = format!("127.0.0.1:{port}");
+    let login = |name: &str, password: &str| {
+        space.kubectl(&[
+            "create",
+            "secret",
+            "docker-registry",
+            name,
+            "--docker-username=ann",
+            &format!("--docker-password={password}"),
+            &format!("--docker-server={place}"),
+        ]);
+    };
+    login("right", "secret");
+    login("wrong", "guess");
+
+    let certs = space.cluster().data_dir().join("registry-certs").join(&place);
+    std::fs::create_dir_all(&certs).expect("the folder is ours");
+    std::fs::write(certs.join("ca.crt"), "no certificate").expect("the folder is ours");
+    apply("untrusting", Some("right"));
+    said_of("untrusting", "ca.crt");
+
+    std::fs::write(certs.join("ca.crt"), key.cert.pem()).expect("the folder is ours");
+    let code = "{.status.containerStatuses[0].state.terminated.exitCode}";
+    space.until_value("pod/untrusting", code, |code| code == "43");
+    apply("known", Some("right"));
+    space.until_value("pod/known", code, |code| code == "43");
+    // The image is here by now: for those who could have pulled it.
+    apply("nobody", None);
+    apply("stranger", Some("wrong"));
+    said_of("nobody", "uthoriz");
+    said_of("stranger", "uthoriz");
+}
+
 /// A registry of one image, by path.
-struct Registry(BTreeMap<String, (String, Vec<u8>)>);
+struct Registry {
+    pages: BTreeMap<String, (String, Vec<u8>)>,
+    /// Where tokens are had, when they are asked for: of `ann`, whose password is `secret`.
+    tokens: Option<String>,
+}
 
 impl Registry {
-    /// Serves on a port of the calling thread's network until the test's process ends.
+    /// Serves plainly on a port of the calling thread's network until the test's process ends.
     fn serve(pages: BTreeMap<String, (String, Vec<u8>)>) -> u16 {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback is there");
-        let port = listener.local_addr().expect("it is bound").port();
-        let registry = Self(pages);
+        let (listener, port) = Self::listen();
+        let registry = Self { pages, tokens: None };
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 // A client that goes away is its own business.
@@ -72,28 +129,81 @@ impl Registry {
         port
     }
 
-    fn answer(&self, mut client: TcpStream) -> std::io::Result<()> {
-        let mut head = BufReader::new(client.try_clone()?);
+    /// The same over TLS, to who brings a token.
+    fn serve_private(
+        pages: BTreeMap<String, (String, Vec<u8>)>,
+        key: &rcgen::CertifiedKey<rcgen::KeyPair>,
+    ) -> u16 {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let secret =
+            rustls::pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).expect("it is one");
+        let tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("they go together")
+            .with_no_client_auth()
+            .with_single_cert(vec![key.cert.der().clone()], secret)
+            .expect("they go together");
+        let (listener, port) = Self::listen();
+        let registry = Self { pages, tokens: Some(format!("https://127.0.0.1:{port}/token")) };
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let Ok(seen) = rustls::ServerConnection::new(Arc::new(tls.clone())) else { continue };
+                let mut both = rustls::StreamOwned::new(seen, client);
+                let _ = registry.answer(&mut both);
+                both.conn.send_close_notify();
+                let _ = both.flush();
+            }
+        });
+        port
+    }
+
+    fn listen() -> (TcpListener, u16) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback is there");
+        let port = listener.local_addr().expect("it is bound").port();
+        (listener, port)
+    }
+
+    fn answer(&self, mut client: impl Read + Write) -> std::io::Result<()> {
+        let mut head = BufReader::new(&mut client);
         let mut first = String::new();
         head.read_line(&mut first)?;
-        let mut line = String::new();
+        let (mut line, mut who) = (String::new(), String::new());
         while head.read_line(&mut line)? > 2 {
+            if let Some((name, value)) = line.split_once(':')
+                && name.eq_ignore_ascii_case("authorization")
+            {
+                value.trim().clone_into(&mut who);
+            }
             line.clear();
         }
         let mut words = first.split(' ');
         let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let json = "application/json";
         let missing = br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#;
-        let (status, kind, body) = match self.0.get(path) {
-            Some((kind, body)) => ("200 OK", kind.as_str(), body.as_slice()),
-            None => ("404 Not Found", "application/json", &missing[..]),
+        let unknown = br#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#;
+        let mut more = String::new();
+        let (status, kind, body) = match (&self.tokens, self.pages.get(path)) {
+            // ann:secret
+            (Some(_), _) if path.starts_with("/token") && who == "Basic YW5uOnNlY3JldA==" => {
+                ("200 OK", json, &br#"{"token":"of-ann"}"#[..])
+            }
+            (Some(realm), _) if who != "Bearer of-ann" => {
+                let scope = "repository:test/exit:pull";
+                more = format!(
+                    "www-authenticate: Bearer realm=\"{realm}\",service=\"test\",scope=\"{scope}\"\r\n"
+                );
+                ("401 Unauthorized", json, &unknown[..])
+            }
+            (_, Some((kind, body))) => ("200 OK", kind.as_str(), body.as_slice()),
+            (_, None) => ("404 Not Found", json, &missing[..]),
         };
         write!(
             client,
-            "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\ndocker-content-digest: {}\r\nconnection: close\r\n\r\n",
+            "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\ndocker-content-digest: {}\r\n{more}connection: close\r\n\r\n",
             body.len(),
             digest(body),
         )?;
-        if method == "GET" { client.write_all(body) } else { Ok(()) }
+        if method == "HEAD" { Ok(()) } else { client.write_all(body) }
     }
 }
 

@@ -249,7 +249,7 @@ pub(crate) fn assemble(
     }
     let id = format!("sha256:{}", hex(&Sha256::digest(config)));
     let (tags, digests) = (BTreeSet::new(), BTreeSet::new());
-    Ok(Record { id, tags, digests, layers, size, config: file.config.unwrap_or_default() })
+    Ok(Record { id, tags, digests, layers, size, config: file.config.unwrap_or_default(), pulled_with: None })
 }
 
 /// The digest of a layer and all beneath it: what the same layer means depends on them.

@@ -80,6 +80,7 @@ fn record(single: &Single, name: &Reference) -> io::Result<(Record, BTreeMap<Pat
         layers: vec![layer[..32].to_owned()],
         size,
         config,
+        pulled_with: None,
     };
     Ok((record, files))
 }

@@ -31,6 +31,9 @@ pub(crate) struct Record {
     pub size: u64,
     /// What its configuration says.
     pub config: Config,
+    /// The marks of the credentials that pulled it; none: it is open to all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pulled_with: Option<BTreeSet<String>>,
 }
 
 /// The part of an image's configuration that running it needs.
@@ -83,6 +86,7 @@ impl Record {
             working_dir: config.working_dir,
             volumes: config.volumes.into_keys().collect(),
             stop_signal: config.stop_signal,
+            pulled_with: self.pulled_with.clone(),
         }
     }
 }
@@ -124,10 +128,15 @@ impl Index {
         for other in self.images.values_mut().filter(|other| other.id != record.id) {
             other.tags.retain(|tag| !record.tags.contains(tag));
         }
-        let Record { id, tags, digests, .. } = record.clone();
+        let Record { id, tags, digests, pulled_with, .. } = record.clone();
         let kept = self.images.entry(id).or_insert(record);
         kept.tags.extend(tags);
         kept.digests.extend(digests);
+        // What anybody could have once is no secret any more.
+        kept.pulled_with = kept.pulled_with.take().zip(pulled_with).map(|(mut marks, more)| {
+            marks.extend(more);
+            marks
+        });
         kept
     }
 
@@ -155,6 +164,7 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::RegistryAuth;
 
     fn record(id: &str, tag: &str, layers: &[&str]) -> Record {
         let layers = layers.iter().map(|layer| (*layer).to_owned()).collect();
@@ -169,6 +179,31 @@ mod tests {
         let wanted = Wanted::parse("web:1").expect("it is a name");
         assert_eq!(index.find(&wanted).map(|record| record.id.as_str()), Some("two"));
         assert!(index.images["one"].tags.is_empty());
+    }
+
+    #[test]
+    fn who_pulled_an_image_may_use_it_and_everybody_once_anybody_could_have_it() {
+        let auth = |password: &str| RegistryAuth {
+            registry: "example.org".to_owned(),
+            username: "ann".to_owned(),
+            password: password.to_owned(),
+        };
+        let mut index = Index::default();
+        let pulled_with = |password: Option<&str>| Record {
+            pulled_with: password.map(|password| BTreeSet::from([auth(password).mark()])),
+            ..record("one", "example.org/web:1", &["a"])
+        };
+        let mut check = |pulled: Option<&str>, open_to: [bool; 3]| {
+            let image = index.add(pulled_with(pulled)).image();
+            let nobody = image.is_open_to(&[]);
+            let seen =
+                [nobody, image.is_open_to(&[auth("old")]), image.is_open_to(&[auth("x"), auth("new")])];
+            assert_eq!(seen, open_to, "{pulled:?}");
+        };
+        check(Some("old"), [false, true, false]);
+        check(Some("new"), [false, true, true]);
+        check(None, [true, true, true]);
+        check(Some("new"), [true, true, true]);
     }
 
     #[test]

@@ -32,13 +32,14 @@ pub struct Store {
     host: Host,
     layout: Layout,
     pulls: pull::Pulls,
+    registry_certs: Option<PathBuf>,
 }
 
 impl Store {
     /// Opens the store of a data directory, makes it when missing, and removes what a crash left of drafts.
     pub fn open(host: Host, data_dir: &Path) -> Result<Self, RuntimeError> {
         let layout = Layout::new(&absolute(data_dir)?);
-        let store = Self { host, layout, pulls: pull::Pulls::default() };
+        let store = Self { host, layout, pulls: pull::Pulls::default(), registry_certs: None };
         let make = || {
             fs::create_dir_all(store.layout.layers().join("empty"))?;
             fs::create_dir_all(store.drafts())?;
@@ -46,6 +47,12 @@ impl Store {
         };
         make().map_err(|error| failed("open the image store", error))?;
         Ok(store)
+    }
+
+    /// The same, which trusts a registry by `HOST[:PORT]/ca.crt` in a folder, as PEM, beside the machine's authorities. The
+    /// file is read at each pull.
+    pub fn trusting(self, registry_certs: Option<PathBuf>) -> Self {
+        Self { registry_certs, ..self }
     }
 
     /// Imports an OCI layout (a folder or an archive) or what `docker save` wrote, compressed or not.

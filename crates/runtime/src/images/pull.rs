@@ -1,6 +1,6 @@
 //! Pulling from registries: documents and layers come into a draft, are checked, then unpacked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_client::errors::{OciDistributionError, OciErrorCode};
 use oci_client::manifest::{OciDescriptor, OciImageManifest};
 use oci_client::{Client, secrets};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 
@@ -32,9 +34,12 @@ const USER_AGENT: &str = "kintsugi";
 
 /// Which references are being pulled: one at a time pulls, the others take what it got.
 #[derive(Default)]
-pub(crate) struct Pulls(Mutex<BTreeMap<String, Arc<Slot>>>);
+pub(crate) struct Pulls(Mutex<BTreeMap<Wish, Arc<Slot>>>);
 
-/// The last success for one reference, and how many there were.
+/// A reference, and the marks of who asks.
+type Wish = (String, Vec<String>);
+
+/// The last success for one reference and its credentials, and how many there were.
 #[derive(Default)]
 struct Slot {
     count: std::sync::atomic::AtomicU64,
@@ -42,10 +47,12 @@ struct Slot {
 }
 
 impl Pulls {
-    fn slot(&self, reference: &Reference) -> Arc<Slot> {
+    /// One for each reference and who asks: what others may have is not for everybody.
+    fn slot(&self, reference: &Reference, auth: &[RegistryAuth]) -> Arc<Slot> {
         let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         slots.retain(|_, slot| Arc::strong_count(slot) > 1);
-        slots.entry(reference.to_string()).or_default().clone()
+        let who: Vec<String> = fitting(reference, auth).into_iter().filter_map(|one| one.mark).collect();
+        slots.entry((reference.to_string(), who)).or_default().clone()
     }
 }
 
@@ -56,7 +63,7 @@ pub(crate) async fn pull(
     auth: &[RegistryAuth],
 ) -> Result<Image, RuntimeError> {
     use std::sync::atomic::Ordering;
-    let slot = store.pulls.slot(&reference);
+    let slot = store.pulls.slot(&reference, auth);
     let before = slot.count.load(Ordering::Acquire);
     let mut last = slot.last.lock().await;
     if let Some(image) = last.as_ref().filter(|_| slot.count.load(Ordering::Acquire) > before) {
@@ -75,8 +82,8 @@ async fn pull_with_any(
     auth: &[RegistryAuth],
 ) -> Result<Image, RuntimeError> {
     let mut failure = None;
-    for credentials in fitting(reference, auth) {
-        match pull_with(store, reference, &credentials).await {
+    for puller in fitting(reference, auth) {
+        match pull_with(store, reference, puller).await {
             Ok(image) => return Ok(image),
             Err(error) => failure = Some(error),
         }
@@ -115,7 +122,15 @@ fn is_missing(error: &OciDistributionError) -> bool {
     }
 }
 
-fn fitting(reference: &Reference, auth: &[RegistryAuth]) -> Vec<secrets::RegistryAuth> {
+/// Who asks a registry.
+#[derive(Debug, PartialEq)]
+struct Puller {
+    /// The mark of the credentials; `None`: nobody in particular.
+    mark: Option<String>,
+    auth: secrets::RegistryAuth,
+}
+
+fn fitting(reference: &Reference, auth: &[RegistryAuth]) -> Vec<Puller> {
     let repository = reference.repository();
     let mut fitting: Vec<(usize, &RegistryAuth)> = auth
         .iter()
@@ -126,11 +141,13 @@ fn fitting(reference: &Reference, auth: &[RegistryAuth]) -> Vec<secrets::Registr
         })
         .collect();
     fitting.sort_by_key(|(len, _)| std::cmp::Reverse(*len));
-    let basic =
-        |auth: &RegistryAuth| secrets::RegistryAuth::Basic(auth.username.clone(), auth.password.clone());
+    let puller = |(_, auth): (usize, &RegistryAuth)| Puller {
+        mark: Some(auth.mark()),
+        auth: secrets::RegistryAuth::Basic(auth.username.clone(), auth.password.clone()),
+    };
     match fitting.is_empty() {
-        true => vec![secrets::RegistryAuth::Anonymous],
-        false => fitting.into_iter().map(|(_, auth)| basic(auth)).collect(),
+        true => vec![Puller { mark: None, auth: secrets::RegistryAuth::Anonymous }],
+        false => fitting.into_iter().map(puller).collect(),
     }
 }
 
@@ -144,32 +161,51 @@ fn plain_registry(registry: &str) -> String {
     }
 }
 
-fn client(reference: &Reference) -> Client {
+/// A way to the registry: over https, or http to this machine itself unless an authority is laid down for it.
+fn client(reference: &Reference, authorities: Vec<Certificate>) -> Result<Client, Cause> {
     // The binary does this first thing; a second time is refused, and no harm.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let plain = if reference.is_loopback() { vec![reference.registry.clone()] } else { Vec::new() };
-    Client::new(ClientConfig {
+    let is_plain = reference.is_loopback() && authorities.is_empty();
+    let plain = if is_plain { vec![reference.registry.clone()] } else { Vec::new() };
+    // Not `new`: it takes defaults for settings that it cannot use.
+    Ok(Client::try_from(ClientConfig {
+        extra_root_certificates: authorities,
         protocol: ClientProtocol::HttpsExcept(plain),
         connect_timeout: Some(CONNECT_TIMEOUT),
         read_timeout: Some(READ_TIMEOUT),
         user_agent: USER_AGENT,
         ..ClientConfig::default()
-    })
+    })?)
 }
 
-async fn pull_with(
-    store: &Store,
-    reference: &Reference,
-    auth: &secrets::RegistryAuth,
-) -> Result<Image, Cause> {
-    let client = client(reference);
+/// What the operator laid down for a registry; none: the machine's own authorities must do.
+fn authorities(dir: Option<&Path>, registry: &str) -> Result<Vec<Certificate>, Cause> {
+    let Some(file) = dir.map(|dir| dir.join(registry).join("ca.crt")) else { return Ok(Vec::new()) };
+    let refused = |why: &dyn std::fmt::Display| format!("cannot use {}: {why}", file.display());
+    let pem = match std::fs::read(&file) {
+        Ok(pem) => pem,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(refused(&error).into()),
+    };
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let der =
+        |one: CertificateDer<'_>| Certificate { encoding: CertificateEncoding::Der, data: one.to_vec() };
+    match read {
+        Ok(found) if found.is_empty() => Err(refused(&"it has no certificate in PEM").into()),
+        Ok(found) => Ok(found.into_iter().map(der).collect()),
+        Err(error) => Err(refused(&error).into()),
+    }
+}
+
+async fn pull_with(store: &Store, reference: &Reference, puller: Puller) -> Result<Image, Cause> {
+    let client = client(reference, authorities(store.registry_certs.as_deref(), &reference.registry)?)?;
     let (registry, path) = (reference.registry.clone(), reference.path.clone());
     let remote = match reference.digest.is_empty() {
         true => oci_client::Reference::with_tag(registry, path, reference.tag.clone()),
         false => oci_client::Reference::with_digest(registry, path, reference.digest.clone()),
     };
     let (manifest, digest, config, list_digest) =
-        client.pull_manifest_and_config_and_list_digest(&remote, auth).await?;
+        client.pull_manifest_and_config_and_list_digest(&remote, &puller.auth).await?;
     archive::check_digest(config.as_bytes(), &manifest.config.digest)?;
     let size = total(&manifest)?;
     let handle = store.handle();
@@ -185,6 +221,7 @@ async fn pull_with(
         let blobs = files.iter().map(File::open);
         let mut record = archive::assemble(&handle, config.as_bytes(), blobs, size)?;
         record.tags.extend(tag);
+        record.pulled_with = puller.mark.map(|mark| BTreeSet::from([mark]));
         record.digests.insert(name.to_string());
         Ok(handle.register(record)?)
     };
@@ -267,7 +304,7 @@ mod tests {
         ];
         let check = |reference: &str, want: &[&str]| {
             let reference = Reference::parse(reference).expect("it is a name");
-            let users = fitting(&reference, &all).into_iter().map(|auth| match auth {
+            let users = fitting(&reference, &all).into_iter().map(|puller| match puller.auth {
                 secrets::RegistryAuth::Basic(user, _) => user,
                 _ => String::new(),
             });

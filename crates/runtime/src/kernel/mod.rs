@@ -40,6 +40,8 @@ const SANDBOX_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Settings {
     /// Where images, sandboxes and logs are.
     pub data_dir: PathBuf,
+    /// Where the authorities of private registries are, as `HOST[:PORT]/ca.crt`.
+    pub registry_certs: Option<PathBuf>,
     /// The binary that is executed anew as a monitor; it must call [`monitor::main`] when [`monitor::is_meant`].
     pub exe: PathBuf,
 }
@@ -71,7 +73,7 @@ impl KernelRuntime {
             Cgroups::detect()
         };
         let cgroups = make().map_err(|error| failed("open the runtime's data directory", error))?;
-        let store = Store::open(host.clone(), &data_dir)?;
+        let store = Store::open(host.clone(), &data_dir)?.trusting(settings.registry_certs);
         Ok(Self {
             host,
             exe: settings.exe,

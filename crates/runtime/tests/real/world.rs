@@ -29,7 +29,7 @@ pub struct World {
 
 pub fn open(dir: &std::path::Path) -> Arc<KernelRuntime> {
     let exe = std::env::current_exe().expect("we are a file");
-    let settings = Settings { data_dir: dir.to_path_buf(), exe };
+    let settings = Settings { data_dir: dir.to_path_buf(), registry_certs: None, exe };
     Arc::new(KernelRuntime::open(Host::real(), settings).expect("the runtime opens"))
 }
 
