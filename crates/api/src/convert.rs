@@ -88,11 +88,16 @@ pub fn stored_field<'a>(resource: &Resource, field: &'a str) -> Cow<'a, str> {
     }
 }
 
-/// Whether a selector selects a record. The fields of custom objects are read from their bytes, as they are served.
+/// Whether a selector selects a record. The fields of custom objects are read from their bytes, as they are served, and so are
+/// their labels where a webhook converts them: it may change those.
 pub fn selects(resource: &Resource, selection: &Selection, record: &Record) -> bool {
+    let Meaning::Custom(custom) = &resource.meaning else {
+        return selection.matches(&record.path, &record.tags);
+    };
     let asks_own = |path: &str| !matches!(path, "metadata.name" | "metadata.namespace");
-    let own = selection.fields.conditions.iter().any(|condition| asks_own(&condition.path));
-    if !own || matches!(resource.meaning, Meaning::BuiltIn(_)) {
+    let by_field = selection.fields.conditions.iter().any(|condition| asks_own(&condition.path));
+    let by_label = custom.conversion.is_some() && !selection.labels.is_everything();
+    if !by_field && !by_label {
         return selection.matches(&record.path, &record.tags);
     }
     let Ok(object) = serde_json::from_slice(&record.value) else { return false };

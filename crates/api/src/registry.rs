@@ -108,6 +108,20 @@ impl Resource {
         }
     }
 
+    /// What whoever asks for it is warned of, where it is going out of use.
+    pub fn deprecation(&self) -> Option<&str> {
+        match &self.meaning {
+            Meaning::Custom(custom) => custom.deprecation.as_deref(),
+            Meaning::BuiltIn(_) if self.is(&model::kinds::ENDPOINTS) => {
+                Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+            }
+            Meaning::BuiltIn(_) if self.is(&model::kinds::COMPONENT_STATUS) => {
+                Some("v1 ComponentStatus is deprecated in v1.19+")
+            }
+            Meaning::BuiltIn(_) => None,
+        }
+    }
+
     /// Whether a verb that nearly all resources have is one of this resource's: namespaces go one by one.
     pub fn has(&self, verb: &str) -> bool {
         verb != "deletecollection" || !self.is(&model::kinds::NAMESPACE)

@@ -283,6 +283,8 @@ fn types_are_told_before_there_are_values() {
     assert_eq!(gives("{'a': [self.count]}"), "map(string, list(int))");
     assert_eq!(gives("self.count > 1 ? self.since : self.since + duration('1s')"), "timestamp");
     assert_eq!(gives("[]"), "list(dyn)");
+    assert_eq!(gives("optional.of(self.text) == null"), "bool");
+    wrong("self.text == null", "1:11: found no matching overload for '_==_' applied to '(string, null)'");
 }
 
 #[test]

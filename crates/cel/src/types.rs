@@ -196,9 +196,16 @@ impl Known {
             (Type::Open(one), Type::Open(other)) if one == other => true,
             (Type::Open(open), other) | (other, Type::Open(open)) => self.bind(*open, other),
             (Type::Dyn, _) | (_, Type::Dyn) => true,
-            // Null stands for objects and times.
-            (Type::Null, Type::Object(_) | Type::Timestamp | Type::Duration | Type::Opaque(_))
-            | (Type::Object(_) | Type::Timestamp | Type::Duration | Type::Opaque(_), Type::Null) => true,
+            // Null stands for objects, times and what may be nothing.
+            (Type::Null, other) | (other, Type::Null) => matches!(
+                other,
+                Type::Null
+                    | Type::Object(_)
+                    | Type::Timestamp
+                    | Type::Duration
+                    | Type::Opaque(_)
+                    | Type::Optional(_)
+            ),
             (Type::Map(one, _), Type::Map(other, _)) => {
                 self.unify(&one.0, &other.0) && self.unify(&one.1, &other.1)
             }

@@ -1,4 +1,4 @@
-//! The file of the audit log: begun anew by its size, old ones removed by their age and number.
+//! Where the audit log goes: to a file, begun anew by its size, old ones removed by their age and number; and to a webhook.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use api::audit::{Policy, Sink, Trail};
+use anyhow::{Context, Result, anyhow, bail};
+use api::audit::{Policy, Sink, Trail, Webhook, WebhookSettings};
+use api::dial::Dial;
 use host::{Host, Time};
 
 use crate::settings::Audit;
+use crate::strangers::Program;
 
 /// The size at which a file is begun anew unless another is given: upstream's 100 MB.
 const FILE_MEGABYTES: u64 = 100;
@@ -20,26 +22,45 @@ const MEGABYTE: u64 = 1024 * 1024;
 const STAMP: &str = "%Y-%m-%dT%H-%M-%S%.3f";
 
 /// Begins the audit log that the settings ask for, if any.
-pub fn begin(host: &Host, settings: &Audit) -> Result<Option<Arc<Trail>>> {
+pub fn begin(host: &Host, dial: Arc<dyn Dial>, settings: &Audit) -> Result<Option<Arc<Trail>>> {
     let Some(file) = &settings.audit_policy_file else { return Ok(None) };
     let text = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     let policy = Policy::read(&text);
-    let policy =
-        policy.map_err(|why| anyhow::anyhow!("{} is no good audit policy: {why}", file.display()))?;
-    let Some(path) = &settings.audit_log_path else { return Ok(None) };
-    let sink: Box<dyn Sink> = if path == Path::new("-") {
-        Box::new(Printed)
-    } else {
-        let megabytes =
-            if settings.audit_log_maxsize == 0 { FILE_MEGABYTES } else { settings.audit_log_maxsize };
-        let keep = Keep {
-            bytes: megabytes * MEGABYTE,
-            age: Duration::from_secs(settings.audit_log_maxage * 86_400),
-            files: settings.audit_log_maxbackup,
-        };
-        Box::new(Files::open(host.clone(), path, keep)?)
+    let policy = policy.map_err(|why| anyhow!("{} is no good audit policy: {why}", file.display()))?;
+    let log = settings.audit_log_path.as_deref().map(|path| log(host, path, settings)).transpose()?;
+    let webhook = settings.audit_webhook_config_file.as_deref();
+    let webhook = webhook.map(|file| webhook_at(host, dial, file, settings)).transpose()?;
+    if log.is_none() && webhook.is_none() {
+        bail!(
+            "--audit-policy-file needs --audit-log-path or --audit-webhook-config-file: somewhere to write to"
+        );
+    }
+    Ok(Some(Trail::new(host, policy, log, webhook)))
+}
+
+fn log(host: &Host, path: &Path, settings: &Audit) -> Result<Box<dyn Sink>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(Printed));
+    }
+    let megabytes = if settings.audit_log_maxsize == 0 { FILE_MEGABYTES } else { settings.audit_log_maxsize };
+    let keep = Keep {
+        bytes: megabytes * MEGABYTE,
+        age: Duration::from_secs(settings.audit_log_maxage * 86_400),
+        files: settings.audit_log_maxbackup,
     };
-    Ok(Some(Trail::new(host, policy, sink)))
+    Ok(Box::new(Files::open(host.clone(), path, keep)?))
+}
+
+fn webhook_at(host: &Host, dial: Arc<dyn Dial>, file: &Path, settings: &Audit) -> Result<Webhook> {
+    let program = Program::read(file)?;
+    let settings = WebhookSettings {
+        url: program.url,
+        authorities: program.authorities,
+        token: program.token,
+        batch_len: settings.audit_webhook_batch_max_size,
+        batch_wait: Duration::from_secs(settings.audit_webhook_batch_wait_seconds),
+    };
+    Webhook::new(host, dial, settings).map_err(|why| anyhow!("{}: {why}", file.display()))
 }
 
 /// Writes to the standard output.

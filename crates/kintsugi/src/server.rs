@@ -124,8 +124,8 @@ impl Server {
             front_proxy_ca: keys.front_proxy.cert.clone(),
             has_shared_storage: cluster.shared_dir.is_some(),
             guard: Arc::new(Warden::new(store.clone(), authenticator.clone())),
+            audit: audit_log::begin(host, dial.clone(), &cluster.audit)?,
             dial,
-            audit: audit_log::begin(host, &cluster.audit)?,
             upkeep: Arc::new(Keeper { vault, tokens, dir: place.keys(), is_shared: store.is_shared() }),
         };
         let identity = client::Identity::Certificate {

@@ -292,7 +292,7 @@ impl Healing {
 #[derive(Debug, Clone, Default, Args)]
 pub struct Audit {
     /// A file with a Policy (audit.k8s.io/v1) that says what is written to the audit log; without one there is none
-    #[arg(long, value_name = "FILE", requires = "audit_log_path")]
+    #[arg(long, value_name = "FILE")]
     pub audit_policy_file: Option<PathBuf>,
     /// The file of the audit log, one event a line; - for the standard output
     #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
@@ -306,6 +306,23 @@ pub struct Audit {
     /// How many old files are kept; 0 for all
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub audit_log_maxbackup: usize,
+    /// A kubeconfig that says where a webhook is that takes the audit log (EventLists of audit.k8s.io/v1), and the token by
+    /// which it knows us
+    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
+    pub audit_webhook_config_file: Option<PathBuf>,
+    /// How many events go to the webhook at once, at most
+    #[arg(long, value_name = "N", default_value_t = api::audit::BATCH_LEN, value_parser = batch_len)]
+    pub audit_webhook_batch_max_size: usize,
+    /// How many seconds an event waits for others that go to the webhook with it, at most
+    #[arg(long, value_name = "SECONDS", default_value_t = api::audit::BATCH_WAIT.as_secs())]
+    pub audit_webhook_batch_wait_seconds: u64,
+}
+
+fn batch_len(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(len @ 1..=10_000) => Ok(len),
+        _ => Err("a number from 1 to 10000".into()),
+    }
 }
 
 /// Nodes of one machine: a /24 of node addresses holds more, but each takes a process and two dozen MiB.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,30 +50,45 @@ fn oidc(settings: &Strangers) -> Result<Option<OidcSettings>> {
 
 fn webhook(settings: &Strangers) -> Result<Option<WebhookSettings>> {
     let Some(file) = &settings.authentication_token_webhook_config_file else { return Ok(None) };
-    let text = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let access = Access::from_kubeconfig(&text).with_context(|| format!("cannot use {}", file.display()))?;
-    let token = match access.identity {
-        Identity::Token(token) => Some(token),
-        Identity::Anonymous => None,
-        Identity::Certificate { .. } => {
-            bail!(
-                "{}: a webhook for tokens is shown a token, or nothing; no client certificate",
-                file.display()
-            )
-        }
-    };
+    let program = Program::read(file)?;
     Ok(Some(WebhookSettings {
-        url: access.server,
-        authorities: access.authority_pem,
-        token,
+        url: program.url,
+        authorities: program.authorities,
+        token: program.token,
         cache_time: Duration::from_secs(settings.authentication_token_webhook_cache_seconds),
     }))
+}
+
+/// A program outside that a kubeconfig tells of.
+pub struct Program {
+    /// Its URL.
+    pub url: String,
+    /// The authorities that may have signed its certificate, as PEM.
+    pub authorities: Vec<u8>,
+    /// The token by which it knows us.
+    pub token: Option<String>,
+}
+
+impl Program {
+    /// Reads the kubeconfig.
+    pub fn read(file: &Path) -> Result<Self> {
+        let text = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let access =
+            Access::from_kubeconfig(&text).with_context(|| format!("cannot use {}", file.display()))?;
+        let token = match access.identity {
+            Identity::Token(token) => Some(token),
+            Identity::Anonymous => None,
+            Identity::Certificate { .. } => {
+                bail!("{}: a webhook is shown a token, or nothing; no client certificate", file.display())
+            }
+        };
+        Ok(Self { url: access.server, authorities: access.authority_pem, token })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
-    use std::path::Path;
     use std::sync::Mutex;
 
     use api::auth::pki::{self, PemPair, Purpose};

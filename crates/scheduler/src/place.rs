@@ -73,7 +73,8 @@ fn fate(pod: &Resident, cluster: &Cluster<'_>) -> Fate {
             let why = message(&refusals, cluster.places.len());
             match preempt::room(&wishes, cluster, &refusals) {
                 Ok(room) => Fate::Preempts(room, why),
-                Err(said) => Fate::Stays(format!("{why} preemption: {said}").trim_end().to_owned()),
+                Err(said) if said.is_empty() => Fate::Stays(why),
+                Err(said) => Fate::Stays(format!("{why} preemption: {said}")),
             }
         }
     }

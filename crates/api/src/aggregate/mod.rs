@@ -55,6 +55,13 @@ pub struct Said {
     pub openapi_two: Arc<Tree>,
 }
 
+impl Said {
+    /// Whether it describes itself in OpenAPI v2 and not in v3.
+    pub fn speaks_two_alone(&self) -> bool {
+        !self.openapi_three.is_object() && self.openapi_two.is_object()
+    }
+}
+
 /// All groups, and what other servers say of theirs.
 #[derive(Debug, Default)]
 pub struct Seen {

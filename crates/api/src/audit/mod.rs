@@ -5,6 +5,7 @@
 mod event;
 mod policy;
 mod trail;
+mod webhook;
 
 use std::io;
 use std::net::IpAddr;
@@ -23,9 +24,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::answer::Told;
 use crate::auth::{Attributes, Identity};
 use crate::codec;
+use crate::registry::Resource;
+use crate::request::Validation;
 
 pub use policy::Policy;
 pub use trail::{Sink, Trail};
+pub use webhook::{BATCH_LEN, BATCH_WAIT, Webhook, WebhookSettings};
 
 use policy::{Level, Stage, Wanted};
 
@@ -47,12 +51,13 @@ pub struct Record {
 }
 
 impl Record {
-    /// Begins to write a request down, and notes that it came; `None` when the policy wants nothing of it.
+    /// Begins to write a request down, and notes that it came; `None` when the policy wants nothing of it. `resource` is what
+    /// it is for, where that is served here.
     pub fn begin(
         trail: &Arc<Trail>,
         host: &Host,
         who: Option<&Identity>,
-        what: &Attributes,
+        (what, resource): (&Attributes, Option<&Resource>),
         request: &Request<Bytes>,
         told: &Arc<Told>,
     ) -> Option<Arc<Self>> {
@@ -72,7 +77,7 @@ impl Record {
         let (trail, host, told) = (trail.clone(), host.clone(), told.clone());
         let mut record = Self { trail, host, wanted, told, received, head, is_done: AtomicBool::new(false) };
         record.write(Stage::RequestReceived, |_| {});
-        record.note_request(what, request);
+        record.note_request(what, resource, request);
         Some(Arc::new(record))
     }
 
@@ -82,7 +87,7 @@ impl Record {
     }
 
     /// What was sent: its name always, all of it where that is wanted.
-    fn note_request(&mut self, what: &Attributes, request: &Request<Bytes>) {
+    fn note_request(&mut self, what: &Attributes, resource: Option<&Resource>, request: &Request<Bytes>) {
         let writes =
             matches!(what.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection");
         if !what.is_resource() || !writes || request.body().is_empty() {
@@ -98,7 +103,12 @@ impl Record {
             event::complete_ref(&mut self.head["objectRef"], &sent);
         }
         if self.wanted.level >= Level::Request {
-            self.head["requestObject"] = self.shown(sent);
+            let read = resource.filter(|_| is_whole(what)).and_then(|resource| {
+                let mut read = codec::read(resource, &media, request.body(), Validation::Ignore).ok()?.object;
+                codec::settle(resource, &mut read);
+                Some(read)
+            });
+            self.head["requestObject"] = self.shown(read.unwrap_or(sent));
         }
     }
 
@@ -158,6 +168,15 @@ impl Record {
         fill(&mut event);
         self.trail.write(&event);
     }
+}
+
+/// Whether the body is an object of the resource itself, which is written down as it is read: with its defaults.
+fn is_whole(what: &Attributes) -> bool {
+    matches!(what.verb.as_str(), "create" | "update")
+        && matches!(
+            what.subresource.as_str(),
+            "" | "status" | "approval" | "finalize" | "ephemeralcontainers" | "resize"
+        )
 }
 
 /// Notes the end of an answer that comes in pieces when it is dropped.

@@ -37,7 +37,7 @@ async fn audited(rules: &str) -> Audited {
     let text = format!("{{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{rules}]}}");
     let policy = Policy::read(text.as_bytes()).expect("a good policy");
     let lines = Lines::default();
-    let trail = Trail::new(&host, policy, Box::new(lines.clone()));
+    let trail = Trail::new(&host, policy, Some(Box::new(lines.clone())), None);
     let lab = lab_with(Settings { audit: Some(trail.clone()), ..Settings::default() }).await;
     Audited { lab, trail, lines }
 }
@@ -126,6 +126,22 @@ async fn request_and_response_are_written_where_they_are_wanted() {
         (&events[1]["requestObject"], &events[1]["responseObject"]),
         (&json!({"data": {"k": "v"}}), &Value::Null)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_sent_is_written_with_its_defaults() {
+    let audited =
+        audited("{level: Request, users: [admin], verbs: [create], omitStages: [RequestReceived]}").await;
+    let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}, "unknown": 1});
+    assert_eq!(audited.lab.post("/api/v1/namespaces/default/services", service).await.0, 201);
+    let events = audited.events().await;
+    let sent = &events[0]["requestObject"];
+    assert_eq!(
+        (&sent["spec"]["type"], &sent["spec"]["ports"][0]["protocol"]),
+        (&json!("ClusterIP"), &json!("TCP"))
+    );
+    // What only the store gives it was not there yet.
+    assert!(sent["spec"]["clusterIP"].is_null() && sent["unknown"].is_null(), "{sent}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,14 +1,17 @@
-//! Where events go: a queue with a bound, and one task that writes what waits, in order.
+//! Where events go: to each place by a queue with a bound, and one task that empties it.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use bytes::Bytes;
 use host::{Host, Task};
 use model::Tree;
 use tokio::sync::mpsc;
 
 use super::Policy;
+use super::webhook::{self, Webhook};
 
 /// Events that wait to be written: upstream's buffer. At full speed that is a second of requests.
 const WAITING_MAX: usize = 10_000;
@@ -16,6 +19,9 @@ const WAITING_MAX: usize = 10_000;
 const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes that are written at once: many events, and no long hold on a thread.
 const BATCH_BYTES: usize = 1024 * 1024;
+
+/// How long what waits may take to be written when the server ends: a webhook that is away must not hold it up.
+pub(super) const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// Where lines are kept.
 pub trait Sink: Send {
@@ -26,28 +32,52 @@ pub trait Sink: Send {
     fn write(&mut self, lines: &[u8]) -> io::Result<()>;
 }
 
-/// The way of events to where they are kept.
+/// The ways of events to where they are kept.
 pub struct Trail {
     policy: Policy,
-    queue: Mutex<Option<mpsc::Sender<Vec<u8>>>>,
+    outlets: Vec<Outlet>,
+}
+
+/// One of them: a queue with a bound, and the task that empties it.
+struct Outlet {
+    host: Host,
+    name: &'static str,
+    queue: Mutex<Option<mpsc::Sender<Bytes>>>,
     counts: Arc<Counts>,
     writer: Mutex<Option<Task<()>>>,
 }
 
+/// What became of events.
 #[derive(Default)]
-struct Counts {
-    waiting_bytes: AtomicUsize,
-    written: AtomicU64,
-    dropped: AtomicU64,
+pub(super) struct Counts {
+    /// Bytes of those that wait or are on their way.
+    pub waiting_bytes: AtomicUsize,
+    /// How many were taken.
+    pub written: AtomicU64,
+    /// How many were not.
+    pub dropped: AtomicU64,
 }
 
 impl Trail {
-    /// Begins to keep what a policy wants.
-    pub fn new(host: &Host, policy: Policy, sink: Box<dyn Sink>) -> Arc<Self> {
-        let (queue, waiting) = mpsc::channel(WAITING_MAX);
-        let counts = Arc::new(Counts::default());
-        let writer = host.spawn(keep(host.clone(), waiting, sink, counts.clone()));
-        Arc::new(Self { policy, queue: Mutex::new(Some(queue)), counts, writer: Mutex::new(Some(writer)) })
+    /// Begins to keep what a policy wants, in a log, at a webhook, or both.
+    pub fn new(
+        host: &Host,
+        policy: Policy,
+        sink: Option<Box<dyn Sink>>,
+        webhook: Option<Webhook>,
+    ) -> Arc<Self> {
+        let mut outlets = Vec::new();
+        if let Some(sink) = sink {
+            outlets.push(Outlet::begin(host, "log", |waiting, counts| {
+                host.spawn(keep(host.clone(), waiting, sink, counts))
+            }));
+        }
+        if let Some(webhook) = webhook {
+            outlets.push(Outlet::begin(host, "webhook", |waiting, counts| {
+                host.spawn(webhook::send(host.clone(), waiting, Box::new(webhook), counts))
+            }));
+        }
+        Arc::new(Self { policy, outlets })
     }
 
     /// What is wanted.
@@ -55,10 +85,54 @@ impl Trail {
         &self.policy
     }
 
-    /// Hands an event on, or drops it when too many wait.
+    /// Hands an event on; it is dropped where too many wait.
     pub(super) fn write(&self, event: &Tree) {
         let Ok(mut line) = serde_json::to_vec(event) else { return };
         line.push(b'\n');
+        let line = Bytes::from(line);
+        self.outlets.iter().for_each(|outlet| outlet.write(line.clone()));
+    }
+
+    /// Writes what waits, and takes no more.
+    pub async fn close(&self) {
+        for outlet in &self.outlets {
+            outlet.close().await;
+        }
+    }
+
+    /// How many were written and dropped, for `/metrics`.
+    pub fn metrics(&self) -> String {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let written = self.outlets.iter().map(|outlet| count(&outlet.counts.written)).max().unwrap_or(0);
+        let dropped = self.outlets.iter().map(|outlet| {
+            let (name, dropped) = (outlet.name, count(&outlet.counts.dropped));
+            format!("apiserver_audit_error_total{{plugin=\"{name}\"}} {dropped}\n")
+        });
+        format!(
+            "# HELP apiserver_audit_event_total Audit events that were written.\n\
+             # TYPE apiserver_audit_event_total counter\n\
+             apiserver_audit_event_total {written}\n\
+             # HELP apiserver_audit_error_total Audit events that were dropped.\n\
+             # TYPE apiserver_audit_error_total counter\n\
+             {}",
+            dropped.collect::<String>()
+        )
+    }
+}
+
+impl Outlet {
+    fn begin(
+        host: &Host,
+        name: &'static str,
+        writer: impl FnOnce(mpsc::Receiver<Bytes>, Arc<Counts>) -> Task<()>,
+    ) -> Self {
+        let (queue, waiting) = mpsc::channel(WAITING_MAX);
+        let counts = Arc::new(Counts::default());
+        let writer = Mutex::new(Some(writer(waiting, counts.clone())));
+        Self { host: host.clone(), name, queue: Mutex::new(Some(queue)), counts, writer }
+    }
+
+    fn write(&self, line: Bytes) {
         let len = line.len();
         let waiting = self.counts.waiting_bytes.fetch_add(len, Ordering::Relaxed);
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -70,41 +144,20 @@ impl Trail {
         }
     }
 
-    /// Writes what waits, and takes no more.
-    pub async fn close(&self) {
+    async fn close(&self) {
         drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writer) = writer {
-            // It ends when the queue is empty.
-            let _ = writer.join().await;
+            // It ends when the queue is empty; one that does not get that far is let go.
+            let _ = self.host.within(CLOSE_MAX, writer.join()).await;
         }
-    }
-
-    /// How many were written and dropped, for `/metrics`.
-    pub fn metrics(&self) -> String {
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        format!(
-            "# HELP apiserver_audit_event_total Audit events that were written.\n\
-             # TYPE apiserver_audit_event_total counter\n\
-             apiserver_audit_event_total {}\n\
-             # HELP apiserver_audit_error_total Audit events that were dropped.\n\
-             # TYPE apiserver_audit_error_total counter\n\
-             apiserver_audit_error_total{{plugin=\"log\"}} {}\n",
-            count(&self.counts.written),
-            count(&self.counts.dropped)
-        )
     }
 }
 
-async fn keep(
-    host: Host,
-    mut waiting: mpsc::Receiver<Vec<u8>>,
-    mut sink: Box<dyn Sink>,
-    counts: Arc<Counts>,
-) {
+async fn keep(host: Host, mut waiting: mpsc::Receiver<Bytes>, mut sink: Box<dyn Sink>, counts: Arc<Counts>) {
     let mut told = 0;
     while let Some(first) = waiting.recv().await {
-        let (mut lines, mut count) = (first, 1);
+        let (mut lines, mut count) = (first.to_vec(), 1);
         while lines.len() < BATCH_BYTES
             && let Ok(next) = waiting.try_recv()
         {
@@ -159,7 +212,7 @@ mod tests {
     async fn what_finds_no_room_is_dropped_and_counted_and_the_rest_is_written_in_order() {
         let host = Host::simulated(1, Time::UNIX_EPOCH, SimDisk::new());
         let kept = Arc::new(Mutex::new(Vec::new()));
-        let trail = Trail::new(&host, policy(), Box::new(Lines(kept.clone())));
+        let trail = Trail::new(&host, policy(), Some(Box::new(Lines(kept.clone()))), None);
         // Nothing is taken from the queue before this thread waits.
         for number in 0..WAITING_MAX + 5 {
             trail.write(&serde_json::json!(number));
@@ -181,7 +234,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn bodies_fill_it_by_their_bytes() {
         let host = Host::simulated(1, Time::UNIX_EPOCH, SimDisk::new());
-        let trail = Trail::new(&host, policy(), Box::new(Lines(Arc::default())));
+        let trail = Trail::new(&host, policy(), Some(Box::new(Lines(Arc::default()))), None);
         let body = serde_json::json!("x".repeat(WAITING_BYTES_MAX / 3));
         (0..4).for_each(|_| trail.write(&body));
         trail.close().await;

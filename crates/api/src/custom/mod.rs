@@ -18,7 +18,7 @@ use model::tree::{flag, items, text};
 use model::{Gvr, Tree};
 
 use crate::outbound::Callee;
-use crate::registry::{Meaning, Resource, Scale};
+use crate::registry::{Meaning, Resource, Scale, version_rank};
 pub use columns::{CustomColumn, headings};
 pub use keep::{fill, prune};
 use rules::Rules;
@@ -46,6 +46,8 @@ pub struct Custom {
     pub fields: Vec<(String, String)>,
     /// Columns of `kubectl get` after the name.
     pub columns: Vec<CustomColumn>,
+    /// What whoever asks for a version is warned of that is going out of use.
+    pub deprecation: Option<String>,
 }
 
 /// Who converts objects between the versions of a definition.
@@ -99,6 +101,26 @@ pub fn stored(definition: &Tree) -> Option<Gvr> {
     Some(gvr(definition, text(stored, "name")))
 }
 
+/// What is said of a version that is going out of use: its author's words, or which one to use instead.
+fn deprecation(definition: &Tree, version: &Tree) -> Option<String> {
+    if !flag(version, "deprecated") {
+        return None;
+    }
+    if let Some(said) = version["deprecationWarning"].as_str() {
+        return Some(said.to_owned());
+    }
+    let (group, kind) = (text(definition, "spec.group"), text(definition, "spec.names.kind"));
+    let own = text(version, "name");
+    let better = items(definition, "spec.versions")
+        .iter()
+        .filter(|other| flag(other, "served") && !flag(other, "deprecated"))
+        .map(|other| text(other, "name"))
+        .filter(|other| version_rank(other) > version_rank(own))
+        .max_by_key(|other| version_rank(other));
+    let instead = better.map(|other| format!("; use {group}/{other} {kind}")).unwrap_or_default();
+    Some(format!("{group}/{own} {kind} is deprecated{instead}"))
+}
+
 fn gvr(definition: &Tree, version: &str) -> Gvr {
     let own = |text: &str| text.to_owned().into();
     Gvr {
@@ -134,6 +156,7 @@ fn resource(definition: &Tree, version: &Tree, stored: &Gvr) -> Resource {
         root,
         fields: selectable.collect(),
         columns: items(version, "additionalPrinterColumns").iter().map(columns::column).collect(),
+        deprecation: deprecation(definition, version),
     };
     Resource {
         gvr: gvr(definition, text(version, "name")),

@@ -7,6 +7,7 @@ pub mod gnostic;
 mod paths;
 mod prose;
 mod schemas;
+mod third;
 
 use std::collections::BTreeSet;
 
@@ -32,7 +33,10 @@ pub fn document(registry: &Registry, seen: &Seen, path: &str) -> Option<Tree> {
                 ["apis", group, version] => (*group, *version),
                 _ => return None,
             };
-            registry.has_version(group, version).then(|| three(registry, group, version))
+            match said_in_two(seen, group, version) {
+                Some(said) => third::of(&said.openapi_two, group, version),
+                None => registry.has_version(group, version).then(|| three(registry, group, version)),
+            }
         }
     }
 }
@@ -45,6 +49,13 @@ fn two(registry: &Registry, seen: &Seen) -> Tree {
         crate::aggregate::openapi_two(&mut document, group, &said.openapi_two);
     }
     document
+}
+
+/// What another server says of a group's version that it describes in OpenAPI v2 alone.
+fn said_in_two<'s>(seen: &'s Seen, group: &str, version: &str) -> Option<&'s Said> {
+    let group = seen.groups.iter().find(|one| one.name == group)?;
+    let (_, away) = group.versions.iter().find(|(one, _)| one == version)?;
+    seen.said.get(away.as_ref()?).filter(|said| said.speaks_two_alone())
 }
 
 /// What other servers say, with the groups they say it of.
@@ -80,8 +91,17 @@ fn index(registry: &Registry, seen: &Seen) -> Tree {
     for group in &seen.groups {
         for (version, away) in &group.versions {
             let said = away.as_ref().and_then(|name| seen.said.get(name));
-            if let Some(said) = said.filter(|said| said.openapi_three.is_object()) {
-                paths.insert(format!("apis/{}/{version}", group.name), said.openapi_three.clone());
+            let place = format!("apis/{}/{version}", group.name);
+            match said {
+                Some(said) if said.openapi_three.is_object() => {
+                    paths.insert(place, said.openapi_three.clone());
+                }
+                Some(said) if said.speaks_two_alone() => {
+                    let hash = hex(&Sha256::digest(said.openapi_two.to_string()));
+                    let url = format!("/openapi/v3/{place}?hash={hash}");
+                    paths.insert(place, json!({"serverRelativeURL": url}));
+                }
+                _ => {}
             }
         }
     }
@@ -98,7 +118,11 @@ fn fingerprint(registry: &Registry, group: &str, version: &str) -> String {
             digest.update(format!("{} {custom:?}", resource.list_kind));
         }
     }
-    digest.finalize().iter().map(|byte| format!("{byte:02X}")).collect()
+    hex(&digest.finalize())
+}
+
+fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
 fn parts(resources: &[&Resource], dialect: Dialect) -> (Map<String, Value>, Map<String, Value>) {

@@ -4,6 +4,7 @@
 //! again only after a whole answer. It knows no objects, and never decides whether somebody is to be asked.
 
 mod callee;
+mod plain;
 
 use std::collections::HashMap;
 use std::io;
@@ -22,6 +23,7 @@ use hyper_util::rt::TokioIo;
 use crate::dial::{Backend, Dial};
 
 pub use callee::{Callee, ready};
+pub use plain::exchange;
 
 /// How large an answer may be, in bytes: a review's object is at most 3 MiB, and a few of them go to one conversion.
 const ANSWER_LEN_MAX: usize = 32 << 20;

@@ -299,10 +299,10 @@ impl Denial {
 
 /// A refusal by a policy.
 pub fn refuse(act: &Act<'_>, object: Option<&Tree>, message: String, reason: &str) -> Refusal {
-    let name = match act.name {
-        "" => object.or(act.old).map_or("", |object| meta(object, "name")),
-        name => name,
-    };
+    let said = |field: &str| object.or(act.old).map_or("", |object| meta(object, field));
+    // A name that is still to be made is not known.
+    let names = [act.name, said("name"), said("generateName"), "Unknown"];
+    let name = names.into_iter().find(|name| !name.is_empty()).unwrap_or_default();
     let mut refusal = Refusal::forbidden(&act.resource.about(name), &message);
     refusal.reason = match reason {
         "Unauthorized" => Reason::Unauthorized,

@@ -49,7 +49,11 @@ fn answer(path: &str, headers: &HeaderMap) -> Option<(u16, Tree)> {
 }
 
 async fn lab() -> (Lab, Arc<Outside>) {
-    let outside = Outside::new(|path, headers, _| answer(path, headers));
+    lab_with_answers(answer).await
+}
+
+async fn lab_with_answers(answer: fn(&str, &HeaderMap) -> Option<(u16, Tree)>) -> (Lab, Arc<Outside>) {
+    let outside = Outside::new(move |path, headers, _| answer(path, headers));
     let settings = Settings { dial: Arc::new(Way(outside.clone())), ..Settings::default() };
     (lab_with(settings).await, outside)
 }
@@ -176,6 +180,24 @@ async fn what_a_server_serves_is_shown_with_ours() {
     assert!(three["paths"]["apis/wardle.example.com/v1alpha1"]["serverRelativeURL"].is_string());
     let (code, body) = ask(&lab, Method::GET, "/openapi/v3/apis/wardle.example.com/v1alpha1", &[]).await;
     assert_eq!((code, &body[..]), (200, &br#"{"openapi":"3.0.0"}"#[..]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_server_says_in_openapi_two_alone_is_said_in_three_here() {
+    let (lab, outside) = lab_with_answers(|path, headers| match path.starts_with("/openapi/v3") {
+        true => Some((404, json!({}))),
+        false => answer(path, headers),
+    })
+    .await;
+    register(&lab).await;
+    assert_eq!(condition(&lab).await, "True Passed");
+    outside.take();
+    let (_, index) = lab.get("/openapi/v3").await;
+    let url = index["paths"]["apis/wardle.example.com/v1alpha1"]["serverRelativeURL"].clone();
+    let (code, three) = lab.get(url.as_str().unwrap_or_default()).await;
+    assert_eq!((code, &three["openapi"]), (200, &json!("3.0.0")), "{three}");
+    assert!(three["components"]["schemas"]["Flunder"].is_object(), "{three}");
+    assert_eq!(outside.paths(), Vec::<String>::new(), "nobody is asked again");
 }
 
 #[tokio::test(start_paused = true)]

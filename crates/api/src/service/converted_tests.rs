@@ -209,4 +209,10 @@ async fn a_webhook_may_change_labels_and_no_other_metadata() {
         (&json!("yes"), None),
         "{seen}"
     );
+    // Selectors see the labels of the version that is asked for.
+    let found = async |uri: &str| lab.get(uri).await.1["items"].as_array().map_or(0, Vec::len);
+    assert_eq!(found(&format!("{V2}?labelSelector=touched%3Dyes")).await, 1);
+    assert_eq!(found(&format!("{V1}?labelSelector=touched%3Dyes")).await, 0);
+    assert_eq!(found(&format!("{V2}?labelSelector=!touched")).await, 0);
+    assert_eq!(found(&format!("{V1}?labelSelector=!touched")).await, 1);
 }

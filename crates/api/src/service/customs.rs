@@ -194,3 +194,31 @@ async fn objects_are_held_to_the_rules_of_their_schema() {
     assert_eq!((code, &told["details"]["causes"][0]["field"]), (422, &json!("spec.host")), "{told}");
     assert_eq!(lab.ask(Method::PATCH, &format!("{V1}/a"), json!({"spec": {"size": 1}})).await.0, 200);
 }
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_for_a_version_that_goes_out_of_use_is_warned() {
+    let lab = lab().await;
+    let mut made = definition();
+    made["spec"]["versions"][0]["deprecated"] = json!(true);
+    assert_eq!(lab.post(DEFINITIONS, made.clone()).await.0, 201);
+    let warning = async |uri: &str| {
+        let request = http::Request::get(uri).body(bytes::Bytes::new()).expect("a good request");
+        let answer = lab.service.handle(&lab.admin, request).await;
+        answer.headers.get("warning").and_then(|told| told.to_str().ok()).map(str::to_owned)
+    };
+    let told = "299 - \"x.example.com/v1 Foo is deprecated; use x.example.com/v2 Foo\"";
+    assert_eq!(warning(V1).await.as_deref(), Some(told));
+    assert_eq!(warning(&format!("{V1}/none")).await.as_deref(), Some(told));
+    assert_eq!(warning(V2).await, None);
+    let said = json!({"spec": {"versions": made["spec"]["versions"].as_array().map(|versions| {
+        let mut versions = versions.clone();
+        versions[0]["deprecationWarning"] = json!("v1 is no more");
+        versions
+    })}});
+    assert_eq!(lab.ask(Method::PATCH, &format!("{DEFINITIONS}/foos.x.example.com"), said).await.0, 200);
+    assert_eq!(warning(V1).await.as_deref(), Some("299 - \"v1 is no more\""));
+    let endpoints = warning("/api/v1/namespaces/default/endpoints").await.unwrap_or_default();
+    assert!(
+        endpoints.contains("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+    );
+}

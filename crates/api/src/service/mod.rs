@@ -336,7 +336,9 @@ impl Inner {
         let path = request.uri().path();
         let route = request::route(path).unwrap_or_else(|_| Route::Path(path.to_owned()));
         let what = request::attributes(&route, request.method(), &query);
-        Record::begin(trail, &self.host, identity, &what, request, told)
+        let registry = self.registry();
+        let resource = registry.find(&what.group, &what.version, &what.resource).map(|resource| &**resource);
+        Record::begin(trail, &self.host, identity, (&what, resource), request, told)
     }
 
     /// Notes how a request ended.
@@ -403,6 +405,9 @@ impl Inner {
         let sent = Sent { method: request.method(), uri: request.uri(), headers, body: request.body() };
         match self.take_apart(identity, sent, told)? {
             Asked::Call(call) => {
+                if let Some(warning) = call.resource.deprecation().filter(|_| door == Door::Outer) {
+                    call.told.warn(warning);
+                }
                 let (answer, turn) = if call.is_long() {
                     (call.answer().await, None)
                 } else {
@@ -450,7 +455,11 @@ impl Inner {
         if let Some((group, version)) = place_of(&route)
             && let Some(extension) = self.extensions.find(group, version, &self.store)
         {
-            return Ok(Asked::Away(Box::new(extension)));
+            match &route {
+                // What it does not say itself, we say of it.
+                Route::Path(path) if path.starts_with("/openapi/") && self.speaks_for(&extension) => {}
+                _ => return Ok(Asked::Away(Box::new(extension))),
+            }
         }
         let target = match route {
             Route::Path(path) => return Ok(Asked::Path(path)),
@@ -473,6 +482,11 @@ impl Inner {
             body,
             told: told.clone(),
         })))
+    }
+
+    /// Whether a server's OpenAPI v3 document is made here of its v2.
+    fn speaks_for(&self, extension: &Extension) -> bool {
+        self.extensions.said(&extension.name).is_some_and(|said| said.speaks_two_alone())
     }
 
     /// The same, and tells the audit log why.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use api::auth::pki::{self, PemPair, Purpose};
 use api::auth::tokens::Tokens;
@@ -34,20 +34,33 @@ pub struct Lab {
     admin: PemPair,
     pub stop: watch::Sender<bool>,
     pub server: Task<()>,
+    /// What a kubelet heard after it had refused.
+    pub heard: Arc<Mutex<Vec<u8>>>,
     _dir: tempfile::TempDir,
 }
 
-/// A kubelet that answers every upgrade with an echo.
-struct Echo;
+/// A kubelet that answers every upgrade with an echo, but for a command that is `refused`.
+struct Echo {
+    /// What it heard after it had refused.
+    heard: Arc<Mutex<Vec<u8>>>,
+}
 
 #[async_trait]
 impl Dial for Echo {
     async fn dial(&self, _backend: &Backend) -> io::Result<Box<dyn Duplex>> {
         let (near, mut far) = tokio::io::duplex(4096);
+        let heard = self.heard.clone();
         tokio::spawn(async move {
             let mut head = Vec::new();
             while !head.ends_with(b"\r\n\r\n") {
                 head.push(far.read_u8().await?);
+            }
+            if head.windows(7).any(|word| word == b"refused") {
+                far.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\nno").await?;
+                loop {
+                    let byte = far.read_u8().await?;
+                    heard.lock().expect("nobody panics").push(byte);
+                }
             }
             far.write_all(
                 b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
@@ -80,7 +93,8 @@ pub async fn lab() -> Lab {
     let host = Host::real();
     let now = host.now();
     let store = store::Store::open(&host, PathBuf::from(dir.path()), api::tagger(), Default::default()).await;
-    let settings = Settings { dial: Arc::new(Echo), ..Settings::default() };
+    let heard = Arc::<Mutex<Vec<u8>>>::default();
+    let settings = Settings { dial: Arc::new(Echo { heard: heard.clone() }), ..Settings::default() };
     let service =
         Service::open(host.clone(), store.expect("an empty folder"), settings).await.expect("a new cluster");
     let authority = pki::new_authority("ca", now).expect("keys can be drawn");
@@ -102,7 +116,7 @@ pub async fn lab() -> Lab {
     let (stop, stopped) = watch::channel(false);
     let face = Face { service, authenticator, tls: Arc::new(tls) };
     let server = host.spawn(api::serve(listener, face, stopped));
-    Lab { base, authority, admin, stop, server, _dir: dir }
+    Lab { base, authority, admin, stop, server, heard, _dir: dir }
 }
 
 impl Lab {

@@ -11,7 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use lab::{Https, lab, roots, tree};
+use lab::{Https, Lab, lab, roots, tree};
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -67,9 +67,8 @@ async fn bad_tokens_and_large_bodies_are_refused() {
     assert_eq!(refused.expect("an answer").status(), StatusCode::PAYLOAD_TOO_LARGE);
 }
 
-#[tokio::test]
-async fn an_upgrade_is_piped_to_the_kubelet() {
-    let lab = lab().await;
+/// A pod that is bound to a node.
+async fn make_pod(lab: &Lab) {
     let client = lab.client(false);
     let ask = async |method, path: &str, body: Value| {
         let answer = client.request(lab.request(method, path, &body)).await.expect("an answer");
@@ -82,9 +81,18 @@ async fn an_upgrade_is_piped_to_the_kubelet() {
     ask(Method::POST, "/api/v1/nodes", node).await;
     let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}});
     ask(Method::POST, &namespaced("pods"), pod).await;
+}
 
-    let mut request =
-        lab.request(Method::GET, &namespaced("pods/p/exec?command=sh&stdin=true"), &Value::Null);
+#[tokio::test]
+async fn an_upgrade_is_piped_to_the_kubelet() {
+    let lab = lab().await;
+    make_pod(&lab).await;
+    let client = lab.client(false);
+    let mut request = lab.request(
+        Method::GET,
+        "/api/v1/namespaces/default/pods/p/exec?command=sh&stdin=true",
+        &Value::Null,
+    );
     for (name, value) in [("connection", "Upgrade"), ("upgrade", "websocket")] {
         request.headers_mut().insert(name, value.parse().expect("a header"));
     }
@@ -95,6 +103,34 @@ async fn an_upgrade_is_piped_to_the_kubelet() {
     let mut back = [0; 5];
     pipe.read_exact(&mut back).await.expect("the echo");
     assert_eq!(&back, b"hello");
+}
+
+/// Who is refused an upgrade must not get a pipe to the kubelet, which would take what comes over it for the API's own words.
+#[tokio::test]
+async fn a_refused_upgrade_is_no_way_to_the_kubelet() {
+    let lab = lab().await;
+    make_pod(&lab).await;
+    let address = lab.base.trim_start_matches("https://");
+    let stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
+    let name = "127.0.0.1".try_into().expect("an address");
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(lab.tls()));
+    let mut connection = connector.connect(name, stream).await.expect("it is who it should be");
+    // The second request follows at once, as a client would send it that hopes for a pipe.
+    let exec = "/api/v1/namespaces/default/pods/p/exec?command=refused&stdin=true";
+    let both = format!(
+        "GET {exec} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n\
+         GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    );
+    connection.write_all(both.as_bytes()).await.expect("it is open");
+    let mut answers = Vec::new();
+    // It may end without a word of farewell.
+    let _ = connection.read_to_end(&mut answers).await;
+    let answers = String::from_utf8_lossy(&answers).into_owned();
+    assert!(answers.starts_with("HTTP/1.1 400"), "{answers}");
+    let rest = answers.split("HTTP/1.1").skip(2).collect::<Vec<_>>();
+    assert!(rest.is_empty() || (rest.len() == 1 && rest[0].contains("200 OK")), "{answers}");
+    let heard = lab.heard.lock().expect("nobody panics").clone();
+    assert!(heard.is_empty(), "the kubelet heard {:?}", String::from_utf8_lossy(&heard));
 }
 
 #[tokio::test]

@@ -24,7 +24,18 @@ pub async fn run(host: &Host, settings: &Why) -> Result<String> {
     let client = Client::new(Arc::new(transport), "kintsugi-why");
     let (kind, name) = subject(&settings.subject)?;
     let told = gather::gather(&client, kind, &settings.namespace, name).await?;
-    Ok(tell(&told, host.now()))
+    Ok(harmless(&tell(&told, host.now())))
+}
+
+/// A text without signs that a terminal would obey: names of images, messages and labels are written by anybody.
+fn harmless(text: &str) -> String {
+    let shown = text.chars().map(|sign| match sign {
+        '\n' => "\n".to_owned(),
+        '\u{1b}' => "^[".to_owned(),
+        sign if sign.is_control() => sign.escape_default().to_string(),
+        sign => sign.to_string(),
+    });
+    shown.collect()
 }
 
 /// Reads `KIND/NAME`; the kind by its name, plural or a short name.
@@ -47,6 +58,12 @@ fn subject(text: &str) -> Result<(&'static Kind, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_that_an_object_says_moves_the_terminal() {
+        let told = "image \u{1b}[2Jweb\r\u{9b}31m\u{7}\nnext ö";
+        assert_eq!(harmless(told), "image ^[[2Jweb\\r\\u{9b}31m\\u{7}\nnext ö");
+    }
 
     #[test]
     fn a_subject_is_named_in_every_way_that_kubectl_takes() {

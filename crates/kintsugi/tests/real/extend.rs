@@ -176,3 +176,34 @@ fn an_api_server_behind_this_one_is_found_and_asked() {
     assert!(refused.contains("unable to handle the request"), "{refused}");
     space.kubectl(&["delete", "apiservice", "v1.birds.example.com"]);
 }
+
+#[test]
+fn what_a_policy_denies_is_invalid_unless_the_policy_says_otherwise() {
+    let space = Space::new("policed");
+    let rule = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["configmaps"]});
+    let selector = json!({"matchLabels": {"kubernetes.io/metadata.name": "policed"}});
+    space.apply(json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": "policed"}, "spec": {"matchConstraints": {"resourceRules": [rule], "namespaceSelector": selector},
+        "validations": [{"expression": "!has(object.data) || !('bad' in object.data)", "message": "bad is not good"},
+            {"expression": "!has(object.data) || !('worse' in object.data)", "message": "worse is worse", "reason": "Forbidden"}]}}));
+    space.apply(
+        json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": "policed"}, "spec": {"policyName": "policed", "validationActions": ["Deny"]}}),
+    );
+    let said = "ValidatingAdmissionPolicy 'policed' with binding 'policed' denied request";
+    let refused = space.kubectl_refused(&["create", "configmap", "a", "--from-literal=bad=1"], "");
+    assert_eq!(
+        refused.trim(),
+        format!("The configmaps \"a\" is invalid: : {said}: bad is not good"),
+        "as kubectl shows a refusal whose reason is Invalid"
+    );
+    let refused = space.kubectl_refused(&["create", "configmap", "a", "--from-literal=worse=1"], "");
+    let wanted =
+        format!("Error from server (Forbidden): configmaps \"a\" is forbidden: {said}: worse is worse");
+    assert!(refused.contains(&wanted), "{refused}");
+    space.kubectl(&[
+        "delete",
+        "validatingadmissionpolicybinding/policed",
+        "validatingadmissionpolicy/policed",
+    ]);
+}

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod agents;
+mod audit;
 mod bad_luck;
 mod clients;
 mod csi;

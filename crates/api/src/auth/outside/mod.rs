@@ -11,14 +11,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use host::Host;
-use http::Request;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
-use http_body_util::Full;
-use model::{Gvr, Key, Object, Tree, World};
+use model::Tree;
 
 use super::{AUTHENTICATED, Identity};
 use crate::dial::Dial;
-use crate::outbound::{CallError, Callee, Outbound};
+use crate::outbound::{CallError, Callee, Outbound, exchange};
 
 pub use oidc::OidcSettings;
 pub use webhook::WebhookSettings;
@@ -94,19 +91,6 @@ fn shared(some: &[String], others: &[String]) -> Vec<String> {
     some.iter().filter(|one| others.contains(one)).cloned().collect()
 }
 
-/// Where nothing is: whoever is asked here is at a host, never behind a Service.
-struct Nowhere;
-
-impl World for Nowhere {
-    fn get(&self, _key: &Key) -> Option<Object> {
-        None
-    }
-
-    fn list(&self, _gvr: &Gvr, _namespace: &str) -> Vec<Object> {
-        Vec::new()
-    }
-}
-
 /// Gets JSON from a server, or posts some to it.
 async fn ask(
     outbound: &Outbound,
@@ -115,36 +99,9 @@ async fn ask(
     bearer: Option<&str>,
     body: Option<&Tree>,
 ) -> Result<Tree, CallError> {
-    let unresolved = |why: &dyn std::fmt::Display| CallError::Unresolved(why.to_string());
-    let bytes = body.map(|body| Bytes::from(body.to_string()));
-    let build = || {
-        let mut request = match &bytes {
-            Some(bytes) => Request::post(&callee.path).body(Full::new(bytes.clone())),
-            None => Request::get(&callee.path).body(Full::new(Bytes::new())),
-        }
-        .map_err(|why| unresolved(&why))?;
-        let headers = request.headers_mut();
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        headers.insert(HOST, callee.authority().parse().map_err(|why| unresolved(&why))?);
-        if bytes.is_some() {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        }
-        if let Some(bearer) = bearer {
-            let value = format!("Bearer {bearer}").parse().map_err(|why| unresolved(&why))?;
-            headers.insert(AUTHORIZATION, value);
-        }
-        Ok(request)
-    };
-    let backends = callee.backends(&Nowhere, 0).map_err(CallError::Unresolved)?;
-    let asked = async {
-        let (status, body) = outbound.ask(&backends, &build).await?;
-        if !status.is_success() {
-            return Err(CallError::Status { status, body: String::from_utf8_lossy(&body).into_owned() });
-        }
-        serde_json::from_slice(&body)
-            .map_err(|why| CallError::Broken(format!("the answer is no JSON: {why}")))
-    };
-    host.within(ANSWER_TIMEOUT, asked).await.unwrap_or(Err(CallError::Late))
+    let body = body.map(|body| Bytes::from(body.to_string()));
+    let answer = exchange(outbound, host, callee, bearer, body.as_ref(), ANSWER_TIMEOUT).await?;
+    serde_json::from_slice(&answer).map_err(|why| CallError::Broken(format!("the answer is no JSON: {why}")))
 }
 
 /// A user by a name and groups that somebody outside gives; what is the cluster's own is nobody else's to give.
