@@ -167,6 +167,10 @@ fn client(reference: &Reference, authorities: Vec<Certificate>) -> Result<Client
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let is_plain = reference.is_loopback() && authorities.is_empty();
     let plain = if is_plain { vec![reference.registry.clone()] } else { Vec::new() };
+    // The library builds a client of the machine's authorities first of all, and panics where there are none.
+    if rustls_native_certs::load_native_certs().certs.is_empty() {
+        return Err("this machine trusts no certificate authority, and nothing is pulled without: install its package ca-certificates".into());
+    }
     // Not `new`: it takes defaults for settings that it cannot use.
     Ok(Client::try_from(ClientConfig {
         extra_root_certificates: authorities,

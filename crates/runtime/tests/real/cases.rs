@@ -72,7 +72,12 @@ async fn a_container_sees_its_own_world_only(world: World) {
         "",
     ];
     let log = world.output("pod", |_| {}, &words).await;
-    assert!(log.starts_with("host-of-pod\nlo\n/app\0"), "{log:?}");
+    let mut lines = log.splitn(3, '\n');
+    let (name, links) = (lines.next(), lines.next().unwrap_or_default());
+    // Some kernels give every namespace their idle tunnels.
+    let mut others = links.split(' ').filter(|link| !["sit0", "tunl0", "ip6tnl0", "gre0"].contains(link));
+    assert_eq!((name, others.next(), others.next()), (Some("host-of-pod"), Some("lo"), None), "{log:?}");
+    assert!(lines.next().is_some_and(|command| command.starts_with("/app\0")), "{log:?}");
     let log = world.output("pod-2", |_| {}, &["list", "/", "env", "HOSTNAME", "env", "HOME", "cwd"]).await;
     let want = "app bin dev etc lib lib64 proc root run sys tmp usr var";
     let names = log.lines().next().unwrap_or_default();
@@ -89,7 +94,10 @@ async fn a_container_sees_its_own_world_only(world: World) {
 async fn what_the_kernel_tells_of_the_machine_is_masked(world: World) {
     let words = ["list", "/sys/firmware", "show", "/proc/keys", "write", "/proc/sys/kernel/hostname", "x"];
     let log = world.output("pod", |_| {}, &words).await;
-    assert_eq!(log, "\nread-only filesystem or storage medium\n");
+    let keys =
+        log.strip_prefix('\n').and_then(|log| log.strip_suffix("read-only filesystem or storage medium\n"));
+    // Not every kernel has keys to show.
+    assert!(keys.is_some_and(|keys| ["", "entity not found\n"].contains(&keys)), "{log:?}");
 }
 
 async fn the_default_filter_refuses_what_reaches_the_kernel(world: World) {
