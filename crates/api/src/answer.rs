@@ -14,6 +14,7 @@ use model::Tree;
 use crate::auth::Identity;
 use crate::dial::Duplex;
 use crate::http::{negotiate, status};
+use crate::pieces::Pieces;
 use crate::proto;
 use crate::refusal::Refusal;
 use crate::service::Turn;
@@ -93,6 +94,8 @@ impl Told {
 pub enum Body {
     /// All of it.
     Whole(Bytes),
+    /// A long list, which is joined while it goes out.
+    Pieces(Pieces),
     /// Pieces as they come. Whoever does not take them is cut off.
     Stream(BoxStream<'static, io::Result<Bytes>>),
     /// The same, of a kubelet or a server behind: logs, which somebody reads at their leisure.
@@ -105,6 +108,7 @@ impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Whole(bytes) => write!(f, "{}", String::from_utf8_lossy(bytes)),
+            Self::Pieces(pieces) => pieces.fmt(f),
             Self::Stream(_) | Self::Relayed(_) => f.write_str("a stream"),
             Self::Upgrade(_) => f.write_str("an upgrade"),
         }
@@ -171,6 +175,7 @@ impl Answer {
     pub fn into_whole(self) -> Response<Bytes> {
         let bytes = match self.body {
             Body::Whole(bytes) => bytes,
+            Body::Pieces(pieces) => pieces.whole(),
             Body::Stream(_) | Body::Relayed(_) | Body::Upgrade(_) => {
                 return Self::from(Refusal::bad_request("this answer comes in pieces")).into_whole();
             }

@@ -11,6 +11,7 @@ use crate::custom;
 use crate::encode;
 use crate::registry::{Meaning, Resource};
 use crate::select::Selection;
+use crate::tags;
 
 /// The bytes of a stored object as a resource serves them; the same bytes where nothing is to be changed.
 pub fn served(resource: &Resource, stored: &Bytes) -> Bytes {
@@ -101,7 +102,7 @@ pub fn selects(resource: &Resource, selection: &Selection, record: &Record) -> b
         return selection.matches(&record.path, &record.tags);
     }
     let Ok(object) = serde_json::from_slice(&record.value) else { return false };
-    let tags = encode::tags(&encode::selectable(resource), &to_served(resource, object));
+    let tags = tags::tags(&tags::selectable(resource), &to_served(resource, object));
     selection.matches(&record.path, &tags)
 }
 

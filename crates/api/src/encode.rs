@@ -1,16 +1,14 @@
-//! From a tree to the canonical bytes that are stored, and what is read out of an object for selectors. Pure.
+//! From a tree to the canonical bytes that are stored. Pure.
 //!
 //! Canonical: `apiVersion`, `kind` and `metadata` first, then the rest by name; `resourceVersion` last in `metadata`, so
 //! that the store can put the revision between two halves and a list can leave out the type by slicing.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use model::{Gvr, Key, Tree, kinds};
 use serde_json::{Map, Value};
-use store::{Body, Change, Tagger, Tags};
+use store::{Body, Change};
 
-use crate::registry::{Meaning, Resource};
+use crate::tags;
 use crate::view::path_of;
 
 /// The two halves of an object's bytes, between which its revision belongs.
@@ -86,83 +84,8 @@ fn member(out: &mut Vec<u8>, key: &str, value: &Value) {
 pub fn put_built_in(gvr: &Gvr, object: &Tree) -> Change {
     let name = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
     let path = path_of(&Key::new(gvr, name("namespace"), name("name")));
-    let fields: Vec<(&str, &str)> = match kinds::by_gvr(gvr) {
-        Some(kind) => kind.fields.iter().map(|&field| (field, path_of_field(field))).collect(),
-        None => Vec::new(),
-    };
-    Change::Put { path: path.into(), body: halves(object), tags: tags(&fields, object).into() }
-}
-
-/// What selectors may ask of an object.
-pub fn tags(fields: &[(&str, &str)], object: &Tree) -> Tags {
-    let labels = object["metadata"]["labels"].as_object();
-    let labels = labels
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| (key.as_str().into(), value.as_str().unwrap_or_default().into()));
-    let fields = fields.iter().map(|(label, path)| ((*label).into(), text_at(object, path).into_boxed_str()));
-    Tags { labels: labels.collect(), fields: fields.filter(|(_, value)| !value.is_empty()).collect() }
-}
-
-/// The fields of a resource that selectors may ask for, with their paths.
-pub fn selectable(resource: &Resource) -> Vec<(&str, &str)> {
-    match &resource.meaning {
-        Meaning::BuiltIn(kind) => kind.fields.iter().map(|&field| (field, path_of_field(field))).collect(),
-        Meaning::Custom(custom) => {
-            custom.fields.iter().map(|(label, path)| (label.as_str(), path.as_str())).collect()
-        }
-    }
-}
-
-/// The fields that are kept as tags beside an object: a definition may change its mind about those of custom ones, which
-/// are read when they are asked for.
-pub fn tagged(resource: &Resource) -> Vec<(&str, &str)> {
-    match &resource.meaning {
-        Meaning::BuiltIn(_) => selectable(resource),
-        Meaning::Custom(_) => Vec::new(),
-    }
-}
-
-/// Most labels of fields are their paths.
-fn path_of_field(field: &'static str) -> &'static str {
-    match field {
-        "source" => "source.component",
-        "reportingController" => "reportingComponent",
-        field => field,
-    }
-}
-
-/// The value at a path as selectors see it; flags and counts that are left out count as `false` and `0`.
-fn text_at(object: &Tree, path: &str) -> String {
-    let value = path.split('.').try_fold(object, |at, name| at.get(name));
-    match value {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Bool(flag)) => flag.to_string(),
-        Some(Value::Number(number)) => number.to_string(),
-        _ => match path {
-            // Of an event that its author wrote in the newer form.
-            "source.component" => text_at(object, "reportingComponent"),
-            "spec.unschedulable" | "spec.hostNetwork" => "false".to_owned(),
-            "status.replicas" | "status.successful" => "0".to_owned(),
-            _ => String::new(),
-        },
-    }
-}
-
-/// Reads tags out of stored bytes when the log is loaded.
-pub fn tagger() -> Tagger {
-    let registry = crate::registry::Registry::built_in();
-    Arc::new(move |path: &str, bytes: &[u8]| {
-        let Ok(object) = serde_json::from_slice::<Tree>(bytes) else { return Tags::default() };
-        let prefix = path.split('/').nth(1).unwrap_or_default();
-        let resource = registry
-            .all()
-            .find(|resource| resource.gvr == resource.stored && resource.prefix.trim_matches('/') == prefix);
-        match resource {
-            Some(resource) => tags(&selectable(resource), &object),
-            None => tags(&[], &object),
-        }
-    })
+    let fields = kinds::by_gvr(gvr).map(tags::tagged_of).unwrap_or_default();
+    Change::Put { path: path.into(), body: halves(object), tags: tags::tags(&fields, object) }
 }
 
 #[cfg(test)]
@@ -194,27 +117,5 @@ mod tests {
     fn an_empty_object_gets_its_revision_too() {
         let bytes = joined(&json!({}), 1);
         assert_eq!(&bytes[..], br#"{"metadata":{"resourceVersion":"1"}}"#);
-    }
-
-    #[test]
-    fn the_source_of_an_event_is_who_reports_it_where_it_names_none() {
-        let check = |event: Tree, wanted: &str| {
-            let tags = tags(&[("source", path_of_field("source"))], &event);
-            assert_eq!(tags.fields, [("source".into(), wanted.into())]);
-        };
-        check(json!({"source": {"component": "a"}, "reportingComponent": "b"}), "a");
-        check(json!({"source": {}, "reportingComponent": "b"}), "b");
-    }
-
-    #[test]
-    fn tags_hold_labels_and_selectable_fields() {
-        let object = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"nodeName": "n1"}});
-        let tags =
-            tags(&[("spec.nodeName", "spec.nodeName"), ("spec.hostNetwork", "spec.hostNetwork")], &object);
-        assert_eq!(tags.labels, [("a".into(), "b".into())]);
-        assert_eq!(
-            tags.fields,
-            [("spec.nodeName".into(), "n1".into()), ("spec.hostNetwork".into(), "false".into())]
-        );
     }
 }

@@ -25,6 +25,7 @@ pub mod http;
 mod openapi;
 mod outbound;
 mod patch;
+mod pieces;
 mod policy;
 mod proto;
 mod proxy;
@@ -35,6 +36,7 @@ mod select;
 mod service;
 mod settings;
 mod table;
+mod tags;
 #[cfg(test)]
 mod testing;
 mod upkeep;
@@ -44,9 +46,9 @@ mod yaml;
 
 pub use aggregate::watch as watch_extensions;
 pub use answer::{Answer, Body};
-pub use encode::tagger;
 pub use guard::{AllowAll, Guard, TokenAsked, TokenIssued};
 pub use http::{Face, serve};
 pub use service::{EventKind, EventStream, Metrics, Service, mark_restored};
 pub use settings::{Cidr, GIT_VERSION, KUBERNETES_VERSION, NotACidr, Settings};
+pub use tags::tagger;
 pub use upkeep::{COMPACT, DROP_TOKEN_KEYS, NoKeys, ROTATE_KEY, ROTATE_TOKEN_KEY, Upkeep, is_secret};

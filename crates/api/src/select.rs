@@ -27,20 +27,16 @@ impl Selection {
 
     fn labels_match(&self, tags: &Tags) -> bool {
         !self.labels.is_nothing()
-            && self.labels.requirements().iter().all(|one| one.holds(pair(&tags.labels, &one.key)))
+            && self.labels.requirements().iter().all(|one| one.holds(tags.label(&one.key)))
     }
 
     fn fields_match(&self, path: &str, tags: &Tags) -> bool {
         self.fields.matches(|field| match field {
             "metadata.name" => path.rsplit('/').next().map(Cow::Borrowed),
             "metadata.namespace" => namespace_of(path).map(Cow::Borrowed),
-            _ => pair(&tags.fields, field).map(Cow::Borrowed),
+            _ => tags.field(field).map(Cow::Borrowed),
         })
     }
-}
-
-fn pair<'a>(pairs: &'a [(Box<str>, Box<str>)], key: &str) -> Option<&'a str> {
-    pairs.iter().find(|(own, _)| &**own == key).map(|(_, value)| &**value)
 }
 
 /// The namespace in `/resource/namespace/name`; `None` for `/resource/name`.
@@ -55,10 +51,7 @@ mod tests {
     use super::*;
 
     fn check(labels: &str, fields: &str, wanted: bool) {
-        let tags = Tags {
-            labels: vec![("app".into(), "web".into())],
-            fields: vec![("status.phase".into(), "Running".into())],
-        };
+        let tags = Tags::new([("app", "web")], [("status.phase", "Running")]);
         let selection = Selection {
             labels: Selector::parse(labels).expect("a readable selector"),
             fields: FieldSelector::parse(fields).expect("a readable selector"),

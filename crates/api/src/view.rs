@@ -46,9 +46,7 @@ impl Bound for View<'_> {
         };
         let Ok(page) = self.0.list(&Range { prefix, ..Range::default() }) else { return Vec::new() };
         // The node stands beside the bytes, so that only its own pods are read.
-        let here = page.records.iter().filter(|record| {
-            record.tags.fields.iter().any(|(field, value)| &**field == "spec.nodeName" && &**value == node)
-        });
+        let here = page.records.iter().filter(|record| record.tags.field("spec.nodeName") == Some(node));
         here.filter_map(|record| serde_json::from_slice(&record.value).ok()).collect()
     }
 }

@@ -1,6 +1,5 @@
 //! The one watch that feeds the memory: from where it is, over whichever member answers, for as long as the store is open.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -142,7 +141,7 @@ fn told(keys: &Keys, form: &Form, events: &[Event]) -> Vec<Told> {
             (Sort::Record(path), 0) => {
                 match load::value(path, kv, form) {
                     Ok((value, number)) => {
-                        let tags = Arc::new((form.tagger)(path, &value));
+                        let tags = (form.tagger)(path, &value);
                         let revision = keys::revision(kv.mod_revision, number);
                         told.push(Told::Put { path: path.into(), value, tags, revision });
                     }

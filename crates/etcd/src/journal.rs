@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use host::{Host, Task};
 use store::{
-    Change, Committed, Form, Intake, Journal, Limits, Record, Revision, Store, StoreError, Txn, join,
+    Change, Committed, Form, Intake, Journal, Limits, Record, Revision, Store, StoreError, Tags, Txn, join,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -241,7 +241,7 @@ impl Inner {
                 value: last.as_ref().map(|last| join(last, revision)).unwrap_or_default(),
                 revision,
                 created: revision,
-                tags: Arc::default(),
+                tags: Tags::default(),
             },
         }
     }

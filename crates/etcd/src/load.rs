@@ -79,7 +79,7 @@ fn record(path: &str, kv: &KeyValue, form: &Form) -> Result<Record, StoreError> 
             what: "in etcd there is a value that Kintsugi did not write".into(),
         },
     })?;
-    let tags = (form.tagger)(path, &value).into();
+    let tags = (form.tagger)(path, &value);
     Ok(Record {
         path: Path::from(path),
         value,

@@ -156,7 +156,7 @@ mod tests {
     }
 
     fn put_at(path: &str) -> Change {
-        Change::Put { path: path.into(), body: body("v"), tags: Arc::new(Tags::default()) }
+        Change::Put { path: path.into(), body: body("v"), tags: Tags::default() }
     }
 
     fn nothing(_: &str) -> Option<Record> {
@@ -206,7 +206,7 @@ mod tests {
         let many = (0..129).map(|at| put_at(&format!("/a/{at}"))).collect();
         check(&[], many, "a transaction of 129 changes exceeds the limit of 128");
         let large = Body { before: vec![0; TXN_BYTES_MAX].into(), after: None };
-        let large = Change::Put { path: "/a/x".into(), body: large, tags: Arc::default() };
+        let large = Change::Put { path: "/a/x".into(), body: large, tags: Tags::default() };
         check(&[], vec![large], "a transaction of 1556548 bytes exceeds the limit of 1556480");
     }
 }

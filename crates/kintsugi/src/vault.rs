@@ -269,7 +269,7 @@ mod tests {
         let change = store::Change::Put {
             path: "/secrets/a/x".into(),
             body: store::Body { before: "{\"hush\":1}".into(), after: None },
-            tags: std::sync::Arc::default(),
+            tags: store::Tags::default(),
         };
         store.commit(store::Txn { expect: vec![], changes: vec![change] }).await.expect("it is sound");
         let first = vault.seal("/secrets/a/x", b"hush");

@@ -162,7 +162,7 @@ fn transaction(path: &str, revision: u64, meddling: &Meddling) -> Txn {
 
 fn put(path: &str, tree: &Tree) -> Change {
     let body = body(tree);
-    let tags = Arc::new(api::tagger()(path, &whole(tree)));
+    let tags = api::tagger()(path, &whole(tree));
     Change::Put { path: Arc::from(path), body, tags }
 }
 

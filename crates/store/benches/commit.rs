@@ -46,7 +46,7 @@ fn tagger() -> Tagger {
 
 fn put(path: String, bytes: usize) -> Change {
     let body = Body { before: Bytes::from(vec![b'x'; bytes]), after: Some(Bytes::from_static(b"}")) };
-    Change::Put { path: path.into(), body, tags: Arc::default() }
+    Change::Put { path: path.into(), body, tags: Tags::default() }
 }
 
 /// Creates of 1 KiB, so many at once; each returns when it is on disk.

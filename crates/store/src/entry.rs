@@ -156,7 +156,7 @@ impl Replay<'_> {
         let event = if matches!(entry.kind, PUT | PUT_SEALED) {
             let path = before.as_ref().map_or_else(|| entry.path.into(), |before| before.path.clone());
             let value = entry.plain(form)?;
-            let tags = Arc::new((form.tagger)(entry.path, &value));
+            let tags = (form.tagger)(entry.path, &value);
             stage::put(path, value, tags, revision, before)
         } else {
             let before = before.ok_or(Unread::Nonsense("the log removes what is not there"))?;
@@ -232,7 +232,7 @@ impl<'a> RawRecord<'a> {
             true => opened(self.path, self.value, form)?,
             false => Bytes::copy_from_slice(self.value),
         };
-        let tags = Arc::new((form.tagger)(self.path, &value));
+        let tags = (form.tagger)(self.path, &value);
         Ok(Record { path: self.path.into(), value, revision: self.revision, created: self.created, tags })
     }
 }

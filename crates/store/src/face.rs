@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::tags::Tags;
+
 /// The number of a change. Every write has its own, and they only grow.
 pub type Revision = u64;
 
@@ -23,16 +25,7 @@ pub struct Record {
     /// The revision that created it.
     pub created: Revision,
     /// What was read out of the value, for selectors.
-    pub tags: Arc<Tags>,
-}
-
-/// What is read out of a value once, so that lists and watches can select without decoding. Plain pairs, in order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tags {
-    /// Labels.
-    pub labels: Vec<(Box<str>, Box<str>)>,
-    /// The values of selectable fields.
-    pub fields: Vec<(Box<str>, Box<str>)>,
+    pub tags: Tags,
 }
 
 /// Reads the tags out of a stored value when the log is loaded: by path, so that the store need not know kinds.
@@ -120,7 +113,7 @@ pub enum Change {
         /// What.
         body: Body,
         /// Its tags.
-        tags: Arc<Tags>,
+        tags: Tags,
     },
     /// Remove a value. Watchers are shown `last` (with the revision of the removal), or the last value when `None`.
     Remove {

@@ -9,11 +9,12 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use host::Host;
 
-use crate::face::{Body, Change, Committed, Event, Path, Record, Revision, StoreError, Tags, Txn};
+use crate::face::{Body, Change, Committed, Event, Path, Record, Revision, StoreError, Txn};
 use crate::limits::Limits;
 use crate::memory::{Bell, Memory};
 use crate::stage;
 use crate::store::{Shared, Store};
+use crate::tags::Tags;
 
 /// Where a store keeps what is committed. What is acknowledged is durable there, and visible in the memory.
 pub trait Journal: Send + Sync {
@@ -60,7 +61,7 @@ pub enum Told {
         /// The value, whole.
         value: Bytes,
         /// Its tags.
-        tags: Arc<Tags>,
+        tags: Tags,
         /// The revision that wrote it.
         revision: Revision,
     },

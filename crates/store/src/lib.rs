@@ -23,6 +23,7 @@ mod memory;
 mod snapshot;
 mod stage;
 mod store;
+mod tags;
 mod watch;
 mod writer;
 
@@ -36,4 +37,5 @@ pub use keep::{Backup, Kept, RESTORE_AHEAD, backup, examine, seen_of};
 pub use limits::Limits;
 pub use stage::join;
 pub use store::Store;
+pub use tags::Tags;
 pub use watch::{Batch, Watch};

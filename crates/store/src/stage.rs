@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::face::{Body, Change, Committed, Event, Expect, Path, Record, Revision, StoreError, Tags, Txn};
+use crate::face::{Body, Change, Committed, Event, Expect, Path, Record, Revision, StoreError, Txn};
 use crate::memory::Memory;
+use crate::tags::Tags;
 
 /// What lies at paths that were written but are not in the memory yet.
 pub(crate) type Pending = BTreeMap<Path, Option<Record>>;
@@ -81,13 +82,7 @@ fn check(path: &Path, expect: Expect, lying: Option<&Record>) -> Result<(), Stor
 }
 
 /// The event of a put. Path and tags that stayed the same are shared with the record before.
-pub(crate) fn put(
-    path: Path,
-    value: Bytes,
-    tags: Arc<Tags>,
-    revision: Revision,
-    before: Option<Record>,
-) -> Event {
+pub(crate) fn put(path: Path, value: Bytes, tags: Tags, revision: Revision, before: Option<Record>) -> Event {
     let record = match &before {
         Some(old) => {
             let tags = if old.tags == tags { old.tags.clone() } else { tags };

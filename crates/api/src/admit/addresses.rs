@@ -293,7 +293,7 @@ fn derived_uid(uid: &str) -> String {
 fn port_change(path: String, service: &Tree, port: u16) -> Change {
     let holder = json!({"metadata": {"name": port.to_string()}, "service": format!("{}/{}", meta(service, "namespace"), meta(service, "name"))});
     let body = Body { before: Bytes::from(holder.to_string()), after: None };
-    Change::Put { path: path.into(), body, tags: Tags::default().into() }
+    Change::Put { path: path.into(), body, tags: Tags::default() }
 }
 
 #[cfg(test)]

@@ -272,6 +272,8 @@ fn respond(face: &Face, answer: Answer, on_upgrade: Option<OnUpgrade>, gzip: boo
     headers.entry("audit-id").or_insert_with(|| header(&face.service.host().chance().uuid()));
     headers.entry("cache-control").or_insert(HeaderValue::from_static("no-cache, private"));
     match answer.body {
+        Body::Pieces(pieces) if !gzip => *response.body_mut() = boxed(pieces),
+        Body::Pieces(pieces) => *response.body_mut() = boxed(Full::new(compress(headers, pieces.whole()))),
         Body::Whole(bytes) => {
             let bytes =
                 if gzip && bytes.len() >= COMPRESS_LEN_MIN { compress(headers, bytes) } else { bytes };

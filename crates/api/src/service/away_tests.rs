@@ -96,6 +96,7 @@ async fn ask(lab: &Lab, method: Method, uri: &str, headers: &[(&str, &str)]) -> 
     let answer = lab.service.handle(&lab.admin, request.body(Bytes::new()).expect("a good request")).await;
     let body = match answer.body {
         Body::Whole(bytes) => bytes,
+        Body::Pieces(pieces) => pieces.whole(),
         Body::Stream(mut pieces) | Body::Relayed(mut pieces) => {
             let mut all = Vec::new();
             while let Some(piece) = pieces.next().await {

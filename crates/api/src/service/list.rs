@@ -11,13 +11,17 @@ use store::{Page, Range, Record, StoreError};
 use super::Call;
 use super::read::{parse, written};
 use super::turns::LONG_MIN;
-use crate::answer::Answer;
+use crate::answer::{Answer, Body};
 use crate::convert;
 use crate::encode::type_prefix;
 use crate::http::negotiate::{Form, Syntax, View};
+use crate::pieces::Pieces;
 use crate::refusal::{Reason, Refusal};
 use crate::request::{self, ListOptions, RevisionMatch};
 use crate::table;
+
+/// Lists of so many bytes and more go out in pieces: below it, one copy costs less than keeping the records.
+const PIECES_LEN_MIN: usize = 128 * 1024;
 
 /// Where a page ended: what a `continue` token says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,8 +119,10 @@ impl Call<'_> {
         let items = || found.records.iter().map(|record| convert::served(&self.resource, &record.value));
         match form.view {
             View::Object => {
-                let bytes = self.concatenate(&metadata, items());
-                written_bytes(form.syntax, bytes)
+                let head = list_head(&self.resource.api_version(), &self.resource.list_kind, &metadata);
+                // Each item goes without its type: the list says it once.
+                let prefix = type_prefix(&self.resource.api_version(), &self.resource.kind);
+                written_pieces(form.syntax, Pieces::new(head, prefix, items().collect()))
             }
             View::Table => {
                 let include = table::Include::read(&self.query)?;
@@ -126,58 +132,28 @@ impl Call<'_> {
             }
             View::Metadata => {
                 let items = items().map(|item| table::partial(&item)).collect::<Result<Vec<_>, _>>()?;
-                let bytes =
-                    join(&list_head("meta.k8s.io/v1", "PartialObjectMetadataList", &metadata), items.iter());
-                written_bytes(form.syntax, bytes)
+                let head = list_head("meta.k8s.io/v1", "PartialObjectMetadataList", &metadata);
+                written_pieces(form.syntax, Pieces::new(head, String::new(), items))
             }
         }
-    }
-
-    /// The stored bytes of the items, one after the other, each without its type: the list says it once.
-    fn concatenate(&self, metadata: &Value, items: impl Iterator<Item = Bytes>) -> Bytes {
-        let prefix = type_prefix(&self.resource.api_version(), &self.resource.kind);
-        let head = list_head(&self.resource.api_version(), &self.resource.list_kind, metadata);
-        let mut out = head.into_bytes();
-        for (at, item) in items.enumerate() {
-            if at > 0 {
-                out.push(b',');
-            }
-            match item.strip_prefix(prefix.as_bytes()) {
-                Some(rest) => {
-                    out.push(b'{');
-                    out.extend_from_slice(rest);
-                }
-                None => out.extend_from_slice(&item),
-            }
-        }
-        out.extend_from_slice(b"]}\n");
-        Bytes::from(out)
     }
 }
 
 /// A list's JSON in a syntax.
-fn written_bytes(syntax: Syntax, bytes: Bytes) -> Result<Answer, Refusal> {
+fn written_pieces(syntax: Syntax, pieces: Pieces) -> Result<Answer, Refusal> {
     match syntax {
-        Syntax::Json => Ok(Answer::json(StatusCode::OK, bytes)),
-        Syntax::Protobuf => Ok(Answer::protobuf(StatusCode::OK, bytes)),
-        Syntax::Pretty | Syntax::Yaml => Ok(written(StatusCode::OK, syntax, &parse(&bytes)?)),
+        Syntax::Json if pieces.len() >= PIECES_LEN_MIN => {
+            let answer = Answer::json(StatusCode::OK, Bytes::new());
+            Ok(Answer { body: Body::Pieces(pieces), ..answer })
+        }
+        Syntax::Json => Ok(Answer::json(StatusCode::OK, pieces.whole())),
+        Syntax::Protobuf => Ok(Answer::protobuf(StatusCode::OK, pieces.whole())),
+        Syntax::Pretty | Syntax::Yaml => Ok(written(StatusCode::OK, syntax, &parse(&pieces.whole())?)),
     }
 }
 
 fn list_head(api_version: &str, kind: &str, metadata: &Value) -> String {
     format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata},\"items\":[")
-}
-
-fn join<'a>(head: &str, items: impl Iterator<Item = &'a Bytes>) -> Bytes {
-    let mut out = head.as_bytes().to_vec();
-    for (at, item) in items.enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        out.extend_from_slice(item);
-    }
-    out.extend_from_slice(b"]}\n");
-    Bytes::from(out)
 }
 
 fn check_match(options: &ListOptions) -> Result<(), Refusal> {

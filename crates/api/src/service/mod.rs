@@ -345,7 +345,7 @@ impl Inner {
     fn finish(&self, record: &Record, answer: &Answer) {
         let whole = match &answer.body {
             Body::Whole(bytes) => Some(bytes),
-            Body::Stream(_) | Body::Relayed(_) | Body::Upgrade(_) => None,
+            Body::Pieces(_) | Body::Stream(_) | Body::Relayed(_) | Body::Upgrade(_) => None,
         };
         record.complete(answer.status.as_u16(), Some(&codec::media_type(&answer.headers)), whole);
     }
@@ -369,11 +369,15 @@ impl Inner {
             answer.headers.insert("audit-id", id);
         }
         let code = answer.status.as_u16();
+        let media = codec::media_type(&answer.headers);
+        let noted = |bytes: Bytes| {
+            record.complete(code, Some(&media), Some(&bytes));
+            Body::Whole(bytes)
+        };
         answer.body = match answer.body {
-            Body::Whole(bytes) => {
-                record.complete(code, Some(&codec::media_type(&answer.headers)), Some(&bytes));
-                Body::Whole(bytes)
-            }
+            Body::Whole(bytes) => noted(bytes),
+            // Whoever writes a list down has to have it whole.
+            Body::Pieces(pieces) => noted(pieces.whole()),
             Body::Stream(pieces) => {
                 let end = End::of(record, code);
                 Body::Stream(pieces.map(move |piece| end.pass(piece)).boxed())

@@ -30,6 +30,7 @@ use crate::policy;
 use crate::refusal::{Reason, Refusal};
 use crate::registry::Scale;
 use crate::request::{Query, WriteOptions};
+use crate::tags;
 use crate::verbs::delete::DeleteOptions;
 use crate::verbs::{Drawn, Verdict, create, delete, meta, metadata, scale, update};
 use crate::view::View;
@@ -455,8 +456,8 @@ impl Call<'_> {
             }
             let registry = self.inner.registry();
             let kept = registry.get(&self.resource.stored).unwrap_or(&self.resource);
-            let tags = encode::tags(&encode::tagged(kept), &stored);
-            let put = Change::Put { path, body: encode::halves(&stored), tags: tags.into() };
+            let tags = tags::tags(&tags::tagged(kept), &stored);
+            let put = Change::Put { path, body: encode::halves(&stored), tags };
             extra.changes.insert(0, put);
         }
         Ok(match self.transact(extra).await? {

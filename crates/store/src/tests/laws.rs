@@ -221,7 +221,7 @@ impl World {
             self.read_one(which);
         }
         for record in &self.store.list(&Range::default()).expect("the present can be listed").records {
-            assert_eq!(*record.tags, super::tags(&super::text(record)));
+            assert_eq!(record.tags, super::tags(&super::text(record)));
         }
     }
 }

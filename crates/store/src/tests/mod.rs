@@ -60,7 +60,7 @@ pub(crate) fn restored(
 
 pub(crate) fn tags(value: &str) -> Tags {
     let name = value.split('#').next().unwrap_or_default();
-    Tags { labels: vec![("name".into(), name.into())], fields: Vec::new() }
+    Tags::new([("name", name)], [])
 }
 
 pub(crate) async fn open(disk: &SimDisk, limits: Limits) -> Result<Store, StoreError> {
@@ -74,7 +74,7 @@ pub(crate) async fn fresh() -> Store {
 /// Puts `value#<revision>#`.
 pub(crate) fn put(path: &str, value: &str) -> Change {
     let body = Body { before: Bytes::from(format!("{value}#")), after: Some(Bytes::from_static(b"#")) };
-    Change::Put { path: path.into(), body, tags: Arc::new(tags(value)) }
+    Change::Put { path: path.into(), body, tags: tags(value) }
 }
 
 pub(crate) fn remove(path: &str) -> Change {
@@ -113,7 +113,7 @@ fn a_write_is_read_back_with_its_revision_and_tags() {
         let done = store.commit(txn(vec![put("/pods/a/x", "v")])).await.expect("nothing is expected");
         assert_eq!((done.revision, text(&done.records[0])), (2, "v#2#".into()));
         let read = store.get("/pods/a/x").expect("it was written");
-        assert_eq!((read.revision, read.created, &*read.tags), (2, 2, &tags("v")));
+        assert_eq!((read.revision, read.created, &read.tags), (2, 2, &tags("v")));
         store.commit(txn(vec![put("/pods/a/x", "w")])).await.expect("nothing is expected");
         let read = store.get("/pods/a/x").expect("it was written");
         assert_eq!((read.revision, read.created, text(&read)), (3, 2, "w#3#".into()));

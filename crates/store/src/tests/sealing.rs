@@ -73,7 +73,7 @@ fn sealed_values_are_plain_for_readers_and_never_on_the_disk() {
         let again = open(&disk, form).await.expect("it was closed well");
         assert_eq!(contents(&again), whole);
         let read = again.get("/secret/a/0").expect("it is there");
-        assert_eq!(&*read.tags, &super::tags("hush"));
+        assert_eq!(&read.tags, &super::tags("hush"));
     });
 }
 

@@ -31,7 +31,7 @@ pub fn tagger() -> Tagger {
 
 fn tags(value: &str) -> Tags {
     let name = value.split('#').next().unwrap_or_default();
-    Tags { labels: vec![("name".into(), name.into())], fields: Vec::new() }
+    Tags::new([("name", name)], [])
 }
 
 fn body(value: &str) -> Body {
@@ -40,7 +40,7 @@ fn body(value: &str) -> Body {
 
 /// Puts `value#<revision>#`.
 pub fn put(path: &str, value: &str) -> Change {
-    Change::Put { path: path.into(), body: body(value), tags: Arc::new(tags(value)) }
+    Change::Put { path: path.into(), body: body(value), tags: tags(value) }
 }
 
 /// Removes what lies there.
@@ -69,7 +69,7 @@ pub fn text(store: &Store, path: &str) -> Option<String> {
     let whole = String::from_utf8_lossy(&record.value).into_owned();
     let (name, rest) = whole.split_once('#')?;
     assert_eq!(rest, format!("{}#", record.revision), "the value carries its revision");
-    assert_eq!(*record.tags, tags(&whole));
+    assert_eq!(record.tags, tags(&whole));
     Some(name.to_owned())
 }
 

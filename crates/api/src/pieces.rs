@@ -1,0 +1,148 @@
+//! A long list as it goes out: joined of stored bytes a piece at a time, so that there is never a second copy of it all.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::vec::IntoIter;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+
+/// How many bytes a piece has, about: as many as TLS takes at once. Half would double the calls, double would only wait.
+const PIECE_LEN: usize = 64 * 1024;
+/// What ends a list.
+const TAIL: &[u8] = b"]}\n";
+
+/// A list that is yet to be joined.
+pub struct Pieces {
+    /// What precedes the items, while it is not taken.
+    head: Vec<u8>,
+    /// What each item leaves out at its begin, where it has it: the list says it once.
+    prefix: String,
+    items: IntoIter<Bytes>,
+    is_first: bool,
+    /// How many bytes are yet to be taken.
+    left: usize,
+}
+
+impl fmt::Debug for Pieces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of {} items", self.items.len())
+    }
+}
+
+impl Pieces {
+    /// A list: what precedes its items, the items, and the bytes that those leave out which begin with them. Each item is
+    /// a JSON object, and the prefix opens one or is empty.
+    pub fn new(head: String, prefix: String, items: Vec<Bytes>) -> Self {
+        let commas = items.len().saturating_sub(1);
+        let inner: usize =
+            items.iter().map(|item| rest(item, &prefix).map_or(item.len(), |rest| rest.len() + 1)).sum();
+        let left = head.len() + inner + commas + TAIL.len();
+        Self { head: head.into_bytes(), prefix, items: items.into_iter(), is_first: true, left }
+    }
+
+    /// How many bytes are yet to be taken.
+    pub fn len(&self) -> usize {
+        self.left
+    }
+
+    /// All of it at once.
+    pub fn whole(mut self) -> Bytes {
+        let len = self.left;
+        self.take(len)
+    }
+
+    /// The next piece, of about so many bytes; empty at the end.
+    fn take(&mut self, len: usize) -> Bytes {
+        let mut out = BytesMut::with_capacity((len + len / 8).min(self.left));
+        out.put_slice(&std::mem::take(&mut self.head));
+        while out.len() < len {
+            let Some(item) = self.items.next() else {
+                if out.len() < self.left {
+                    out.put_slice(TAIL);
+                }
+                break;
+            };
+            if !std::mem::take(&mut self.is_first) {
+                out.put_u8(b',');
+            }
+            match rest(&item, &self.prefix) {
+                Some(rest) => {
+                    out.put_u8(b'{');
+                    out.put_slice(rest);
+                }
+                None => out.put_slice(&item),
+            }
+        }
+        self.left -= out.len();
+        out.freeze()
+    }
+}
+
+/// What follows the prefix, where there is one and the item has it.
+fn rest<'a>(item: &'a Bytes, prefix: &str) -> Option<&'a [u8]> {
+    item.strip_prefix(prefix.as_bytes()).filter(|_| !prefix.is_empty())
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let piece = self.take(PIECE_LEN);
+        Poll::Ready((!piece.is_empty()).then(|| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+
+    const PREFIX: &str = r#"{"kind":"A","#;
+
+    fn list(items: &[String]) -> Pieces {
+        let items = items.iter().map(|item| Bytes::from(item.clone())).collect();
+        Pieces::new(r#"{"items":["#.to_owned(), PREFIX.to_owned(), items)
+    }
+
+    #[tokio::test]
+    async fn a_list_in_pieces_is_the_list_in_one() {
+        let long = "x".repeat(PIECE_LEN / 3);
+        let item = |number: usize| match number % 3 {
+            0 => format!(r#"{PREFIX}"n":{number}}}"#),
+            1 => format!(r#"{PREFIX}"n":{number},"text":"{long}"}}"#),
+            _ => format!(r#"{{"kind":"B","n":{number}}}"#),
+        };
+        for count in [0, 1, 2, 3, 8, 100] {
+            let items: Vec<String> = (0..count).map(item).collect();
+            let wanted: Vec<String> = items.iter().map(|item| item.replace(PREFIX, "{")).collect();
+            let wanted = format!("{{\"items\":[{}]}}\n", wanted.join(","));
+            assert_eq!(list(&items).len(), wanted.len());
+            assert_eq!(list(&items).whole(), wanted);
+            let mut body = list(&items);
+            let mut joined = Vec::new();
+            while let Some(Ok(frame)) = body.frame().await {
+                let piece = frame.into_data().expect("data");
+                assert!(!piece.is_empty() && piece.len() < 2 * PIECE_LEN);
+                joined.extend_from_slice(&piece);
+                assert_eq!(body.len(), wanted.len() - joined.len());
+            }
+            assert_eq!(joined, wanted.as_bytes());
+            assert!(body.is_end_stream());
+        }
+    }
+}
