@@ -157,7 +157,8 @@ impl Resource {
 
     /// Whether this is the built-in resource `gvr`, or another version of it.
     pub fn is(&self, gvr: &Gvr) -> bool {
-        self.stored == *gvr
+        // Plurals first: most resources are of `v1` in some group, and hardly two have one plural.
+        self.stored.plural == gvr.plural && self.stored == *gvr
     }
 
     /// Whether a selector may ask for a field.

@@ -91,6 +91,11 @@ impl Cache {
         self.objects.range(from..).take_while(move |(place, _)| inside(place)).map(|(_, held)| &held.object)
     }
 
+    /// Lets go of what was read out of the objects.
+    pub fn forget_seen(&self) {
+        self.objects.values().for_each(|held| held.object.forget_seen());
+    }
+
     /// The objects that name `uid` among their owners, in order.
     pub fn owned_by<'a>(&'a self, uid: &str) -> impl Iterator<Item = &'a Object> {
         self.by_owner

@@ -3,6 +3,7 @@
 //! Promises: a cache appears whole or not at all; whoever subscribed is told of every key that changed; reading
 //! inside [`Caches::read`] sees one picture. Never asks the server on behalf of a reader.
 
+use std::cmp::Ordering;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
@@ -16,7 +17,7 @@ use crate::changes::Inbox;
 use crate::{Changed, Changes, Client, Select, follow};
 
 /// What a cache follows.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Follow {
     /// Of which resource.
     pub gvr: Gvr,
@@ -26,6 +27,20 @@ pub struct Follow {
     pub labels: String,
     /// A field selector; empty for any.
     pub fields: String,
+}
+
+/// By resource first: all that is followed of one lies together, and the one of everything begins it. Plurals before groups,
+/// because hardly two of them are the same.
+impl Ord for Follow {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.ordered().cmp(&other.ordered())
+    }
+}
+
+impl PartialOrd for Follow {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl Follow {
@@ -43,6 +58,11 @@ impl Follow {
     pub fn one(key: &Key) -> Self {
         let fields = format!("metadata.name={}", key.name);
         Self { namespace: key.namespace.clone(), ..Self::fields(&key.gvr, fields) }
+    }
+
+    fn ordered(&self) -> [&str; 6] {
+        let Gvr { group, version, plural } = &self.gvr;
+        [plural, group, version, &self.namespace, &self.labels, &self.fields]
     }
 
     pub(crate) fn select(&self) -> Select {
@@ -151,6 +171,11 @@ impl Caches {
     /// Whether no object is held.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Lets go of what was read out of the objects so far; what is asked for again is read again.
+    pub fn forget_seen(&self) {
+        self.board.read().values().for_each(Cache::forget_seen);
     }
 
     /// Looks at one picture that does not change meanwhile. To be short: the watches wait.

@@ -38,6 +38,9 @@ pub const PASSES_AT_ONCE: usize = 32;
 /// How much news is taken in before passes get their turn: enough to see a burst as a whole, some milliseconds' worth.
 pub const NEWS_AT_ONCE: usize = 256;
 
+/// After how much news the memory that it left behind is given back, once nothing more comes: less is not worth the look.
+pub const NEWS_LEFT_MIN: usize = 1_000;
+
 /// Makes a client for the component of a name, acting as its user.
 pub type Clients = Arc<dyn Fn(&str) -> Client + Send + Sync>;
 
@@ -124,6 +127,18 @@ struct Engine {
     ballot: Arc<Ballot>,
     pulse: Arc<Pulse>,
     terms: Terms,
+    left: Left,
+}
+
+/// What was taken in and has left its traces in memory.
+#[derive(Debug, Default)]
+struct Left {
+    /// Whether the first look at everything is over and cleared away.
+    is_settled: bool,
+    /// News since memory was given back.
+    news: usize,
+    /// The same, at the last beat.
+    news_at_beat: usize,
 }
 
 impl Engine {
@@ -154,6 +169,7 @@ impl Engine {
             ballot,
             pulse,
             terms: setup.terms,
+            left: Left::default(),
         };
         engine.wire();
         engine
@@ -193,6 +209,7 @@ impl Engine {
                         self.ballot.forget();
                         self.ballot.look(&self.caches.list(&LEASE, ""));
                     }
+                    self.clear_away().await;
                 }
                 () = until(&self.host, &self.queue) => self.queue.due(self.host.moment()),
             }
@@ -248,6 +265,22 @@ impl Engine {
         self.known = Arc::new(known);
     }
 
+    /// Gives back the memory that the first look at everything took, and later what much news has left, when nothing is to
+    /// be done. What was read at the first look is let go of: most objects are not looked at again for long.
+    async fn clear_away(&mut self) {
+        let is_still = self.left.news == self.left.news_at_beat;
+        self.left.news_at_beat = self.left.news;
+        let is_due = !self.left.is_settled || (is_still && self.left.news >= NEWS_LEFT_MIN);
+        if !is_due || !self.queue.is_quiet() {
+            return;
+        }
+        if !self.left.is_settled {
+            self.caches.forget_seen();
+        }
+        self.left = Left { is_settled: true, ..Left::default() };
+        self.host.give_back_memory().await;
+    }
+
     fn take_news(&mut self, first: Changed) {
         let mut news = vec![first];
         while news.len() < NEWS_AT_ONCE
@@ -260,6 +293,7 @@ impl Engine {
         }
         let leases = news.iter().filter(|changed| *changed.gvr() == LEASE);
         leases.for_each(|changed| self.ballot.note(&changed.key, changed.new.as_ref()));
+        self.left.news += news.len();
         self.ledger.take_news(&news, &self.caches);
         self.wake(&news);
     }

@@ -116,6 +116,15 @@ impl Host {
         Task::spawn(future)
     }
 
+    /// Gives memory that is not used any more back to the machine (in the simulator there is none to give).
+    ///
+    /// The allocator keeps what is freed between what is not. After a burst of work that can be a third of all memory.
+    pub async fn give_back_memory(&self) {
+        if !self.blocking_inline {
+            self.blocking(trim).await;
+        }
+    }
+
     /// Runs blocking work off the async threads (in the simulator: at once, in place).
     pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         if self.blocking_inline {
@@ -126,5 +135,13 @@ impl Host {
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => std::future::pending().await,
         }
+    }
+}
+
+fn trim() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes the allocator's own locks, and nothing else.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }

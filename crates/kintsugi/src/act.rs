@@ -87,19 +87,10 @@ async fn up(settings: Up) -> Result<ExitCode> {
         std::fs::write(file, format!("{}\n", place.kubeconfig().display()))
             .with_context(|| format!("cannot write {}", file.display()))?;
     }
-    give_back();
+    host.give_back_memory().await;
     stop.await?;
     running.stop().await;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Gives back to the kernel what the start took and no longer needs: with 10,000 pods stored, a fifth of all memory.
-fn give_back() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: it takes the allocator's own locks, and nothing else.
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
 
 async fn serve(settings: settings::Server) -> Result<ExitCode> {
@@ -124,7 +115,7 @@ async fn serve(settings: settings::Server) -> Result<ExitCode> {
         std::fs::write(file, format!("{}\n", place.kubeconfig().display()))
             .with_context(|| format!("cannot write {}", file.display()))?;
     }
-    give_back();
+    host.give_back_memory().await;
     asked_to_stop().await?;
     server.stop().await;
     Ok(ExitCode::SUCCESS)

@@ -165,20 +165,29 @@ impl Term {
 
 impl From<api::Pod> for PodFacts {
     fn from(pod: api::Pod) -> Self {
-        let requests = pod::requests(&pod);
-        let spec = pod.spec.unwrap_or_default();
-        let ports = host_ports(&spec);
-        let affinity = spec.affinity.and_then(|affinity| affinity.node_affinity).unwrap_or_default();
-        let required = affinity.required_during_scheduling_ignored_during_execution;
-        let preferred = affinity.preferred_during_scheduling_ignored_during_execution.unwrap_or_default();
+        Self::of(&pod)
+    }
+}
+
+impl PodFacts {
+    /// What a pod says.
+    pub fn of(pod: &api::Pod) -> Self {
+        let requests = pod::requests(pod);
+        let Some(spec) = &pod.spec else { return Self { requests, ..Self::default() } };
+        let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+        let required =
+            affinity.and_then(|one| one.required_during_scheduling_ignored_during_execution.as_ref());
+        let preferred =
+            affinity.and_then(|one| one.preferred_during_scheduling_ignored_during_execution.as_ref());
+        let preferred = preferred.into_iter().flatten();
         Self {
-            node: spec.node_name.unwrap_or_default(),
-            node_selector: spec.node_selector.unwrap_or_default(),
+            node: spec.node_name.clone().unwrap_or_default(),
+            node_selector: spec.node_selector.clone().unwrap_or_default(),
             required: required.map(|one| one.node_selector_terms.iter().map(Term::read).collect()),
-            preferred: preferred.iter().map(|one| (one.weight.into(), Term::read(&one.preference))).collect(),
-            tolerations: spec.tolerations.unwrap_or_default(),
+            preferred: preferred.map(|one| (one.weight.into(), Term::read(&one.preference))).collect(),
+            tolerations: spec.tolerations.clone().unwrap_or_default(),
             requests,
-            ports,
+            ports: host_ports(spec),
             priority: spec.priority.unwrap_or(0),
         }
     }

@@ -150,6 +150,12 @@ impl Object {
         Some(fresh)
     }
 
+    /// Lets go of what [`Object::seen`] has read so far: it is read again when somebody asks.
+    pub fn forget_seen(&self) {
+        let seen = std::mem::take(&mut *self.0.seen.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(seen);
+    }
+
     /// The whole as a tree.
     pub fn tree(&self) -> Result<crate::Tree, NotAnObject> {
         self.view()

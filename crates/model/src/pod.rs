@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as QuantityView;
 
+use serde::Deserialize;
+
 use crate::Time;
 use crate::quantity::Quantity;
 
@@ -171,9 +173,41 @@ pub fn raise(total: &mut Amounts, least: &Amounts) {
 pub fn qos_class(pod: &Pod) -> Qos {
     let Some(spec) = &pod.spec else { return Qos::BestEffort };
     let of_containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let asked: Vec<Option<&ResourceRequirements>> = match &spec.resources {
+    class_of(spec.resources.as_ref(), of_containers.map(|container| container.resources.as_ref()))
+}
+
+/// What of a pod's spec its class is told by: a pod is made and judged more often than all of it needs reading.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Claim {
+    resources: Option<ResourceRequirements>,
+    #[serde(default)]
+    containers: Vec<Asking>,
+    init_containers: Option<Vec<Asking>>,
+}
+
+/// What a container asks for.
+#[derive(Debug, Deserialize)]
+struct Asking {
+    resources: Option<ResourceRequirements>,
+}
+
+impl Claim {
+    /// How good it is.
+    pub fn class(&self) -> Qos {
+        let of_containers = self.containers.iter().chain(self.init_containers.iter().flatten());
+        class_of(self.resources.as_ref(), of_containers.map(|container| container.resources.as_ref()))
+    }
+}
+
+/// How good a claim is: that of the pod as a whole, where it makes one, or those of its containers.
+fn class_of<'a>(
+    whole: Option<&'a ResourceRequirements>,
+    of_containers: impl Iterator<Item = Option<&'a ResourceRequirements>>,
+) -> Qos {
+    let asked: Vec<Option<&ResourceRequirements>> = match whole {
         Some(whole) => vec![Some(whole)],
-        None => of_containers.map(|container| container.resources.as_ref()).collect(),
+        None => of_containers.collect(),
     };
     let (mut requests, mut limits) = (Amounts::new(), Amounts::new());
     let mut all_limited = true;

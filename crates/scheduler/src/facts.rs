@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1 as api;
 use model::fit::PodFacts;
 use model::{Object, Selector};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::NAME;
 
@@ -73,11 +74,66 @@ pub struct Even {
     pub honors_taints: bool,
 }
 
+/// What says whether a pod is to be placed at all: most are bound, and nobody needs to know more of them until one is not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "Outline")]
+pub struct Glance {
+    /// Whether nothing holds it back: it is ours, not bound, not gated and not over.
+    pub is_free: bool,
+    /// Whether it is over.
+    pub is_terminal: bool,
+}
+
+impl Glance {
+    /// Whether the pod is to be placed.
+    pub fn waits(self, pod: &Object) -> bool {
+        self.is_free && !pod.is_ending()
+    }
+}
+
+/// The little of a pod that a glance takes.
+#[derive(Deserialize)]
+struct Outline {
+    #[serde(default)]
+    spec: OutlineSpec,
+    #[serde(default)]
+    status: OutlineStatus,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct OutlineSpec {
+    node_name: Option<String>,
+    scheduler_name: Option<String>,
+    scheduling_gates: Option<Vec<IgnoredAny>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct OutlineStatus {
+    phase: Option<String>,
+}
+
+impl From<Outline> for Glance {
+    fn from(Outline { spec, status }: Outline) -> Self {
+        let is_terminal = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        let is_bound = spec.node_name.is_some_and(|node| !node.is_empty());
+        let is_gated = spec.scheduling_gates.is_some_and(|gates| !gates.is_empty());
+        let is_ours = is_ours(spec.scheduler_name.as_deref().unwrap_or_default());
+        Self { is_free: is_ours && !is_bound && !is_gated && !is_terminal, is_terminal }
+    }
+}
+
+/// Whether the pods of a scheduler of this name are ours to place.
+fn is_ours(scheduler: &str) -> bool {
+    scheduler.is_empty() || scheduler == NAME
+}
+
 impl Facts {
     /// Whether the pod is to be placed.
     pub fn waits(&self, pod: &Object) -> bool {
-        let ours = self.scheduler.is_empty() || self.scheduler == NAME;
-        ours && self.fit.node.is_empty() && !self.is_gated && !self.is_terminal && !pod.is_ending()
+        let is_bound = !self.fit.node.is_empty();
+        is_ours(&self.scheduler) && !is_bound && !self.is_gated && !self.is_terminal && !pod.is_ending()
     }
 
     /// Whether the pod takes up room on a node.
@@ -90,7 +146,7 @@ impl From<api::Pod> for Facts {
     fn from(pod: api::Pod) -> Self {
         let labels = pod.metadata.labels.clone().unwrap_or_default();
         let name = pod.metadata.name.clone().unwrap_or_default();
-        let fit = PodFacts::from(pod.clone());
+        let fit = PodFacts::of(&pod);
         let spec = pod.spec.unwrap_or_default();
         let status = pod.status.unwrap_or_default();
         let affinity = spec.affinity.unwrap_or_default();
@@ -185,5 +241,43 @@ fn claim(volume: &api::Volume, pod: &str) -> Option<String> {
         (Some(claim), _) => Some(claim.claim_name.clone()),
         (None, Some(_)) => Some(format!("{pod}-{}", volume.name)),
         (None, None) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn a_glance_sees_what_the_facts_say() {
+        let specs = [
+            json!({}),
+            json!({"schedulerName": NAME}),
+            json!({"schedulerName": "another"}),
+            json!({"nodeName": "a"}),
+            json!({"nodeName": ""}),
+            json!({"schedulingGates": []}),
+            json!({"schedulingGates": [{"name": "g"}]}),
+        ];
+        let phases = [
+            json!({}),
+            json!({"phase": "Pending"}),
+            json!({"phase": "Failed"}),
+            json!({"phase": "Succeeded"}),
+        ];
+        let ends = [Value::Null, json!("2026-01-01T00:00:00Z")];
+        let all = specs.iter().flat_map(|spec| phases.iter().map(move |phase| (spec, phase)));
+        for ((spec, phase), end) in all.flat_map(|pod| ends.iter().map(move |end| (pod, end))) {
+            let mut spec = spec.clone();
+            spec["containers"] = json!([{"name": "c"}]);
+            let pod =
+                json!({"metadata": {"name": "p", "deletionTimestamp": end}, "spec": spec, "status": phase});
+            let pod = Object::read(pod.to_string().into()).expect("an object");
+            let (facts, glance) =
+                (pod.seen::<Facts>().expect("facts"), pod.seen::<Glance>().expect("a glance"));
+            assert_eq!(glance.waits(&pod), facts.waits(&pod), "{spec} {phase} {end}");
+            assert_eq!(glance.is_terminal, facts.is_terminal, "{spec} {phase} {end}");
+        }
     }
 }

@@ -20,7 +20,7 @@ mod spread;
 mod tests;
 mod volumes;
 
-use facts::Facts;
+use facts::Glance;
 
 /// The name by which pods ask for this scheduler.
 pub const NAME: &str = "default-scheduler";
@@ -60,16 +60,16 @@ pub fn reconcile(key: &Key, world: &dyn World, now: Time) -> Plan {
 
 /// A pod wakes the scheduler when it waits, and when it leaves room behind.
 fn of_pod(pod: &Object, world: &dyn World) -> Vec<Key> {
-    let Some(facts) = pod.seen::<Facts>() else { return Vec::new() };
+    let Some(glance) = pod.seen::<Glance>() else { return Vec::new() };
     let gone = || world.get(&key_of(&POD, pod)).is_none_or(|there| there.uid() != pod.uid());
-    if facts.waits(pod) {
+    if glance.waits(pod) {
         return vec![whole_cluster()];
     }
-    if facts.is_terminal || pod.is_ending() || gone() { if_any_waits(world) } else { Vec::new() }
+    if glance.is_terminal || pod.is_ending() || gone() { if_any_waits(world) } else { Vec::new() }
 }
 
 fn if_any_waits(world: &dyn World) -> Vec<Key> {
-    let waits = |pod: &Object| pod.seen::<Facts>().is_some_and(|facts| facts.waits(pod));
+    let waits = |pod: &Object| pod.seen::<Glance>().is_some_and(|glance| glance.waits(pod));
     if world.list(&POD, "").iter().any(waits) { vec![whole_cluster()] } else { Vec::new() }
 }
 

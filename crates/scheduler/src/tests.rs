@@ -227,7 +227,7 @@ proptest::proptest! {
         world.settle(60, at(9), |world| decide(world, at(9)));
         for node in ["a", "b"] {
             let pods = world.list(&model::kinds::POD, "");
-            let facts = pods.iter().filter_map(|pod| pod.seen::<crate::Facts>());
+            let facts = pods.iter().filter_map(|pod| pod.seen::<crate::facts::Facts>());
             let on_node = facts.filter(|facts| facts.fit.node == node);
             let used: i64 = on_node.map(|facts| facts.fit.requests["cpu"].milli_value()).sum();
             assert!(used <= 2000, "{node} holds {used}m");

@@ -1,18 +1,14 @@
 //! What a pod's status tells from its first moment on: how good its claim to resources is.
 
-use model::{Tree, kinds, tree};
+use model::{Tree, kinds};
 
 use super::{Asked, Extra};
-use crate::codec;
 use crate::refusal::Refusal;
 
 /// Tells the class of a new pod's claim anew, once its namespace's limits are part of it.
 pub fn finish(asked: &Asked<'_>, object: &mut Tree, _extra: &mut Extra) -> Result<(), Refusal> {
-    if asked.creates(&kinds::POD)
-        && let Some(status) = tree::object(object, "status")
-    {
-        tree::remove(status, "qosClass");
-        codec::settle(asked.resource, object);
+    if asked.creates(&kinds::POD) {
+        kinds::pod::renew_qos_class(object);
     }
     Ok(())
 }

@@ -44,7 +44,7 @@ mod network_policy;
 mod node;
 mod persistent_volume;
 mod persistent_volume_claim;
-mod pod;
+pub mod pod;
 mod pod_certificate_request;
 mod pod_disruption_budget;
 mod pod_group;

@@ -1,5 +1,6 @@
 //! A pod: containers that live and die together on one node. What its containers may be stands in `pod_spec`.
 
+use serde::Deserialize;
 use serde_json::json;
 
 use super::table::{column, or_none, wide};
@@ -80,9 +81,17 @@ fn set_qos_class(object: &mut Tree) {
     if !is_set(object, "status.phase") || is_set(object, "status.qosClass") {
         return;
     }
-    let class = serde_json::from_value(object.clone()).map(|pod| crate::pod::qos_class(&pod));
+    let class = crate::pod::Claim::deserialize(&object["spec"]).map(|claim| claim.class());
     if let (Ok(class), Some(status)) = (class, tree::object(object, "status")) {
         tree::fill(status, "qosClass", class.as_str());
+    }
+}
+
+/// Tells the class of its claim anew: what the pod asks for has changed since.
+pub fn renew_qos_class(object: &mut Tree) {
+    if let Some(status) = tree::object(object, "status") {
+        tree::remove(status, "qosClass");
+        set_qos_class(object);
     }
 }
 
