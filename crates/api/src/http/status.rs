@@ -123,13 +123,9 @@ fn details(refusal: &Refusal) -> Map<String, Value> {
     let mut details = whereabouts(&refusal.about, kind);
     if !refusal.causes.is_empty() {
         let causes = refusal.causes.iter().map(|cause| {
-            let mut told = Map::new();
-            told.insert("reason".into(), json!(cause.reason));
-            told.insert("message".into(), json!(cause.message));
-            if !cause.field.is_empty() {
-                told.insert("field".into(), json!(cause.field));
-            }
-            Value::Object(told)
+            let parts = [("reason", &cause.reason), ("message", &cause.message), ("field", &cause.field)];
+            let said = parts.into_iter().filter(|(_, value)| !value.is_empty());
+            Value::Object(said.map(|(name, value)| (name.to_owned(), json!(value))).collect())
         });
         details.insert("causes".into(), causes.collect());
     }

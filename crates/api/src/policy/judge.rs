@@ -5,10 +5,10 @@ use model::{Key, Tree, kinds};
 use serde_json::json;
 
 use super::compiled::{Binding, Compiled, Policy, Validation};
-use super::{Asking, Policies, params, speak};
+use super::{Asking, Policies, is_excluded, params, speak};
 use crate::cel::{About, Asker, Held};
 use crate::custom::usable;
-use crate::hooks::matching::{Target, as_version, is_exempt};
+use crate::hooks::matching::{Target, as_version};
 use crate::hooks::{Act, review};
 use crate::refusal::{Cause, Reason, Refusal};
 use crate::verbs::meta;
@@ -52,7 +52,7 @@ pub fn validate(
     asking: &Asking<'_>,
 ) -> Result<Judged, Refusal> {
     let mut judged = Judged::default();
-    if is_exempt(act) {
+    if is_excluded(act) {
         return Ok(judged);
     }
     for policy in &policies.validating {
@@ -303,7 +303,10 @@ pub fn refuse(act: &Act<'_>, object: Option<&Tree>, message: String, reason: &st
     // A name that is still to be made is not known.
     let names = [act.name, said("name"), said("generateName"), "Unknown"];
     let name = names.into_iter().find(|name| !name.is_empty()).unwrap_or_default();
-    let mut refusal = Refusal::forbidden(&act.resource.about(name), &message);
+    // As upstream, it is a refusal about a resource, whatever its reason.
+    let mut about = act.resource.about(name);
+    about.kind.clone_from(&about.resource);
+    let mut refusal = Refusal::forbidden(&about, &message);
     refusal.reason = match reason {
         "Unauthorized" => Reason::Unauthorized,
         "Forbidden" => Reason::Forbidden,

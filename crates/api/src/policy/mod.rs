@@ -16,10 +16,12 @@ pub mod typing;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use model::World;
+use model::{World, kinds};
 use store::{Store, StoreError};
 
 use crate::guard::Guard;
+use crate::hooks::Act;
+use crate::hooks::matching::is_exempt;
 use crate::registry::Registry;
 
 pub use compiled::Policies;
@@ -52,4 +54,18 @@ pub struct Asking<'a> {
     pub world: &'a dyn World,
     /// Who may do what.
     pub guard: &'a dyn Guard,
+}
+
+/// Whether policies are not asked at all: about themselves, and about who somebody is and may do, without which the cluster
+/// would not work.
+fn is_excluded(act: &Act<'_>) -> bool {
+    let reviews = [
+        &kinds::SELF_SUBJECT_REVIEW,
+        &kinds::TOKEN_REVIEW,
+        &kinds::LOCAL_SUBJECT_ACCESS_REVIEW,
+        &kinds::SELF_SUBJECT_ACCESS_REVIEW,
+        &kinds::SELF_SUBJECT_RULES_REVIEW,
+        &kinds::SUBJECT_ACCESS_REVIEW,
+    ];
+    is_exempt(act) || reviews.into_iter().any(|gvr| act.resource.is(gvr))
 }

@@ -8,11 +8,11 @@ use model::schema::{ListMerge, Schema, Shape};
 
 use super::compiled::{Binding, Mutation, Policy};
 use super::judge::{Case, evaluate, refuse};
-use super::{Asking, Policies, objects, params, speak};
+use super::{Asking, Policies, is_excluded, objects, params, speak};
 use crate::cel::Held;
 use crate::codec;
 use crate::hooks::Act;
-use crate::hooks::matching::{Target, as_version, is_exempt};
+use crate::hooks::matching::{Target, as_version};
 use crate::patch::ssa;
 use crate::refusal::Refusal;
 use crate::registry::Resource;
@@ -43,7 +43,7 @@ pub fn mutate(
     asking: &Asking<'_>,
 ) -> Result<Changed, Refusal> {
     let mut changed = Changed { object: object.clone(), again: Again::new() };
-    if is_exempt(act) || policies.mutating.is_empty() {
+    if is_excluded(act) || policies.mutating.is_empty() {
         return Ok(changed);
     }
     let mut round = Round { act, asking, only, changed: &mut changed, wanted: Again::new() };

@@ -91,26 +91,27 @@ async fn account(lab: &Lab) {
     assert_eq!(code, 201, "{made}");
 }
 
-/// No write gets around a webhook that refuses: not by another verb, a part, a collection or an eviction.
-#[tokio::test(start_paused = true)]
-async fn nothing_gets_around_a_webhook() {
-    let (lab, outside) = lab().await;
-    account(&lab).await;
+/// Makes what the ways around admission are tried on.
+pub(super) async fn make_victims(lab: &Lab) {
+    account(lab).await;
     assert_eq!(lab.post(CONFIG_MAPS, config_map("a")).await.0, 201);
     assert_eq!(lab.post(DEPLOYMENTS, deployment()).await.0, 201);
     let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}});
-    let (code, made) = lab.post(PODS, pod.clone()).await;
+    let (code, made) = lab.post(PODS, pod).await;
     assert_eq!(code, 201, "{made}");
-    configure(&lab, VALIDATING, "deny", &[hook("deny", json!({}))]).await;
+}
+
+/// Writes by other verbs, parts, collections, evictions and connections, and what each of them is.
+pub(super) fn ways_around() -> Vec<(Method, String, Tree, &'static str)> {
     let json_patch = json!({"data": {"k": "w"}});
     let scale = json!({"spec": {"replicas": 5}});
-    let tries = [
+    vec![
         (Method::POST, CONFIG_MAPS.to_owned(), config_map("b"), "CREATE configmaps"),
         (Method::PUT, format!("{CONFIG_MAPS}/a"), config_map("a"), "UPDATE configmaps"),
         (Method::PATCH, format!("{CONFIG_MAPS}/a"), json_patch, "UPDATE configmaps"),
         (Method::DELETE, format!("{CONFIG_MAPS}/a"), Value::Null, "DELETE configmaps"),
         (Method::DELETE, CONFIG_MAPS.to_owned(), Value::Null, "DELETE configmaps"),
-        (Method::PATCH, format!("{DEPLOYMENTS}/web/scale"), scale.clone(), "UPDATE deployments/scale"),
+        (Method::PATCH, format!("{DEPLOYMENTS}/web/scale"), scale, "UPDATE deployments/scale"),
         (
             Method::PATCH,
             format!("{DEPLOYMENTS}/web/status"),
@@ -144,9 +145,17 @@ async fn nothing_gets_around_a_webhook() {
             json!({}),
             "CREATE selfsubjectreviews",
         ),
-    ];
+    ]
+}
+
+/// No write gets around a webhook that refuses: not by another verb, a part, a collection or an eviction.
+#[tokio::test(start_paused = true)]
+async fn nothing_gets_around_a_webhook() {
+    let (lab, outside) = lab().await;
+    make_victims(&lab).await;
+    configure(&lab, VALIDATING, "deny", &[hook("deny", json!({}))]).await;
     outside.take();
-    for (method, uri, body, wanted) in tries {
+    for (method, uri, body, wanted) in ways_around() {
         let (code, told) = lab.ask(method.clone(), &uri, body).await;
         let message = "admission webhook \"deny.hooks.example.com\" denied the request: not here";
         assert_eq!((code, told["message"].as_str()), (403, Some(message)), "{method} {uri}: {told}");

@@ -4,6 +4,7 @@ use http::Method;
 use model::Tree;
 use serde_json::{Value, json};
 
+use super::hooked_tests::{make_victims, ways_around};
 use super::tests::{Lab, lab};
 
 const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
@@ -58,7 +59,9 @@ async fn what_a_policy_forbids_is_refused_as_invalid() {
     assert_eq!((code, &told["reason"]), (422, &json!("Invalid")));
     let message = format!("{BY}: failed expression: object.spec.replicas <= 5");
     assert_eq!(told["message"], format!("deployments.apps \"b\" is forbidden: {message}"));
-    assert_eq!(told["details"]["causes"][0]["message"], message);
+    let details =
+        json!({"name": "b", "group": "apps", "kind": "deployments", "causes": [{"message": message}]});
+    assert_eq!(told["details"], details);
     let (code, _) =
         lab.ask(Method::PATCH, &format!("{DEPLOYMENTS}/a"), json!({"spec": {"replicas": 9}})).await;
     assert_eq!(code, 422);
@@ -250,4 +253,27 @@ async fn types_are_told_in_the_status() {
         (&made["status"]["observedGeneration"], &made["status"]["typeChecking"]),
         (&json!(2), &json!({}))
     );
+}
+
+/// No write gets around a policy that refuses. Reviews of who somebody is and may do are none of a policy's business.
+#[tokio::test(start_paused = true)]
+async fn nothing_gets_around_a_policy() {
+    let lab = lab().await;
+    make_victims(&lab).await;
+    let all = json!({"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*/*"]});
+    let validations = json!([{"expression": "request.operation + ' ' + request.resource.resource == ''",
+        "messageExpression": "request.operation + ' ' + request.resource.resource + (has(request.subResource) && request.subResource != '' ? '/' + request.subResource : '')"}]);
+    lab.validating(json!({"matchConstraints": {"resourceRules": [all]}, "validations": validations})).await;
+    for (method, uri, body, wanted) in ways_around() {
+        let (code, told) = lab.ask(method.clone(), &uri, body).await;
+        if wanted.ends_with("reviews") {
+            assert_eq!(code, 201, "{told}");
+            continue;
+        }
+        assert_eq!(
+            (code, told["details"]["causes"][0]["message"].as_str()),
+            (422, Some(format!("{BY}: {wanted}").as_str())),
+            "{method} {uri}: {told}"
+        );
+    }
 }

@@ -248,3 +248,29 @@ async fn pages_count_what_is_left_and_go_on_where_they_ended() {
     }
     assert_eq!(seen, 2 + left, "what came after the first page is not in the walk");
 }
+
+#[tokio::test]
+async fn a_client_that_vanishes_frees_what_it_held() {
+    let lab = lab().await;
+    let watches = async || {
+        let told = whole(get(&lab, "/metrics", &[]).await).await;
+        let told = String::from_utf8_lossy(&told).into_owned();
+        let line =
+            told.lines().find(|line| line.starts_with("apiserver_longrunning_requests{")).map(str::to_owned);
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<usize>().ok()).expect("it is told")
+    };
+    for http2 in [false, true] {
+        let client = lab.client(http2);
+        let mut held = Vec::new();
+        for _ in 0..5 {
+            let request = lab.request(Method::GET, &format!("{CONFIG_MAPS}?watch=1"), &Value::Null);
+            held.push(client.request(request).await.expect("an answer"));
+        }
+        assert_eq!(watches().await, 5);
+        drop((held, client));
+        // The connection's end has to reach the server; each look is a round trip of its own.
+        while watches().await > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}

@@ -191,16 +191,16 @@ fn what_a_policy_denies_is_invalid_unless_the_policy_says_otherwise() {
         "metadata": {"name": "policed"}, "spec": {"policyName": "policed", "validationActions": ["Deny"]}}),
     );
     let said = "ValidatingAdmissionPolicy 'policed' with binding 'policed' denied request";
-    let refused = space.kubectl_refused(&["create", "configmap", "a", "--from-literal=bad=1"], "");
-    assert_eq!(
-        refused.trim(),
-        format!("The configmaps \"a\" is invalid: : {said}: bad is not good"),
-        "as kubectl shows a refusal whose reason is Invalid"
-    );
-    let refused = space.kubectl_refused(&["create", "configmap", "a", "--from-literal=worse=1"], "");
-    let wanted =
-        format!("Error from server (Forbidden): configmaps \"a\" is forbidden: {said}: worse is worse");
-    assert!(refused.contains(&wanted), "{refused}");
+    let refused = |key: &str| {
+        let made =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {key: "1"}});
+        space.kubectl_refused(&["create", "-f", "-"], &made.to_string())
+    };
+    let (invalid, forbidden) = (refused("bad"), refused("worse"));
+    let wanted = format!("The configmaps \"a\" is invalid: : {said}: bad is not good");
+    assert!(invalid.contains(&wanted), "{invalid}");
+    let wanted = format!("configmaps \"a\" is forbidden: {said}: worse is worse");
+    assert!(forbidden.contains("(Forbidden)") && forbidden.contains(&wanted), "{forbidden}");
     space.kubectl(&[
         "delete",
         "validatingadmissionpolicybinding/policed",
