@@ -11,7 +11,8 @@ use kintsugi::place::Place;
 use kintsugi::ranges::Ranges;
 use kintsugi::server::{Reach, Server};
 use kintsugi::settings::{self, Agent, Cli, Command, Demo, Down, DrillAct, ImageAct, Up, Why};
-use kintsugi::{agent, demo, down, drill, images, join, storing, token, why};
+use kintsugi::{agent, demo, down, drill, images, join, leave, storing, token, why};
+use kubelet::Stop;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -32,6 +33,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Drill(settings) => start(run_drills(settings.act)),
         Command::Server(settings) => start(serve(settings)),
         Command::Agent(settings) => run_agent(&settings),
+        Command::Leave(settings) => start(say_farewell(settings)),
         Command::Token(settings) => start(token(settings.act)),
         Command::Store(settings) => start(keep_store(settings.act)),
     }
@@ -190,24 +192,37 @@ fn preflight() -> ExitCode {
 }
 
 fn run_agent(settings: &Agent) -> Result<ExitCode> {
-    let Some(file) = &settings.settings else {
-        begin()?.block_on(join::run(&Host::real(), settings, async {
-            if asked_to_stop().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }))?;
-        return Ok(ExitCode::SUCCESS);
-    };
-    // Before any thread: a network namespace is entered thread by thread.
-    let settings = agent::enter(file)?;
-    begin()?.block_on(async {
-        agent::run(&settings, async {
-            // Without a way to hear signals the agent runs until it is killed, which does no harm.
-            if asked_to_stop().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        })
-        .await
-    })?;
+    match &settings.settings {
+        None => begin()?.block_on(async { join::run(&Host::real(), settings, agent_stop(true)?).await })?,
+        Some(file) => {
+            // Before any thread: a network namespace is entered thread by thread.
+            let settings = agent::enter(file)?;
+            begin()?.block_on(async { agent::run(&settings, agent_stop(false)?).await })?
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How an agent is to stop, once it is: it leaves when it is told to; and when the machine goes down, if that is a machine
+/// that joined: one that is a whole cluster has nobody who could take over.
+fn agent_stop(has_joined: bool) -> Result<impl Future<Output = Stop>> {
+    let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut told = signal(SignalKind::from_raw(leave::SIGNAL))?;
+    Ok(async move {
+        tokio::select! {
+            biased;
+            _ = told.recv() => return Stop::Leave,
+            _ = interrupt.recv() => return Stop::Stay,
+            _ = term.recv() => {}
+        }
+        match has_joined && leave::machine_goes_down(&Host::real(), Path::new(leave::SYSTEM)).await {
+            true => Stop::Leave,
+            false => Stop::Stay,
+        }
+    })
+}
+
+async fn say_farewell(settings: settings::Leave) -> Result<ExitCode> {
+    println!("{}", leave::run(&Host::real(), &settings).await?);
     Ok(ExitCode::SUCCESS)
 }

@@ -11,6 +11,7 @@ use futures_util::future::join_all;
 use host::Host;
 use model::{Object, kinds};
 
+use crate::agent;
 use crate::control;
 use crate::keys::write_private;
 use crate::local::Local;
@@ -175,13 +176,20 @@ impl Wiring<'_> {
         })
     }
 
-    /// Starts the agent of a further node in a process of its own, and has it started again whenever it ends.
+    /// Starts the agent of a further node in a process of its own, or goes on with the one that outlived an earlier server,
+    /// and has it started again whenever it ends.
     async fn agent(&self, number: u8) -> Result<Supervised> {
         let lan = self.server.lan.as_ref().context("this server has no network of its own nodes")?;
         let joined = lan.join(u32::from(number)).await?;
         let settings = self.node_settings(number, joined.address, Some(joined.netns))?;
         std::fs::create_dir_all(&settings.dir)?;
         let file = settings.dir.join("agent.json");
+        if let Some(pid) = agent::adoptable(&settings, &file, self.host.now()) {
+            // It knows as little of the server's absence as its pods do.
+            if let Ok(adopted) = Supervised::adopt(self.host, settings.name.clone(), file.clone(), pid) {
+                return Ok(adopted);
+            }
+        }
         write_private(&file, &serde_json::to_string_pretty(&settings)?)?;
         Supervised::start(self.host, settings.name, file)
     }

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use client::{Access, Client, ClientError, Https, Select, Several, Transport, TransportError, WatchStream};
 use futures_util::StreamExt;
 use host::Host;
+use kubelet::Stop;
 use model::tree::{items, text};
 use model::{Key, Time, Tree, kinds};
 use serde::{Deserialize, Serialize};
@@ -49,8 +50,8 @@ struct Joined {
     node: NodeSettings,
 }
 
-/// Joins, or goes on as the node that joined before, until `stop` ends.
-pub async fn run(host: &Host, settings: &Agent, stop: impl Future<Output = ()>) -> Result<()> {
+/// Joins, or goes on as the node that joined before, until `stop` ends; leaves if that says so.
+pub async fn run(host: &Host, settings: &Agent, stop: impl Future<Output = Stop>) -> Result<()> {
     let place = Place::open(&settings.data.data_dir)?;
     let _held = place.hold()?;
     let asked = Asked::read(&place, settings)?;
@@ -60,12 +61,16 @@ pub async fn run(host: &Host, settings: &Agent, stop: impl Future<Output = ()>) 
     joined.node.shown = Some(shown.clone());
     joined.node.peers = Some(Arc::new(joined.node.new_peers()));
     let transport = Arc::new(Renewing::new(asked.https(&joined.node)?));
-    let _node = Node::start(host, &joined.node, transport.clone()).await?;
-    tokio::select! {
+    let node = Node::start(host, &joined.node, transport.clone()).await?;
+    let stop = tokio::select! {
         biased;
-        () = stop => Ok(()),
-        () = asked.keep_fresh(host, &mut joined, &transport, &shown) => Ok(()),
+        stop = stop => stop,
+        () = asked.keep_fresh(host, &mut joined, &transport, &shown) => Stop::Stay,
+    };
+    if stop == Stop::Leave {
+        node.leave().await;
     }
+    Ok(())
 }
 
 /// Where to join, and as what.

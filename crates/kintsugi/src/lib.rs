@@ -14,6 +14,7 @@ pub mod join;
 pub mod joining;
 pub mod keeper;
 pub mod keys;
+pub mod leave;
 pub mod local;
 pub mod names;
 pub mod node;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use client::{Caches, Client, HttpsPeers, Transport};
 use futures_util::FutureExt;
 use host::{Host, Task};
-use kubelet::{Machine, Means};
+use kubelet::{Machine, Means, Stop};
 use network::{Cidr, KernelNetwork};
 use runtime::{KernelRuntime, Runtime};
 use serde::{Deserialize, Serialize};
@@ -132,8 +132,8 @@ impl NodeSettings {
 pub struct Node {
     /// Its containers.
     pub runtime: Arc<KernelRuntime>,
-    _stop: watch::Sender<bool>,
-    _agent: Task<()>,
+    leaves: watch::Sender<bool>,
+    agent: Task<()>,
 }
 
 impl Node {
@@ -165,24 +165,20 @@ impl Node {
             peers: settings.peers.clone().unwrap_or_else(|| Arc::new(settings.new_peers())),
             voice: kubelet::Voice::new(None),
         };
-        let (stop, mut stopped) = watch::channel(false);
-        let shutdown = async move {
-            // Ends when the node is dropped, too.
-            let _ = stopped.wait_for(|stopped| *stopped).await;
-        };
+        let (leaves, left) = watch::channel(false);
         let told = {
             let name = settings.name.clone();
             move |why: &str| tracing::warn!(node = name, why, "the agent ended; it is started again")
         };
         let (host, settings) = (host.clone(), agent_settings(settings)?);
-        let agent = host.clone().spawn(async move {
-            tokio::select! {
-                biased;
-                () = shutdown => {}
-                () = keep(&host, settings, means, told) => {}
-            }
-        });
-        Ok(Self { runtime, _stop: stop, _agent: agent })
+        let agent = host.clone().spawn(async move { keep(&host, settings, means, left, told).await });
+        Ok(Self { runtime, leaves, agent })
+    }
+
+    /// Leaves: the pods here end, and the node's lease is let go.
+    pub async fn leave(self) {
+        self.leaves.send_replace(true);
+        self.agent.join().await;
     }
 
     /// The containers, as the kubelet sees them.
@@ -191,15 +187,28 @@ impl Node {
     }
 }
 
-/// Runs an agent for ever: when it ends by itself, by an error or a panic, `told` hears why, and it is started again.
-pub async fn keep(host: &Host, settings: kubelet::Settings, means: Means, told: impl Fn(&str)) {
+/// Runs an agent until it has left: when it ends by itself, by an error or a panic, `told` hears why, and it is started
+/// again.
+pub async fn keep(
+    host: &Host,
+    settings: kubelet::Settings,
+    means: Means,
+    leaves: watch::Receiver<bool>,
+    told: impl Fn(&str),
+) {
     let mut pause = Duration::ZERO;
     loop {
         let began = host.moment();
-        let run = kubelet::run(settings.clone(), means.clone(), std::future::pending());
+        let mut leaves = leaves.clone();
+        let leave = async move {
+            let is_told = leaves.wait_for(|leaves| *leaves).await.is_ok();
+            // Otherwise nobody is left who could say so.
+            if is_told { Stop::Leave } else { std::future::pending().await }
+        };
+        let run = kubelet::run(settings.clone(), means.clone(), leave);
         // Whatever a panic left half done went with the run: the next one begins with what the machine shows.
         match AssertUnwindSafe(run).catch_unwind().await {
-            Ok(Ok(())) => told("it was done"),
+            Ok(Ok(())) => return,
             Ok(Err(error)) => told(&error.to_string()),
             Err(_) => told("it panicked"),
         }

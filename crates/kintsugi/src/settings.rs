@@ -39,6 +39,8 @@ pub enum Command {
     Server(Server),
     /// Join this machine to a cluster as a node, and run it until stopped; its containers outlive a stop
     Agent(Agent),
+    /// Have a node of this machine leave: its pods end, start elsewhere at once, and its agent ends
+    Leave(Leave),
     /// Make, list and delete the tokens by which machines join
     Token(Token),
     /// Look over, back up, restore and shrink what the cluster stores
@@ -494,6 +496,17 @@ pub struct Agent {
     /// How long the node's certificates are to be good for, in seconds; the server's year unless given
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(600..))]
     pub certificate_seconds: Option<u64>,
+}
+
+/// The settings of `leave`.
+#[derive(Debug, Clone, Args)]
+pub struct Leave {
+    /// Where the node is kept.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// The node's name; the one whose agent runs, unless given
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
 }
 
 /// The settings of `token`.

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -16,6 +16,8 @@ use host::{Host, Task};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+use crate::leave;
 
 /// How long an agent has to have run for its end to count as bad luck: it is then started again at once.
 ///
@@ -45,9 +47,22 @@ impl Supervised {
     pub fn start(host: &Host, name: String, settings: PathBuf) -> Result<Self> {
         let seat = Seat { name, settings };
         let agent = seat.start()?;
+        Ok(Self::keep(host, seat, agent))
+    }
+
+    /// Looks after an agent that outlived its server as if it had been started here.
+    ///
+    /// # Errors
+    /// When it has just ended.
+    pub fn adopt(host: &Host, name: String, settings: PathBuf, pid: Pid) -> Result<Self> {
+        let agent = Agent::living(pid).with_context(|| format!("cannot adopt the agent of {name}"))?;
+        Ok(Self::keep(host, Seat { name, settings }, agent))
+    }
+
+    fn keep(host: &Host, seat: Seat, agent: Agent) -> Self {
         let (stop, stopped) = watch::channel(false);
         let keeper = host.spawn(keep(host.clone(), seat, agent, stopped));
-        Ok(Self { stop, keeper })
+        Self { stop, keeper }
     }
 
     /// Ends the agent, and waits for its end. Its containers run on.
@@ -79,12 +94,16 @@ async fn keep(host: Host, seat: Seat, first: Agent, mut stopped: watch::Receiver
     loop {
         let began = host.moment();
         if let Some(mut running) = agent.take() {
-            let status = tokio::select! {
+            let how = tokio::select! {
                 biased;
                 () = told(&mut stopped) => return running.end(&host).await,
-                status = running.ended() => status,
+                how = running.ended() => how,
             };
-            let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+            if seat.settings.parent().is_some_and(leave::has_left) {
+                tracing::info!(node = seat.name, "the node has left");
+                return told(&mut stopped).await;
+            }
+            let how = how.unwrap_or_else(|error| error.to_string());
             tracing::warn!(node = seat.name, how, "an agent ended; it is started again");
         }
         pause = next_pause(host.moment().since(began), pause);
@@ -116,7 +135,8 @@ pub(crate) fn next_pause(ran: Duration, before: Duration) -> Duration {
 
 /// A process of ours; when it is dropped it is killed.
 struct Agent {
-    child: Child,
+    /// Whose child it is: ours, or that of a server which is gone.
+    child: Option<Child>,
     pidfd: AsyncFd<OwnedFd>,
 }
 
@@ -125,12 +145,11 @@ impl Agent {
         let mut child = command.spawn()?;
         // Until it is waited for, its number is nobody else's.
         let pid = Pid::from_child(&child);
-        let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(io::Error::from).and_then(|pidfd| {
-            // SAFETY: the descriptor is owned by what is made here, and is open and the same as long as that is there.
-            Ok(unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?)
-        });
-        match pidfd {
-            Ok(pidfd) => Ok(Self { child, pidfd }),
+        match Self::living(pid) {
+            Ok(mut agent) => {
+                agent.child = Some(child);
+                Ok(agent)
+            }
             Err(error) => {
                 child.kill()?;
                 child.wait()?;
@@ -139,10 +158,20 @@ impl Agent {
         }
     }
 
-    /// Waits for its end. May be dropped while it waits.
-    async fn ended(&mut self) -> io::Result<ExitStatus> {
+    fn living(pid: Pid) -> io::Result<Self> {
+        let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
+        // SAFETY: the descriptor is owned by what is made here, and is open and the same as long as that is there.
+        let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?;
+        Ok(Self { child: None, pidfd })
+    }
+
+    /// Waits for its end; how it was, as far as that can be known. May be dropped while it waits.
+    async fn ended(&mut self) -> io::Result<String> {
         let _readable = self.pidfd.readable().await?;
-        self.child.wait()
+        match &mut self.child {
+            Some(child) => child.wait().map(|status| status.to_string()),
+            None => Ok("it was another server's: how is not known".to_owned()),
+        }
     }
 
     /// Asks it to end, and waits until it has.
@@ -162,7 +191,9 @@ impl Drop for Agent {
     fn drop(&mut self) {
         self.signal(Signal::KILL);
         // Nothing is left of it but its status, which nobody asks for any more.
-        let _ = self.child.wait();
+        if let Some(child) = &mut self.child {
+            let _ = child.wait();
+        }
     }
 }
 
@@ -186,15 +217,17 @@ mod tests {
     #[tokio::test]
     async fn the_end_of_a_process_is_noticed_and_one_that_is_dropped_is_gone() {
         let mut sleeps = Agent::of(Command::new("sleep").arg("1000")).expect("sleep is there");
-        let pid = Pid::from_child(&sleeps.child);
+        let pid = Pid::from_child(sleeps.child.as_ref().expect("it is ours"));
+        let mut adopted = Agent::living(pid).expect("it lives");
         sleeps.signal(Signal::KILL);
-        let status = sleeps.ended().await.expect("our own child");
-        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
+        adopted.ended().await.expect("it is noticed");
+        let how = sleeps.ended().await.expect("our own child");
+        assert!(how.contains("SIGKILL"), "{how}");
         drop(sleeps);
         assert_eq!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH));
 
         let stays = Agent::of(Command::new("sleep").arg("1000")).expect("sleep is there");
-        let pid = Pid::from_child(&stays.child);
+        let pid = Pid::from_child(stays.child.as_ref().expect("it is ours"));
         drop(stays);
         assert_eq!(rustix::process::test_kill_process(pid), Err(rustix::io::Errno::SRCH));
     }

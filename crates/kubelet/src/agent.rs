@@ -15,6 +15,7 @@ use crate::ask::Asker;
 use crate::csi::Csi;
 use crate::environment::NodeFacts;
 use crate::events::{About, Events};
+use crate::farewell::Farewell;
 use crate::fence::Fence;
 use crate::pod::PodView;
 use crate::resources::Taken;
@@ -52,6 +53,8 @@ pub struct Agent {
     pub unused: Notify,
     /// Whether the lease was renewed when it was last tried.
     pub is_leased: watch::Sender<bool>,
+    /// Whether the node leaves, and how far it is.
+    pub farewell: watch::Sender<Farewell>,
     /// What its lease lets it run.
     pub fence: Arc<Fence>,
 }

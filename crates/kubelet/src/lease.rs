@@ -11,6 +11,7 @@ use model::{Key, Object, Precondition, Tree, World};
 use serde_json::json;
 
 use crate::agent::Agent;
+use crate::farewell::Farewell;
 use crate::run::node_key;
 
 /// The namespace of leases of nodes.
@@ -49,7 +50,11 @@ enum Next {
 /// Renews until the agent ends.
 pub async fn keep(agent: Arc<Agent>) {
     let mut next = Next::Look;
+    let mut farewell = agent.farewell.subscribe();
     loop {
+        if *farewell.borrow_and_update() >= Farewell::Goes {
+            return give_up(&agent).await;
+        }
         let turn = agent.means.host.within(RENEWAL_MAX, turn(&agent, &mut next)).await;
         match turn {
             Some(Ok(())) => _ = agent.is_leased.send_replace(true),
@@ -62,8 +67,37 @@ pub async fn keep(agent: Arc<Agent>) {
                 tracing::debug!("the node's lease was not renewed in time");
             }
         }
+        // The sender is in the agent: it cannot be gone.
+        let _ = agent.means.host.within(agent.settings.lease_every, farewell.changed()).await;
+    }
+}
+
+/// Lets the lease go by the node's own word: written down first, so that no answer that still arrives, and no later agent,
+/// takes it up again.
+async fn give_up(agent: &Agent) {
+    loop {
+        match agent.means.host.within(RENEWAL_MAX, lose(agent)).await {
+            Some(Ok(())) => break,
+            Some(Err(trouble)) => tracing::debug!(%trouble, "the node's lease is not let go"),
+            None => tracing::debug!("the node's lease was not let go in time"),
+        }
         agent.means.host.sleep(agent.settings.lease_every).await;
     }
+    agent.farewell.send_replace(Farewell::Gone);
+}
+
+async fn lose(agent: &Agent) -> Result<(), Trouble> {
+    // Also where no server answers.
+    agent.fence.let_go(agent, 0).await.map_err(Trouble::Own)?;
+    let key = Key::new(&gvr::LEASE, NAMESPACE, agent.settings.node_name.clone());
+    let lease = agent.means.client.get(&key).await?;
+    let is_ours =
+        |record: &Record| record.state != State::Lost && record.incarnation == agent.fence.me().incarnation;
+    if Record::read(&lease).filter(is_ours).is_none() {
+        return Ok(());
+    }
+    let_go(agent, &lease).await?;
+    patch(agent, &key, &lease, json!({"metadata": Record::losing()})).await.map(|_| ()).map_err(Trouble::Api)
 }
 
 /// One turn: ends with a lease that was just renewed, or with the reason why not.

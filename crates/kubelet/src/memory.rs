@@ -419,6 +419,8 @@ impl PodMemory {
         if !sandbox.alive {
             self.lose(now);
         }
+        // A pod that has failed as a whole does not run again, whatever its containers would do by themselves.
+        self.is_settled = matches!(pod.phase(), "Succeeded" | "Failed") && !self.is_anything_running();
     }
 
     /// Notes that a container's process runs.

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::agent::Agent;
 use crate::csi::{self, Driver};
+use crate::farewell::Farewell;
 use crate::resources::Allocatable;
 use crate::run::node_key;
 use crate::settings::{Machine, Settings};
@@ -40,10 +41,12 @@ pub async fn keep(agent: Arc<Agent>, port: u16, mut news: watch::Receiver<()>) {
     let mut wait = PAUSE;
     let mut is_written = false;
     let (mut in_use, mut drivers) = (agent.csi.in_use.subscribe(), agent.csi.drivers.subscribe());
+    let mut farewell = agent.farewell.subscribe();
     loop {
+        let ready = ready(*farewell.borrow_and_update());
         let seen = agent.means.caches.get(&node_key(&agent));
         let is_well = is_written
-            && seen.as_ref().is_some_and(|node| node.view().is_ok_and(|tree| is_told_ready(&tree)));
+            && seen.as_ref().is_some_and(|node| node.view().is_ok_and(|tree| is_told(&tree, ready.0)));
         if !is_well {
             // Whoever doubts this node goes by its lease: taken back before that is renewed, the doubt would come again.
             // The sender is in the agent: it cannot be gone.
@@ -68,6 +71,7 @@ pub async fn keep(agent: Arc<Agent>, port: u16, mut news: watch::Receiver<()>) {
             // The senders of these two are in the agent: they cannot be gone.
             Ok(()) = in_use.changed() => is_written = false,
             Ok(()) = drivers.changed() => is_written = false,
+            Ok(()) = farewell.changed() => is_written = false,
             news = news => match news {
                 Some(Ok(())) => {}
                 // Nobody is left who could tell of news: the agent ends.
@@ -78,12 +82,23 @@ pub async fn keep(agent: Arc<Agent>, port: u16, mut news: watch::Receiver<()>) {
     }
 }
 
-fn is_told_ready(node: &Tree) -> bool {
+/// What a node says of being ready: status, reason, message.
+fn ready(farewell: Farewell) -> (&'static str, &'static str, &'static str) {
+    match farewell {
+        Farewell::Stays => ("True", "KubeletReady", "kubelet is posting ready status"),
+        Farewell::Ends | Farewell::Goes | Farewell::Gone => {
+            ("False", "KubeletNotReady", "node is shutting down")
+        }
+    }
+}
+
+/// Whether the node is told to be ready (`True`), or not to be (`False`).
+pub fn is_told(node: &Tree, ready: &str) -> bool {
     let conditions = node["status"]["conditions"].as_array();
     conditions
         .into_iter()
         .flatten()
-        .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+        .any(|condition| condition["type"] == "Ready" && condition["status"] == ready)
 }
 
 async fn write(agent: &Agent, port: u16) -> Result<(), ClientError> {
@@ -108,7 +123,8 @@ async fn write(agent: &Agent, port: u16) -> Result<(), ClientError> {
         client.patch(&key, "", PatchKind::Merge, &patch, &none).await?;
     }
     let in_use = agent.csi.in_use.borrow().clone();
-    let mut status = status(&agent.settings, port, &images, &known, now);
+    let conditions = conditions(&known, now, ready(*agent.farewell.borrow()));
+    let mut status = status(&agent.settings, port, &images, &conditions);
     if let Some(in_use) = &in_use {
         status["volumesInUse"] = if in_use.is_empty() { Value::Null } else { json!(in_use) };
     }
@@ -170,7 +186,7 @@ fn meta_patch(settings: &Settings, drivers: &BTreeMap<String, Driver>, known: &V
     (patch != json!({})).then_some(patch)
 }
 
-fn status(settings: &Settings, port: u16, images: &[Image], known: &Value, now: Time) -> Value {
+fn status(settings: &Settings, port: u16, images: &[Image], conditions: &[Value]) -> Value {
     let machine = &settings.machine;
     let mut addresses: Vec<Value> =
         settings.node_addresses.iter().map(|ip| json!({"type": "InternalIP", "address": ip})).collect();
@@ -186,7 +202,7 @@ fn status(settings: &Settings, port: u16, images: &[Image], known: &Value, now: 
             "containerRuntimeVersion": "kintsugi://0.0.0", "kubeletVersion": VERSION, "kubeProxyVersion": "",
             "operatingSystem": "linux", "architecture": machine.architecture,
         },
-        "conditions": conditions(known, now),
+        "conditions": conditions,
         "images": listed(images),
     })
 }
@@ -206,12 +222,12 @@ fn amounts(all: &Allocatable) -> Value {
     })
 }
 
-fn conditions(known: &Value, now: Time) -> Vec<Value> {
+fn conditions(known: &Value, now: Time, ready: (&str, &str, &str)) -> Vec<Value> {
     let told = [
         ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
         ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
         ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-        ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+        ("Ready", ready.0, ready.1, ready.2),
     ];
     let before = |kind: &str| {
         let mut all = known["status"]["conditions"].as_array().into_iter().flatten();

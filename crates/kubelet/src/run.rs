@@ -16,6 +16,7 @@ use runtime::{RuntimeEvent, Sandbox};
 use crate::agent::Agent;
 use crate::environment::NodeFacts;
 use crate::events::Events;
+use crate::farewell::{self, Farewell, Stop};
 use crate::fence::{self, Fence};
 use crate::memory::{ContainerMemory, PodMemory, Run};
 use crate::pod::PodView;
@@ -26,11 +27,11 @@ use crate::{csi, image_space, jobs, lease, node, policies, server, services, sto
 /// How often a sandbox without a pod is tried to be removed before it is left to the next start of an agent.
 const SWEEPS_MAX: u32 = 20;
 
-/// Runs an agent until `shutdown` ends. The containers stay.
+/// Runs an agent until `shutdown` ends; what that says decides whether the containers stay.
 pub async fn run(
     settings: Settings,
     means: Means,
-    shutdown: impl Future<Output = ()> + Send,
+    shutdown: impl Future<Output = Stop> + Send,
 ) -> Result<(), KubeletError> {
     let told = client::Events::new(means.client.clone(), "kubelet", &settings.node_name, means.host.clone());
     let listening = server::listen(&settings).await?;
@@ -60,6 +61,7 @@ pub async fn run(
         csi: Default::default(),
         unused: Default::default(),
         is_leased: watch::Sender::new(false),
+        farewell: watch::Sender::new(Farewell::Stays),
         fence,
     });
     agent.means.voice.send_replace(Some(Arc::downgrade(&agent)));
@@ -67,11 +69,20 @@ pub async fn run(
     if let Some(listening) = listening {
         tasks.spawn(server::serve(agent.clone(), listening));
     }
-    tokio::pin!(shutdown);
+    let kept = keep(agent.clone(), port, &mut tasks);
+    tokio::pin!(shutdown, kept);
+    let stop = tokio::select! {
+        biased;
+        stop = &mut shutdown => stop,
+        ended = &mut kept => return ended,
+    };
+    if stop == Stop::Stay {
+        return Ok(());
+    }
     tokio::select! {
         biased;
-        () = &mut shutdown => Ok(()),
-        ended = keep(agent, port, &mut tasks) => ended,
+        () = farewell::leave(&agent) => Ok(()),
+        ended = &mut kept => ended,
     }
 }
 
@@ -129,6 +140,7 @@ async fn keep(agent: Arc<Agent>, port: u16, tasks: &mut Tasks) -> Result<(), Kub
     tasks.spawn(csi::register::keep(agent.clone()));
     let mut drivers = agent.csi.drivers.subscribe();
     let mut silences = agent.health.silent.subscribe();
+    let mut farewells = agent.farewell.subscribe();
     pods.begin(tasks);
     loop {
         tokio::select! {
@@ -143,6 +155,7 @@ async fn keep(agent: Arc<Agent>, port: u16, tasks: &mut Tasks) -> Result<(), Kub
             () = tasks.failed() => {}
             Ok(()) = drivers.changed() => pods.take_volume().await,
             Ok(()) = silences.changed() => pods.take_silence().await,
+            Ok(()) = farewells.changed() => pods.take_farewell().await,
             changed = changes.next() => {
                 if changed.key.gvr == gvr::POD {
                     pods.take_pod(changed).await;
@@ -212,6 +225,10 @@ impl Pods {
     }
 
     fn own(&mut self, object: &Object) {
+        // Whoever bound it had not heard yet that the node leaves. Another one will have it when this one is silent.
+        if *self.agent.farewell.borrow() != Farewell::Stays {
+            return;
+        }
         let pod = match PodView::read(object) {
             Ok(pod) => pod,
             Err(error) => {
@@ -282,6 +299,14 @@ impl Pods {
         let all: Vec<String> = self.handles.keys().cloned().collect();
         for uid in all {
             self.tell(&uid, Message::Silence(silent.get(&uid).cloned())).await;
+        }
+    }
+
+    /// The node leaves: its pods are to end.
+    async fn take_farewell(&mut self) {
+        let all: Vec<String> = self.handles.keys().cloned().collect();
+        for uid in all {
+            self.tell(&uid, Message::Farewell).await;
         }
     }
 

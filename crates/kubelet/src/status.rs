@@ -15,6 +15,7 @@ use model::{Tree, diagnosis};
 use serde_json::json;
 
 use crate::backoff;
+use crate::farewell;
 use crate::memory::{Clearing, ImageHere, Run, Step};
 use crate::plan::{self, Fate, Seen};
 use crate::pod::{Member, Role};
@@ -267,7 +268,11 @@ fn conditions(seen: &Seen<'_>, status: &PodStatus, is_over: bool, before: &PodSt
         ("PodScheduled", (true, "", String::new())),
     ];
     let silence = seen.memory.silence.clone().map(|why| (PASSING[2], (true, "StorageSilent", why)));
-    let told = told.into_iter().chain(resizing(seen).into_iter().flatten()).chain(silence);
+    let failure = seen.memory.ending.as_ref().and_then(|ending| ending.failure.as_ref());
+    let leaving = failure.filter(|failure| failure.reason == farewell::REASON);
+    let disrupted =
+        leaving.map(|failure| ("DisruptionTarget", (true, "TerminationByKubelet", failure.message.clone())));
+    let told = told.into_iter().chain(resizing(seen).into_iter().flatten()).chain(silence).chain(disrupted);
     let all = told.map(|(kind, (is_true, reason, message))| {
         let value = if is_true { "True" } else { "False" };
         let known = find(before, kind).filter(|known| known.status == value);

@@ -51,6 +51,8 @@ pub enum Message {
     Source(Key, Option<Object>),
     /// A volume or an attachment changed.
     Volumes,
+    /// The node leaves: the pod is to end.
+    Farewell,
     /// What is to be said of its storage, when that is silent.
     Silence(Option<String>),
     /// A job has ended.

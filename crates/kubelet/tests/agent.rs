@@ -23,8 +23,8 @@ fn web(spec: Value) -> Value {
 }
 
 fn condition(pod: &Value, kind: &str) -> String {
-    let all = pod["status"]["conditions"].as_array().into_iter().flatten();
-    let found = all.filter(|condition| condition["type"] == kind).last();
+    let mut all = pod["status"]["conditions"].as_array().into_iter().flatten();
+    let found = all.rfind(|condition| condition["type"] == kind);
     found.and_then(|condition| condition["status"].as_str()).unwrap_or("").to_owned()
 }
 
@@ -234,4 +234,45 @@ async fn the_node_registers_and_renews_its_lease() {
     let before = lease(&bench);
     bench.host.sleep(Duration::from_secs(2)).await;
     assert_ne!(lease(&bench), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_leaves_ends_its_pods_says_so_and_lets_its_lease_go() {
+    let bench = Bench::start().await;
+    bench.api.put("/api/v1/namespaces/shop/pods", web(json!({})));
+    bench.until(PATIENCE, "web", is_ready).await;
+    let stopped = bench.leave().await;
+    let pod = stopped.api.get("/api/v1/namespaces/shop/pods/web").expect("its owner deletes it");
+    assert_eq!((&pod["status"]["phase"], &pod["status"]["reason"]), (&json!("Failed"), &json!("Terminated")));
+    assert_eq!(condition(&pod, "DisruptionTarget"), "True");
+    assert_eq!(stopped.runtime.take_log().join(" "), "sandbox start web 0 signal web 15");
+    let node = stopped.api.get("/api/v1/nodes/n1").expect("it stays");
+    assert_eq!(condition(&node, "Ready"), "False");
+    let lease = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1";
+    let state = |api: &client::fake::Fake| {
+        let lease = api.get(lease).expect("it is there");
+        lease["metadata"]["annotations"]["healing.kintsugi.dev/lease-state"].clone()
+    };
+    assert_eq!(state(&stopped.api), "Lost");
+
+    // It comes back as a node that has nothing to do any more with what ran here.
+    let bench = stopped.start_again().await;
+    bench.host.sleep(Duration::from_secs(2)).await;
+    assert_eq!(condition(&bench.api.get("/api/v1/nodes/n1").expect("it stays"), "Ready"), "True");
+    assert_eq!(state(&bench.api), "Held");
+    assert_eq!(bench.pod("web")["status"]["phase"], "Failed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_away_does_not_keep_a_node_from_leaving() {
+    let bench = Bench::start().await;
+    let spec = json!({"terminationGracePeriodSeconds": 3600,
+        "containers": [{"name": "web", "image": "img:1", "command": ["stubborn"]}]});
+    bench.api.put("/api/v1/namespaces/shop/pods", web(spec));
+    bench.until(PATIENCE, "web", is_ready).await;
+    bench.api.set_cut(true);
+    let before = bench.host.moment();
+    let stopped = bench.leave().await;
+    assert!(stopped.host.moment().since(before) < Duration::from_secs(60), "whoever turns it off waits");
+    assert_eq!(stopped.runtime.take_log().last().map(String::as_str), Some("signal web 9"));
 }

@@ -11,6 +11,7 @@ use client::{Caches, Client};
 use host::{Host, SimDisk, Task};
 use kubelet::{Allocatable, Curve, Machine, Means, RuntimeDial, Settings, SimFiles, Voice};
 use model::fence::Terms;
+use tokio::sync::watch;
 
 use crate::flaw::Flaw;
 use crate::gate::Gate;
@@ -99,11 +100,14 @@ pub struct SimNode {
     number: u8,
     boots: u32,
     agent: Option<Agent>,
+    /// The agent that leaves.
+    leaving: Option<Task<()>>,
 }
 
 struct Agent {
     caches: Caches,
-    _task: Task<()>,
+    leaves: watch::Sender<bool>,
+    task: Task<()>,
 }
 
 impl SimNode {
@@ -125,6 +129,7 @@ impl SimNode {
             number,
             boots: 1,
             agent: None,
+            leaving: None,
             host,
         }
     }
@@ -144,6 +149,7 @@ impl SimNode {
         if self.agent.is_some() {
             return;
         }
+        self.leaving = None;
         let identity = Identity::user(format!("system:node:{}", self.name), &[NODES]);
         let around = &self.around;
         let wire = Wire::new(
@@ -177,16 +183,26 @@ impl SimNode {
         };
         let (settings, host, book, name) =
             (self.told(), self.host.clone(), around.book.clone(), self.name.clone());
+        let (leaves, left) = watch::channel(false);
         let task = self.host.spawn(async move {
             let told = |why: &str| book.line(&format!("agent of {name} ended: {why}"));
-            kintsugi::node::keep(&host, settings, means, told).await;
+            kintsugi::node::keep(&host, settings, means, left, told).await;
         });
-        self.agent = Some(Agent { caches, _task: task });
+        self.agent = Some(Agent { caches, leaves, task });
+    }
+
+    /// Has the node leave, as `kintsugi leave` does; its agent ends when it has.
+    pub fn leave(&mut self) {
+        if let Some(agent) = self.agent.take() {
+            agent.leaves.send_replace(true);
+            self.leaving = Some(agent.task);
+        }
     }
 
     /// Kills the agent; containers, rules and files stay.
     pub fn kill_agent(&mut self) {
         self.agent = None;
+        self.leaving = None;
         self.resume();
     }
 

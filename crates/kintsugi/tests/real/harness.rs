@@ -255,7 +255,10 @@ impl Cluster {
         let _ = std::fs::remove_file(&ready);
         let log = File::create(self.dir.path().join("server.log")).expect("the folder is ours");
         let mut command = self.binary("up");
-        command.args(["--listen", "127.0.0.1:0", "--nodes", &self.nodes.to_string()]);
+        command.args(["--nodes", &self.nodes.to_string()]);
+        if !self.more.iter().any(|word| word == "--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
         command.arg("--ready-file").arg(&ready).args(&self.more);
         command.stdout(Stdio::null()).stderr(log);
         self.server = Some(command.spawn().expect("the binary runs"));

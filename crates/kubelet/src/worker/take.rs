@@ -6,6 +6,7 @@ use model::{World, storage};
 use super::*;
 use crate::backoff;
 use crate::events::About;
+use crate::farewell;
 use crate::memory::{Failure, ImageHere, ShownImage, Trouble};
 use crate::plan::Fate;
 use crate::probe::Pace;
@@ -23,6 +24,7 @@ impl Worker {
             Message::Pod(pod) => self.take_pod(*pod),
             Message::Vanished => self.vanish(),
             Message::Runtime(event) => self.take_event(event),
+            Message::Farewell => self.end_with_node(),
             Message::Source(key, object) => self.take_source(&key, object.as_ref()),
             Message::Volumes if volumes::are_of_others(&self.pod) && self.is_waiting_for_ground() => {
                 self.memory.volumes = Step::Absent;
@@ -92,6 +94,21 @@ impl Worker {
             Some(known) => Ending { is_vanished: true, grace: known.grace.min(VANISHED_GRACE), ..known },
             None => Ending { failure: None::<Failure>, is_vanished: true, began_at, grace: VANISHED_GRACE },
         });
+    }
+
+    /// A pod that ends by itself already, or has ended, goes its way.
+    fn end_with_node(&mut self) {
+        let now = self.agent.means.host.now();
+        let is_over = self.memory.is_settled || plan::is_over(&self.seen(now));
+        if self.memory.ending.is_some() || is_over {
+            return;
+        }
+        let failure = Failure { reason: farewell::REASON.to_owned(), message: farewell::MESSAGE.to_owned() };
+        let asked = self.pod.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
+        let asked = asked.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
+        let grace = asked.unwrap_or(farewell::GRACE_MAX).min(farewell::GRACE_MAX);
+        self.memory.ending =
+            Some(Ending { failure: Some(failure), is_vanished: false, began_at: now, grace });
     }
 
     fn take_source(&mut self, key: &Key, object: Option<&Object>) {

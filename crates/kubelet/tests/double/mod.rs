@@ -312,7 +312,8 @@ pub struct Bench {
     pub runtime: FakeRuntime,
     pub network: Arc<FakeNetwork>,
     pub files: Shelf,
-    _agent: Task<()>,
+    leaves: watch::Sender<bool>,
+    agent: Task<()>,
 }
 
 /// The same without the agent.
@@ -334,7 +335,15 @@ impl Bench {
     }
 
     pub fn stop(self) -> Stopped {
-        let Bench { host, api, runtime, network, files, _agent } = self;
+        let Bench { host, api, runtime, network, files, .. } = self;
+        Stopped { host, api, runtime, network, files }
+    }
+
+    /// The node leaves; its agent has ended then.
+    pub async fn leave(self) -> Stopped {
+        let Bench { host, api, runtime, network, files, leaves, agent } = self;
+        leaves.send_replace(true);
+        agent.join().await;
         Stopped { host, api, runtime, network, files }
     }
 
@@ -393,10 +402,15 @@ impl Stopped {
             peers: Arc::new(client::NoPeers),
             voice: kubelet::Voice::new(None),
         };
+        let (leaves, mut left) = watch::channel(false);
         let agent = host.spawn(async move {
-            kubelet::run(settings(), means, std::future::pending()).await.expect("the agent runs on");
+            let stop = async {
+                let is_told = left.wait_for(|leaves| *leaves).await.is_ok();
+                if is_told { kubelet::Stop::Leave } else { std::future::pending().await }
+            };
+            kubelet::run(settings(), means, stop).await.expect("the agent runs on");
         });
-        Bench { host, api, runtime, network, files, _agent: agent }
+        Bench { host, api, runtime, network, files, leaves, agent }
     }
 }
 

@@ -23,7 +23,7 @@ pub enum Act {
     Heal(String),
     /// Break the watches of a node.
     DropWatches(String),
-    /// Kill, start, pause or resume an agent.
+    /// Kill, start, pause or resume an agent, or have its node leave.
     Agent { node: String, deed: Deed },
     /// Switch a machine off, on, or both.
     Power { node: String, off: bool, on: bool },
@@ -61,6 +61,7 @@ pub enum Deed {
     Restart,
     Pause,
     Resume,
+    Leave,
 }
 
 impl Act {
@@ -77,6 +78,7 @@ impl Act {
             ["kill", "agent", node] => of_agent(Deed::Kill, node),
             ["start", "agent", node] => of_agent(Deed::Start, node),
             ["restart", "agent", node] => of_agent(Deed::Restart, node),
+            ["leave", "agent", node] => of_agent(Deed::Leave, node),
             ["pause", "agent", node] => of_agent(Deed::Pause, node),
             ["resume", "agent", node] => of_agent(Deed::Resume, node),
             ["power", "off", node] => Act::Power { node: node.into(), off: true, on: false },
@@ -272,6 +274,7 @@ fn treat(cluster: &mut Cluster, node: &str, deed: Deed) -> Result<()> {
         }
         Deed::Pause => node.pause(),
         Deed::Resume => node.resume(),
+        Deed::Leave => node.leave(),
     }
     Ok(())
 }
@@ -326,6 +329,7 @@ mod tests {
             "heal a",
             "kill agent a",
             "pause agent a",
+            "leave agent a",
             "reboot b",
             "power off b",
             "crash server",
