@@ -32,14 +32,14 @@ pub static CONTROLLER: Controller = Controller {
     primary: of::PRIORITY_CLASS,
     also: &[
         Watch { gvr: of::POD, wakes: of_pod },
-        Watch { gvr: of::NODE, wakes: |_, world| if_any_waits(world) },
+        Watch { gvr: of::NODE, wakes: |_, _| vec![whole_cluster()] },
         Watch { gvr: of::NAMESPACE, wakes: model::controller::nobody },
-        Watch { gvr: of::PERSISTENT_VOLUME, wakes: |_, world| if_any_waits(world) },
-        Watch { gvr: of::PERSISTENT_VOLUME_CLAIM, wakes: |_, world| if_any_waits(world) },
-        Watch { gvr: of::STORAGE_CLASS, wakes: |_, world| if_any_waits(world) },
-        Watch { gvr: of::CSI_DRIVER, wakes: |_, world| if_any_waits(world) },
-        Watch { gvr: of::CSI_NODE, wakes: |_, world| if_any_waits(world) },
-        Watch { gvr: of::CSI_STORAGE_CAPACITY, wakes: |_, world| if_any_waits(world) },
+        Watch { gvr: of::PERSISTENT_VOLUME, wakes: |_, _| vec![whole_cluster()] },
+        Watch { gvr: of::PERSISTENT_VOLUME_CLAIM, wakes: |_, _| vec![whole_cluster()] },
+        Watch { gvr: of::STORAGE_CLASS, wakes: |_, _| vec![whole_cluster()] },
+        Watch { gvr: of::CSI_DRIVER, wakes: |_, _| vec![whole_cluster()] },
+        Watch { gvr: of::CSI_NODE, wakes: |_, _| vec![whole_cluster()] },
+        Watch { gvr: of::CSI_STORAGE_CAPACITY, wakes: |_, _| vec![whole_cluster()] },
         Watch { gvr: of::POD_DISRUPTION_BUDGET, wakes: model::controller::nobody },
     ],
     reconcile,
@@ -52,7 +52,7 @@ pub fn whole_cluster() -> Key {
 
 /// Places the pods that wait.
 pub fn reconcile(key: &Key, world: &dyn World, now: Time) -> Plan {
-    if *key != whole_cluster() {
+    if *key != whole_cluster() || !any_waits(world) {
         return Plan::default();
     }
     place::all(world, now)
@@ -62,15 +62,14 @@ pub fn reconcile(key: &Key, world: &dyn World, now: Time) -> Plan {
 fn of_pod(pod: &Object, world: &dyn World) -> Vec<Key> {
     let Some(glance) = pod.seen::<Glance>() else { return Vec::new() };
     let gone = || world.get(&key_of(&POD, pod)).is_none_or(|there| there.uid() != pod.uid());
-    if glance.waits(pod) {
-        return vec![whole_cluster()];
-    }
-    if glance.is_terminal || pod.is_ending() || gone() { if_any_waits(world) } else { Vec::new() }
+    let may_matter = glance.waits(pod) || glance.is_terminal || pod.is_ending() || gone();
+    if may_matter { vec![whole_cluster()] } else { Vec::new() }
 }
 
-fn if_any_waits(world: &dyn World) -> Vec<Key> {
+/// Whether there is anything to place. Asked once a pass, however many events woke it: it looks at every pod.
+fn any_waits(world: &dyn World) -> bool {
     let waits = |pod: &Object| pod.seen::<Glance>().is_some_and(|glance| glance.waits(pod));
-    if world.list(&POD, "").iter().any(waits) { vec![whole_cluster()] } else { Vec::new() }
+    world.list(&POD, "").iter().any(waits)
 }
 
 fn key_of(gvr: &Gvr, object: &Object) -> Key {
