@@ -35,6 +35,8 @@ pub enum Clock {
         origin: tokio::time::Instant,
         /// Milliseconds by which this machine's wall clock was stepped.
         stepped: Arc<AtomicI64>,
+        /// By how many millionths this machine's clocks run fast; slow, where it is negative.
+        drift: i32,
     },
 }
 
@@ -46,7 +48,7 @@ impl Clock {
 
     /// A clock that begins at `start` and moves with tokio's.
     pub fn simulated(start: Timestamp) -> Self {
-        Clock::Simulated { start, origin: tokio::time::Instant::now(), stepped: Arc::default() }
+        Clock::Simulated { start, origin: tokio::time::Instant::now(), stepped: Arc::default(), drift: 0 }
     }
 
     /// The clock of another machine: the same time, until one of the two is stepped.
@@ -54,8 +56,24 @@ impl Clock {
         match self {
             Clock::Real => Clock::Real,
             Clock::Simulated { start, origin, .. } => {
-                Clock::Simulated { start: *start, origin: *origin, stepped: Arc::default() }
+                Clock::Simulated { start: *start, origin: *origin, stepped: Arc::default(), drift: 0 }
             }
+        }
+    }
+
+    /// The same clock, running fast by so many millionths; the machine's own is let be.
+    pub fn drifting(mut self, millionths: i32) -> Self {
+        if let Clock::Simulated { drift, .. } = &mut self {
+            *drift = millionths;
+        }
+        self
+    }
+
+    /// How long it takes in truth until this clock has moved by so much.
+    pub fn until_shown(&self, shown: Duration) -> Duration {
+        match self {
+            Clock::Simulated { drift, .. } if *drift != 0 => shown.div_f64(rate(*drift)),
+            _ => shown,
         }
     }
 
@@ -71,9 +89,9 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match self {
             Clock::Real => Timestamp::now(),
-            Clock::Simulated { start, origin, stepped } => {
+            Clock::Simulated { start, origin, stepped, drift } => {
                 let stepped = SignedDuration::from_millis(stepped.load(Ordering::Relaxed));
-                *start + origin.elapsed() + stepped
+                *start + shown(origin.elapsed(), *drift) + stepped
             }
         }
     }
@@ -87,9 +105,20 @@ impl Clock {
                 let nanos = u32::try_from(at.tv_nsec).unwrap_or(0);
                 Moment(Duration::new(seconds, nanos))
             }
-            Clock::Simulated { origin, .. } => Moment(Duration::from_secs(1000) + origin.elapsed()),
+            Clock::Simulated { origin, drift, .. } => {
+                Moment(Duration::from_secs(1000) + shown(origin.elapsed(), *drift))
+            }
         }
     }
+}
+
+/// What a clock shows after so long.
+fn shown(elapsed: Duration, drift: i32) -> Duration {
+    if drift == 0 { elapsed } else { elapsed.mul_f64(rate(drift)) }
+}
+
+fn rate(drift: i32) -> f64 {
+    1.0 + f64::from(drift) / 1e6
 }
 
 #[cfg(test)]
@@ -105,5 +134,14 @@ mod tests {
         clock.step(SignedDuration::from_hours(-1));
         assert_eq!((clock.now(), other.now()), (start - SignedDuration::from_hours(1), start));
         assert_eq!(clock.moment(), before);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_drifts_shows_another_time_and_waits_by_it() {
+        let clock = Clock::simulated(Timestamp::UNIX_EPOCH).drifting(5000);
+        let before = clock.moment();
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        assert_eq!(clock.moment().since(before).as_millis(), 100_500);
+        assert_eq!(clock.until_shown(Duration::from_millis(100_500)).as_millis(), 100_000);
     }
 }

@@ -7,6 +7,7 @@
 mod chance;
 mod clock;
 mod disk;
+mod process;
 mod tasks;
 pub mod watch;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 pub use chance::Chance;
 pub use clock::{Clock, Moment};
 pub use disk::{Disk, DiskFile, RealDisk, SimDisk};
+pub use process::{Part, Process};
 pub use tasks::{Task, Tasks};
 
 /// A point in wall-clock time, as objects carry it.
@@ -64,6 +66,12 @@ impl Host {
         }
     }
 
+    /// The same virtual machine with clocks that run fast by so many millionths; slow, where it is negative.
+    pub fn drifting(mut self, millionths: i32) -> Self {
+        self.clock = self.clock.drifting(millionths);
+        self
+    }
+
     /// Steps the wall clock of a virtual machine; a real one's is let be.
     pub fn step_wall_clock(&self, by: jiff::SignedDuration) {
         self.clock.step(by);
@@ -81,20 +89,20 @@ impl Host {
 
     /// Waits for `duration`.
     pub async fn sleep(&self, duration: Duration) {
-        tokio::time::sleep(duration).await;
+        tokio::time::sleep(self.clock.until_shown(duration)).await;
     }
 
     /// Waits until the wall clock shows `at`; returns at once when that is past.
     pub async fn sleep_until(&self, at: Time) {
         let left = at.duration_since(self.now());
         if let Ok(left) = Duration::try_from(left) {
-            tokio::time::sleep(left).await;
+            tokio::time::sleep(self.clock.until_shown(left)).await;
         }
     }
 
     /// Runs `future` for at most `limit`; `None` when it did not end in time.
     pub async fn within<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
-        tokio::time::timeout(limit, future).await.ok()
+        tokio::time::timeout(self.clock.until_shown(limit), future).await.ok()
     }
 
     /// The source of chance.

@@ -1,6 +1,12 @@
 //! Tasks that end with the scope that started them.
 
+use std::pin::Pin;
+
 use tokio::task::{JoinHandle, JoinSet};
+
+use crate::process::Process;
+
+type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A running task; dropping it stops the task.
 #[derive(Debug)]
@@ -8,7 +14,10 @@ pub struct Task<T>(JoinHandle<T>);
 
 impl<T: Send + 'static> Task<T> {
     pub(crate) fn spawn(future: impl Future<Output = T> + Send + 'static) -> Self {
-        Self(tokio::spawn(future))
+        Self(match Process::current() {
+            None => tokio::spawn(future),
+            Some(process) => tokio::spawn(process.part::<Boxed<T>>(Box::pin(future))),
+        })
     }
 
     /// Waits for the task's end; `None` when it was stopped.
@@ -48,7 +57,10 @@ impl Tasks {
     /// Starts a task in the group, and forgets those that have ended.
     pub fn spawn(&mut self, future: impl Future<Output = ()> + Send + 'static) {
         while self.0.try_join_next().is_some() {}
-        self.0.spawn(future);
+        match Process::current() {
+            None => self.0.spawn(future),
+            Some(process) => self.0.spawn(process.part::<Boxed<()>>(Box::pin(future))),
+        };
     }
 
     /// How many tasks have not been seen to end.

@@ -71,31 +71,40 @@ pub fn form(vault: Arc<Vault>) -> Form {
 }
 
 /// Starts the API over a store and the loops over the API.
-pub async fn start(
+pub fn start(
     host: &Host,
     store: Store,
     settings: api::Settings,
     peers: Arc<dyn Peers>,
     terms: Terms,
+) -> impl Future<Output = Result<Control>> {
+    let candidate = store.is_shared().then(|| {
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        name.trim().to_owned()
+    });
+    start_as(host, store, settings, peers, terms, candidate)
+}
+
+/// The same, where others may run the loops over this store: as this candidate.
+pub async fn start_as(
+    host: &Host,
+    store: Store,
+    settings: api::Settings,
+    peers: Arc<dyn Peers>,
+    terms: Terms,
+    candidate: Option<String>,
 ) -> Result<Control> {
     let service =
         Service::open(host.clone(), store, settings).await.context("cannot begin to serve the API")?;
-    let (election, leads) = match service.store().is_shared() {
-        true => {
-            let (election, leads) = stand(host, &service);
-            (Some(election), Some(leads))
-        }
-        false => (None, None),
-    };
+    let (election, leads) = candidate.map(|name| stand(host, &service, &name)).unzip();
     let (caches, engine) = lead(host, &service, peers, terms, leads);
     Ok(Control { service, caches, engine: Some(engine), election })
 }
 
 /// Takes part in the election of who runs the loops.
-fn stand(host: &Host, service: &Service) -> (Election, watch::Receiver<bool>) {
+fn stand(host: &Host, service: &Service, name: &str) -> (Election, watch::Receiver<bool>) {
     let client = client(service, Identity::component(CONTROLLERS), "leader-election");
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let (elector, leads) = Elector::new(client, host.clone(), name.trim());
+    let (elector, leads) = Elector::new(client, host.clone(), name);
     let (resign, resigned) = oneshot::channel();
     let resigned = async {
         // Nobody left who could say so: it ends as well.

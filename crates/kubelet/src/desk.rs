@@ -1,6 +1,7 @@
 //! Writes a pod's status to the API: the newest one only, promptly, and again until it is there.
 //!
-//! The worker hands over what is to be told and never waits; what changes meanwhile replaces it.
+//! The worker hands over what is to be told and never waits; what changes meanwhile replaces it. Each write names the
+//! revision that it was made for: one that comes late, or twice, takes nothing back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,19 +51,22 @@ pub async fn run(
 ) {
     let mut acked: (u64, Arc<Tree>) = Default::default();
     let mut written: Option<Arc<PodStatus>> = None;
-    let when = Precondition { uid: Some(whose.uid.clone()), resource_version: None };
     while wanted.changed().await.is_ok() {
         let mut wait = RETRY_FIRST;
         loop {
             agent.believed().await;
             let now = wanted.borrow_and_update().clone();
             let Some(status) = &now.status else { break };
-            let base = if now.seen.0 >= acked.0 { &now.seen.1 } else { &acked.1 };
+            let (revision, base) = if now.seen.0 >= acked.0 { &now.seen } else { &acked };
             // What the API made of the same words before is its way of writing them, not a difference.
             let is_known = written.as_ref() == Some(status) && **base == *acked.1;
             let Some(patch) = status::patch(base, status).filter(|_| !is_known) else {
                 report(&told, now.sequence, false).await;
                 break;
+            };
+            let when = Precondition {
+                uid: Some(whose.uid.clone()),
+                resource_version: (*revision > 0).then(|| revision.to_string()),
             };
             let writing = agent.means.client.patch(&whose.key, "status", PatchKind::Strategic, &patch, &when);
             match writing.await {
@@ -76,10 +80,23 @@ pub async fn run(
                     report(&told, now.sequence, true).await;
                     break;
                 }
-                Err(ClientError::Conflict { .. }) if is_replaced(&agent, &whose).await => {
-                    report(&told, now.sequence, true).await;
-                    break;
-                }
+                Err(ClientError::Conflict { .. }) => match agent.means.client.get(&whose.key).await {
+                    // Somebody else changed it: the same again, on what there is now.
+                    Ok(object) if object.uid() == whose.uid => {
+                        acked = (object.revision(), Arc::new(status_of(&object)));
+                        written = None;
+                    }
+                    // The name leads to another object now, or to none.
+                    Ok(_) | Err(ClientError::NotFound { .. }) => {
+                        report(&told, now.sequence, true).await;
+                        break;
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, pod = %whose.key, "a pod could not be read");
+                        agent.means.host.sleep(wait).await;
+                        wait = (wait * 2).min(RETRY_MAX);
+                    }
+                },
                 Err(error) => {
                     tracing::debug!(%error, pod = %whose.key, "a status could not be written");
                     let refused = !error.is_passing();
@@ -88,14 +105,6 @@ pub async fn run(
                 }
             }
         }
-    }
-}
-
-/// Whether the name leads to another object now, or to none.
-async fn is_replaced(agent: &Agent, whose: &Whose) -> bool {
-    match agent.means.client.get(&whose.key).await {
-        Ok(object) => object.uid() != whose.uid,
-        Err(error) => matches!(error, ClientError::NotFound { .. }),
     }
 }
 

@@ -60,6 +60,8 @@ pub enum StartFault {
     Runtime(String),
     /// The image is no longer here.
     ImageGone,
+    /// The sandbox is no longer here: the node gave up what is fenced, and goes on under the same lease after all.
+    SandboxGone,
 }
 
 /// Why an image could not be had.
@@ -438,10 +440,24 @@ pub async fn start(agent: &Agent, start: Start) -> Result<(ContainerStatus, Reso
     };
     let spec = agent.means.host.blocking(work).await.map_err(|missing| StartFault::Config(missing.0))?;
     let wanted = Resources { oom_score_adj: None, ..spec.resources.clone() };
-    let armed = agent.fence.arm(agent, &pod).await;
-    armed.map_err(|error| StartFault::Runtime(spelled(&error)))?;
-    let status = agent.means.runtime.start(spec).await.map_err(start_fault)?;
-    Ok((status, wanted))
+    let started = async {
+        let armed = agent.fence.arm(agent, &pod).await;
+        armed.map_err(|error| StartFault::Runtime(spelled(&error)))?;
+        agent.means.runtime.start(spec).await.map_err(start_fault)
+    };
+    match started.await {
+        Ok(status) => Ok((status, wanted)),
+        Err(StartFault::Runtime(_) | StartFault::ImageGone) if !is_here(agent, &pod.uid).await => {
+            Err(StartFault::SandboxGone)
+        }
+        Err(fault) => Err(fault),
+    }
+}
+
+/// Whether a pod has a sandbox, as far as can be known.
+async fn is_here(agent: &Agent, uid: &str) -> bool {
+    let all = agent.means.runtime.sandboxes().await;
+    all.map_or(true, |all| all.iter().any(|sandbox| sandbox.spec.pod_uid == uid))
 }
 
 /// Shows the images of the volumes that a container mounts.

@@ -1,4 +1,4 @@
-//! Holds the node's lease: renews it every second, each time naming the revision that it replaces; takes it up again
+//! Holds the node's lease: renews it at a steady pace, sooner after a failure, each time naming the revision that it replaces; takes it up again
 //! after a restart; begins a new epoch once an old one is over.
 
 use std::sync::Arc;
@@ -17,8 +17,11 @@ use crate::run::node_key;
 /// The namespace of leases of nodes.
 const NAMESPACE: &str = "kube-node-lease";
 
-/// How long one renewal may take; the next one says the same, only later.
-const RENEWAL_MAX: Duration = Duration::from_secs(5);
+/// How many renewals' time one may take: one that hangs leaves half a lease for another, and a slow answer still counts.
+const RENEWAL_TIMES_MAX: u32 = 2;
+
+/// After which part of a renewal's time one that failed is tried again: of a lossy line, four in a row are seldom lost.
+const RETRY_PARTS: u32 = 4;
 
 /// Steps made at once: to look, to let go, to begin, to renew, and to look again when somebody was faster.
 const STEPS_MAX: usize = 8;
@@ -51,37 +54,41 @@ enum Next {
 pub async fn keep(agent: Arc<Agent>) {
     let mut next = Next::Look;
     let mut farewell = agent.farewell.subscribe();
+    let (host, every) = (&agent.means.host, agent.settings.lease_every);
     loop {
         if *farewell.borrow_and_update() >= Farewell::Goes {
             return give_up(&agent).await;
         }
-        let turn = agent.means.host.within(RENEWAL_MAX, turn(&agent, &mut next)).await;
-        match turn {
-            Some(Ok(())) => _ = agent.is_leased.send_replace(true),
+        let began = host.moment();
+        let turn = host.within(every * RENEWAL_TIMES_MAX, turn(&agent, &mut next)).await;
+        agent.is_leased.send_replace(matches!(turn, Some(Ok(()))));
+        let rest = match turn {
+            Some(Ok(())) => every.saturating_sub(host.moment().since(began)),
             Some(Err(trouble)) => {
-                agent.is_leased.send_replace(false);
                 tracing::debug!(%trouble, "the node's lease is not renewed");
+                if matches!(trouble, Trouble::Api(_)) { every / RETRY_PARTS } else { every }
             }
             None => {
-                agent.is_leased.send_replace(false);
                 tracing::debug!("the node's lease was not renewed in time");
+                Duration::ZERO
             }
-        }
+        };
         // The sender is in the agent: it cannot be gone.
-        let _ = agent.means.host.within(agent.settings.lease_every, farewell.changed()).await;
+        let _ = host.within(rest, farewell.changed()).await;
     }
 }
 
 /// Lets the lease go by the node's own word: written down first, so that no answer that still arrives, and no later agent,
 /// takes it up again.
 async fn give_up(agent: &Agent) {
+    let every = agent.settings.lease_every;
     loop {
-        match agent.means.host.within(RENEWAL_MAX, lose(agent)).await {
+        match agent.means.host.within(every * RENEWAL_TIMES_MAX, lose(agent)).await {
             Some(Ok(())) => break,
             Some(Err(trouble)) => tracing::debug!(%trouble, "the node's lease is not let go"),
             None => tracing::debug!("the node's lease was not let go in time"),
         }
-        agent.means.host.sleep(agent.settings.lease_every).await;
+        agent.means.host.sleep(every).await;
     }
     agent.farewell.send_replace(Farewell::Gone);
 }

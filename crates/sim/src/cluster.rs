@@ -7,19 +7,19 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use api::auth::{Identity, MASTERS};
-use client::Client;
-use host::{Chance, Host, SimDisk, Task, Time};
+use client::{Client, Several, Transport};
+use host::{Chance, Host, Process, SimDisk, Task, Time};
 use kintsugi::control::{self, Control};
 use kubelet::SimFiles;
 use model::fence::Terms;
 use model::{Key, kinds};
+use store::Store;
 
 use crate::flaw::{Flaw, intrude};
-use crate::gate::Gate;
 use crate::guard::SimGuard;
 use crate::network::SimNetwork;
 use crate::node::{NodeSettings, SimNode, Surroundings};
-use crate::observe::{Book, text};
+use crate::observe::{Book, Sight, text};
 use crate::pace::Pace;
 use crate::peers::{Doors, SimPeers};
 use crate::runtime::{Ailment, Registry};
@@ -31,9 +31,24 @@ const BEGINNING: &str = "2026-01-01T00:00:00Z";
 /// How often everybody else gets a turn until all that the server was doing has been dropped.
 const TURNS: usize = 100;
 
+/// What a cluster is begun with, beside its nodes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Beginning {
+    /// The seed of all chance.
+    pub seed: u64,
+    /// Whether the time things take is drawn; otherwise it is always the usual one.
+    pub jitters: bool,
+    /// By how many millionths the server's clocks run fast; slow, where it is negative.
+    pub drift: i32,
+    /// What is wrong with the world, if anything is.
+    pub flaw: Option<Flaw>,
+    /// How many servers share one store; 0 for one that has its own.
+    pub sharing: usize,
+}
+
 /// A cluster.
 pub struct Cluster {
-    /// Time, chance and the server's disk.
+    /// The server's time, chance and disk.
     pub host: Host,
     /// What is observed.
     pub book: Book,
@@ -44,127 +59,196 @@ pub struct Cluster {
     /// Requests as the administrator.
     pub user: Client,
     disk: SimDisk,
-    server: Server,
-    doors: Doors,
-    control: Option<Running>,
-    flaw: Option<Flaw>,
+    around: Surroundings,
+    /// Those that run, by place.
+    controls: Vec<Option<Running>>,
+    /// The store that several servers share, and that outlives them.
+    shared: Option<(Store, Task<()>)>,
     chance: Chance,
+    /// The number of the next machine.
+    next: u8,
 }
 
 struct Running {
     control: Control,
+    process: Process,
     /// Loops of a second leader, while there is one.
     second: Option<Task<()>>,
-    _observer: Task<()>,
+    _observer: Option<Task<()>>,
     _intruder: Option<Task<()>>,
 }
 
 impl Cluster {
     /// A cluster whose server and agents run. To be called inside a current-thread runtime whose clock is paused.
-    pub async fn start(seed: u64, jitters: bool, nodes: &BTreeMap<String, NodeSettings>) -> Result<Self> {
-        Self::start_flawed(seed, jitters, nodes, None).await
-    }
-
-    /// The same in a world that may have a flaw.
-    pub async fn start_flawed(
-        seed: u64,
-        jitters: bool,
-        nodes: &BTreeMap<String, NodeSettings>,
-        flaw: Option<Flaw>,
-    ) -> Result<Self> {
+    pub async fn start(beginning: Beginning, nodes: &BTreeMap<String, NodeSettings>) -> Result<Self> {
+        let Beginning { seed, jitters, drift, flaw, sharing } = beginning;
         let disk = SimDisk::new();
         if flaw == Some(Flaw::DiskLies) {
             disk.lie_about_syncs();
         }
         let start: Time = BEGINNING.parse().context("the beginning is a time")?;
-        let host = Host::simulated(seed, start, disk.clone());
-        let chance = host.chance().fork();
-        let book = Book::new(host.clone());
-        let (server, registry) = (Server::default(), Registry::default());
-        let doors = Doors::default();
+        let truth = Host::simulated(seed, start, disk.clone());
+        let wrong = Flaw::mutation(flaw).map_or(0, |mutation| mutation.server_drift());
+        let host = truth.clone().drifting(drift + wrong);
+        let chance = truth.chance().fork();
+        let book = Book::new(truth.clone());
+        let registry = Registry::default();
+        let servers: Vec<Server> = (0..sharing.max(1)).map(|_| Server::default()).collect();
         let around = Surroundings {
-            host: host.clone(),
+            host: truth.clone(),
             jitters,
             flaw,
             registry: registry.clone(),
             book: book.clone(),
             shared: SimFiles::new(),
-            server: server.clone(),
-            doors: doors.clone(),
+            servers: servers.clone(),
+            doors: Doors::default(),
         };
         let admin = Identity::user("admin", &[MASTERS]);
-        let line = Line::new(host.clone(), Pace::Steady, None);
-        let wire = Wire::new(
-            server.clone(),
-            admin,
-            line,
-            Gate::default(),
-            book.clone(),
-            host.another(SimDisk::new()),
-        );
-        let numbered = nodes.iter().zip(1..);
-        let nodes = numbered.map(|((name, settings), number)| {
-            (name.clone(), SimNode::new(name, number, settings.clone(), &around))
-        });
-        let nodes = nodes.collect();
+        let line = Line::new(truth.clone(), Pace::Steady, None, book.clone());
+        let wire = wire_to(&servers, &admin, &line, &book, &truth.another(SimDisk::new()));
         let user = Client::new(wire, "kubectl");
-        let mut cluster =
-            Self { host, book, registry, nodes, user, disk, server, doors, control: None, flaw, chance };
-        cluster.start_server().await?;
-        cluster.nodes.values_mut().for_each(SimNode::start_agent);
+        let mut cluster = Self {
+            host,
+            book,
+            registry,
+            nodes: BTreeMap::new(),
+            user,
+            disk,
+            around,
+            controls: servers.iter().map(|_| None).collect(),
+            shared: None,
+            chance,
+            next: 1,
+        };
+        if sharing > 0 {
+            cluster.share_store().await?;
+        }
+        for at in 0..servers.len() {
+            cluster.start_server(at).await?;
+        }
+        for (name, settings) in nodes {
+            cluster.join(name, settings.clone());
+        }
         Ok(cluster)
     }
 
-    /// Whether the server runs.
+    /// A new machine, whose agent starts; does nothing where there is one of this name.
+    pub fn join(&mut self, name: &str, settings: NodeSettings) {
+        if self.nodes.contains_key(name) {
+            return;
+        }
+        let mut node = SimNode::new(name, self.next, settings, &self.around);
+        self.next += 1;
+        node.start_agent();
+        self.nodes.insert(name.to_owned(), node);
+    }
+
+    /// A machine's power goes off, and it is never seen again; its Node is left to whoever removes it.
+    pub fn leave(&mut self, name: &str) -> Result<()> {
+        self.node(name)?.power_off();
+        self.nodes.remove(name);
+        Ok(())
+    }
+
+    /// Whether the server runs, and does not stand still.
     pub fn has_server(&self) -> bool {
-        self.control.is_some()
+        self.running().any(|running| !running.process.is_stopped())
+    }
+
+    /// The servers that run, standing still or not.
+    fn running(&self) -> impl Iterator<Item = &Running> {
+        self.controls.iter().flatten()
+    }
+
+    /// The place of the server that runs the loops, as its Lease says.
+    pub fn leader(&self, sight: &Sight) -> Option<usize> {
+        let lease = sight.get(&kinds::LEASE, "kube-system", "kintsugi-controllers")?;
+        let holder = text(lease, "spec.holderIdentity");
+        (0..self.controls.len()).find(|at| holder.starts_with(&candidate(*at)))
+    }
+
+    /// Stops the server's process where it is, as a signal would.
+    pub fn pause_server(&self, at: usize) {
+        self.controls.get(at).into_iter().flatten().for_each(|running| running.process.stop());
+    }
+
+    /// Lets it go on.
+    pub fn resume_server(&self, at: usize) {
+        self.controls.get(at).into_iter().flatten().for_each(|running| running.process.resume());
     }
 
     /// What the control plane's loops see.
-    pub fn caches(&self) -> Option<&client::Caches> {
-        self.control.as_ref().map(|running| &running.control.caches)
+    pub fn caches(&self, sight: &Sight) -> Option<&client::Caches> {
+        let leads = self.leader(sight).unwrap_or(0);
+        self.controls.get(leads)?.as_ref().map(|running| &running.control.caches)
     }
 
-    /// Starts the server on what its disk holds; does nothing when it runs.
-    pub async fn start_server(&mut self) -> Result<()> {
-        if self.control.is_some() {
-            return Ok(());
-        }
-        let store = control::open_store(&self.host, PathBuf::from("/var/lib/kintsugi/store")).await?;
+    /// Opens the store that several servers share. It is no part of any of them.
+    async fn share_store(&mut self) -> Result<()> {
+        let store = control::open_store(&self.around.host, PathBuf::from("/shared/store")).await?;
+        self.book.begin(&store);
+        let observer = self.host.spawn(self.book.clone().follow(store.clone()));
+        self.shared = Some((store, observer));
+        Ok(())
+    }
+
+    /// The store that a server has to itself, as its disk holds it.
+    async fn open_store(&self, process: &Process) -> Result<(Store, Task<()>)> {
+        let opened = control::open_store(&self.host, PathBuf::from("/var/lib/kintsugi/store"));
+        let store = process.part(opened).await?;
         match self.book.look(|sight| sight.revision) {
             0 => self.book.begin(&store),
             _ => self.book.check_recovered(&store),
         }
         let observer = self.host.spawn(self.book.clone().follow(store.clone()));
+        Ok((store, observer))
+    }
+
+    /// Starts a server, on what its disk holds where it has a store of its own; does nothing when it runs.
+    pub async fn start_server(&mut self, at: usize) -> Result<()> {
+        if self.controls.get(at).is_none_or(Option::is_some) {
+            return Ok(());
+        }
+        let process = Process::new();
+        let (store, observer) = match &self.shared {
+            Some((store, _)) => (store.clone(), None),
+            None => {
+                let (store, observer) = self.open_store(&process).await?;
+                (store, Some(observer))
+            }
+        };
+        let name = self.shared.is_some().then(|| candidate(at));
         let settings =
             api::Settings { guard: Arc::new(SimGuard), has_shared_storage: true, ..api::Settings::default() };
-        let peers = SimPeers { host: self.host.clone(), doors: self.doors.clone(), own: None };
-        let control = control::start(&self.host, store, settings, Arc::new(peers), Terms::LAN).await?;
-        self.server.up(control.service.clone());
-        let intruder = self.flaw.map(|flaw| {
+        let peers = SimPeers { host: self.host.clone(), doors: self.around.doors.clone(), own: None };
+        let start = control::start_as(&self.host, store, settings, Arc::new(peers), Terms::LAN, name);
+        let control = process.part(start).await?;
+        self.around.servers[at].up(control.service.clone(), process.clone());
+        let intruder = self.around.flaw.map(|flaw| {
             let store = control.service.store().clone();
             self.host.spawn(intrude(flaw, store, self.book.clone(), self.host.clone()))
         });
-        self.control = Some(Running { control, second: None, _observer: observer, _intruder: intruder });
+        self.controls[at] =
+            Some(Running { control, process, second: None, _observer: observer, _intruder: intruder });
         Ok(())
     }
 
     /// Has a second leader beside the first; does nothing while there is no server, or one already.
     pub fn begin_second_leader(&mut self) {
         let host = self.host.clone();
-        if let Some(running) = self.control.as_mut().filter(|running| running.second.is_none()) {
-            let peers = SimPeers { host: host.clone(), doors: self.doors.clone(), own: None };
-            let (_, leads) =
-                control::lead(&host, &running.control.service, Arc::new(peers), Terms::LAN, None);
+        let first = self.controls.iter_mut().flatten().next();
+        if let Some(running) = first.filter(|running| running.second.is_none()) {
+            let peers = SimPeers { host: host.clone(), doors: self.around.doors.clone(), own: None };
+            let lead = || control::lead(&host, &running.control.service, Arc::new(peers), Terms::LAN, None);
+            let (_, leads) = running.process.own(lead);
             running.second = Some(leads);
         }
     }
 
     /// Ends the second leader; does nothing when there is none.
     pub fn end_second_leader(&mut self) {
-        if let Some(running) = &mut self.control {
-            running.second = None;
-        }
+        self.controls.iter_mut().flatten().for_each(|running| running.second = None);
     }
 
     /// Lets so many more syncs of the server's disk succeed: then the power is cut.
@@ -182,18 +266,23 @@ impl Cluster {
         self.disk.syncs()
     }
 
-    /// Cuts the server's power: everything in memory is gone, and on the disk what was not synced is as chance has it.
-    pub async fn crash_server(&mut self) {
+    /// Cuts a server's power: everything in memory is gone, and on the disk what was not synced is as chance has it.
+    pub async fn crash_server(&mut self, at: usize) {
+        if self.shared.is_some() {
+            return self.stop_server(at).await;
+        }
         // From here on nothing more reaches the disk; what was acknowledged has.
         self.disk.fail_after_syncs(0);
-        self.stop_server().await;
+        self.stop_server(at).await;
         self.disk.crash(&self.chance);
     }
 
-    /// Kills the server's process; its disk stays as it is.
-    pub async fn stop_server(&mut self) {
-        self.server.down();
-        self.control = None;
+    /// Kills a server's process; its disk stays as it is.
+    pub async fn stop_server(&mut self, at: usize) {
+        self.around.servers[at].down();
+        if let Some(running) = self.controls[at].take() {
+            running.process.kill();
+        }
         for _ in 0..TURNS {
             tokio::task::yield_now().await;
         }
@@ -206,7 +295,7 @@ impl Cluster {
 
     /// Holds what the history told against what the store lists now.
     pub fn check_history(&self) {
-        if let Some(running) = &self.control {
+        if let Some(running) = self.running().next() {
             let store = running.control.service.store();
             let seen = self.book.look(|sight| sight.revision);
             self.book.check_against(store, Some(seen));
@@ -272,7 +361,29 @@ impl Cluster {
 
     /// Waits for so long.
     pub async fn pass_time(&self, time: Duration) {
-        self.host.sleep(time).await;
+        self.around.host.sleep(time).await;
+    }
+}
+
+/// As whom the server of a place stands for election.
+fn candidate(at: usize) -> String {
+    format!("server-{}", at + 1)
+}
+
+/// A way to all servers, over one line: to the one in use until it cannot be reached, then to the next.
+pub fn wire_to(
+    servers: &[Server],
+    identity: &Identity,
+    line: &Line,
+    book: &Book,
+    host: &Host,
+) -> Arc<dyn Transport> {
+    let wire = |server: &Server| -> Arc<dyn Transport> {
+        Wire::new(server.clone(), identity.clone(), line.clone(), book.clone(), host.clone())
+    };
+    match servers {
+        [one] => wire(one),
+        several => Arc::new(Several::new(several.iter().map(wire).collect())),
     }
 }
 

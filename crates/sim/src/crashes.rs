@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use client::ClientError;
 use model::Tree;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Beginning, Cluster};
 use crate::node::NodeSettings;
 use crate::observe::Condition;
 use crate::sandbox;
@@ -102,7 +102,7 @@ impl Trial {
             ..NodeSettings::default()
         };
         let nodes: BTreeMap<_, _> = ["a", "b"].map(|name| (name.to_owned(), settings.clone())).into();
-        let mut cluster = Cluster::start(1, false, &nodes).await?;
+        let mut cluster = Cluster::start(Beginning { seed: 1, ..Beginning::default() }, &nodes).await?;
         let book = cluster.book.clone();
         let ready = read(&["node a Ready=True", "node b Ready=True"])?;
         settle(&mut cluster, &ready).await?;
@@ -181,9 +181,9 @@ async fn settle(cluster: &mut Cluster, sees: &[Condition]) -> Result<()> {
 async fn recover(cluster: &mut Cluster) -> Result<()> {
     if cluster.is_power_cut() {
         cluster.book.line("do         crash server");
-        cluster.crash_server().await;
+        cluster.crash_server(0).await;
         cluster.pass_time(AWAY).await;
-        cluster.start_server().await.context("the server does not come back")?;
+        cluster.start_server(0).await.context("the server does not come back")?;
     }
     Ok(())
 }

@@ -8,9 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use host::{Host, Moment};
 use model::Tree;
+use model::fence::STATE;
 use serde_json::json;
 use store::{Body, Change, Expect, Store, Txn};
 
+use crate::mutation::Mutation;
 use crate::observe::{Book, at, items, text};
 
 /// How often an intruder looks for something to break.
@@ -53,26 +55,36 @@ pub enum Flaw {
     Revives,
     /// Somebody writes all the time.
     Fidgets,
+    /// A rule of the fence is wired wrongly.
+    Fence(Mutation),
 }
 
 impl Flaw {
-    /// All of them, and words of the law that each breaks.
-    pub const ALL: [(Flaw, &'static str); 14] = [
-        (Flaw::DiskLies, "no acknowledged write is lost"),
-        (Flaw::WatchSkips, "without gap or repeat"),
-        (Flaw::WatchRepeats, "without gap or repeat"),
-        (Flaw::ProcessesStay, "a pod outlives its containers"),
-        (Flaw::EndsUntold, "what is told of a pod is so"),
-        (Flaw::AddressesStay, "nothing is left behind"),
-        (Flaw::RulesStale, "a Service leads to its ready pods"),
-        (Flaw::UidsRepeat, "no two objects have one uid"),
-        (Flaw::Rebinds, "a pod is bound once"),
-        (Flaw::SkipsFinalizers, "a finalizer is never skipped"),
-        (Flaw::Undeletes, "is not taken back"),
-        (Flaw::ForgetsRestarts, "restarts are never forgotten"),
-        (Flaw::Revives, "a pod that is done stays done"),
-        (Flaw::Fidgets, "the cluster does not come to rest"),
+    /// All but those of the fence, and words of the law that each breaks.
+    pub const ALL: [(Flaw, &'static [&'static str]); 14] = [
+        (Flaw::DiskLies, &["no acknowledged write is lost"]),
+        (Flaw::WatchSkips, &["without gap or repeat"]),
+        (Flaw::WatchRepeats, &["without gap or repeat"]),
+        (Flaw::ProcessesStay, &["a pod outlives its containers"]),
+        (Flaw::EndsUntold, &["what is told of a pod is so"]),
+        (Flaw::AddressesStay, &["nothing is left behind"]),
+        (Flaw::RulesStale, &["a Service leads to its ready pods"]),
+        (Flaw::UidsRepeat, &["no two objects have one uid"]),
+        (Flaw::Rebinds, &["a pod is bound once"]),
+        (Flaw::SkipsFinalizers, &["a finalizer is never skipped"]),
+        (Flaw::Undeletes, &["is not taken back"]),
+        (Flaw::ForgetsRestarts, &["restarts are never forgotten"]),
+        (Flaw::Revives, &["a pod that is done stays done"]),
+        (Flaw::Fidgets, &["the cluster does not come to rest"]),
     ];
+
+    /// The rule of the fence that is wrong, if one is.
+    pub fn mutation(flaw: Option<Self>) -> Option<Mutation> {
+        match flaw {
+            Some(Flaw::Fence(mutation)) => Some(mutation),
+            _ => None,
+        }
+    }
 
     /// Whether an event of a watch is left out (0), told once or told twice.
     pub fn tells(self, host: &Host) -> usize {
@@ -110,6 +122,13 @@ impl Flaw {
             }
             Flaw::UidsRepeat if path == "/priorityclasses.scheduling.k8s.io/system-node-critical" => {
                 return Some(Meddling::Copies(tree));
+            }
+            Flaw::Fence(Mutation::DeletionIsProof)
+                if path.starts_with("/leases.coordination.k8s.io/kube-node-lease/")
+                    && !at(&tree, "metadata.deletionTimestamp").is_null()
+                    && tree["metadata"]["annotations"][STATE] == "Held" =>
+            {
+                tree["metadata"]["annotations"][STATE] = json!("Lost");
             }
             Flaw::Fidgets if path == "/namespaces/default" => {
                 tree["metadata"]["labels"]["fidget"] = json!(text(&tree, "metadata.resourceVersion"));

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Result;
 use clap::Parser;
+use sim::flaw::Flaw;
+use sim::mutation::Mutation;
 use sim::scenario::{self, Outcome};
 use sim::seeds;
 
@@ -25,6 +27,15 @@ struct Args {
     /// Run seeds until one fails.
     #[arg(long, conflicts_with_all = ["scenario", "seeds"])]
     endless: bool,
+    /// Run a cluster in noise that is no fault, for so many minutes of its time; a day unless told otherwise.
+    #[arg(long, value_name = "MINUTES", num_args = 0..=1, default_missing_value = "1440")]
+    noise: Option<u64>,
+    /// Say which seeds find a flaw of the world, or a rule of the fence that is wired wrongly, by its name.
+    #[arg(long, value_name = "FLAW")]
+    finds: Option<String>,
+    /// Say what faults took place, and how often.
+    #[arg(long)]
+    happened: bool,
     /// Run seeds on so many threads instead of one a core.
     #[arg(long)]
     threads: Option<usize>,
@@ -44,6 +55,15 @@ fn main() -> Result<ExitCode> {
     if let Some(filter) = &args.log {
         tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
     }
+    if let Some(minutes) = args.noise {
+        let seed = args.seed.unwrap_or(0);
+        let outcome = seeds::noise::run(seed, std::time::Duration::from_secs(minutes * 60))?;
+        tell(&format!("{minutes} minutes of noise"), &outcome, &args);
+        return Ok(if outcome.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    if let Some(name) = &args.finds {
+        return find(name, &args);
+    }
     if args.seed.is_some() || args.seeds.is_some() || args.endless {
         return Ok(try_seeds(&args));
     }
@@ -56,18 +76,42 @@ fn try_seeds(args: &Args) -> ExitCode {
     let threads = args.threads.unwrap_or_else(sim::crew::threads);
     let failed = AtomicUsize::new(0);
     seeds::run_all(first..first.saturating_add(count), threads, |seed, ran| {
-        let outcome = ran
-            .unwrap_or_else(|error| Outcome { timeline: String::new(), faults: vec![format!("{error:#}")] });
+        let outcome =
+            ran.unwrap_or_else(|error| Outcome { faults: vec![format!("{error:#}")], ..Outcome::default() });
         if !outcome.faults.is_empty() {
             failed.fetch_add(1, Ordering::Relaxed);
         }
-        tell(&format!("seed {seed}"), &outcome, args.timeline);
+        tell(&format!("seed {seed}"), &outcome, args);
         match args.endless && !outcome.faults.is_empty() {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         }
     });
     if failed.into_inner() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Tells of the first seed that finds a flaw.
+fn find(name: &str, args: &Args) -> Result<ExitCode> {
+    let flaw = Flaw::ALL.into_iter().find(|(flaw, _)| format!("{flaw:?}") == name);
+    let mutation = Mutation::ALL.into_iter().find(|mutation| format!("{mutation:?}") == name);
+    let first = args.seed.unwrap_or(0);
+    let count = AtomicUsize::new(0);
+    sim::crew::each(first..first + args.seeds.unwrap_or(1), args.threads.unwrap_or(1), |seed| {
+        let found = match (flaw, mutation) {
+            (Some((flaw, laws)), _) => seeds::finds(seed, flaw, laws),
+            (_, Some(mutation)) => seeds::finds_in_fence(seed, mutation),
+            _ => Err(anyhow::anyhow!("{name:?} is no flaw")),
+        };
+        let fault = match found {
+            Ok(None) => return ControlFlow::Continue(()),
+            Ok(Some(fault)) => fault,
+            Err(error) => format!("{error:#}"),
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        tell(&format!("{name} seed {seed}"), &Outcome { faults: vec![fault], ..Outcome::default() }, args);
+        ControlFlow::Break(())
+    });
+    Ok(if count.into_inner() > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn scenarios(args: &Args) -> Result<ExitCode> {
@@ -79,18 +123,21 @@ fn scenarios(args: &Args) -> Result<ExitCode> {
     for file in files {
         let outcome = scenario::run_file(&file, args.accept)?;
         is_well &= outcome.faults.is_empty();
-        tell(&file.display().to_string(), &outcome, args.timeline);
+        tell(&file.display().to_string(), &outcome, args);
     }
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]
-fn tell(what: &str, outcome: &Outcome, timeline: bool) {
+fn tell(what: &str, outcome: &Outcome, args: &Args) {
     let mut text = format!("{} {what}\n", if outcome.faults.is_empty() { "ok    " } else { "FAILED" });
-    if timeline {
+    if args.timeline {
         text.push_str(&outcome.timeline);
     }
     outcome.faults.iter().for_each(|fault| text.push_str(&format!("  {fault}\n")));
+    if args.happened {
+        outcome.happened.iter().for_each(|(what, count)| text.push_str(&format!("  {count:>6} × {what}\n")));
+    }
     // In one piece: others may be telling theirs.
     print!("{text}");
 }

@@ -12,7 +12,6 @@ use host::Host;
 use network::{Network, NetworkError, NodeRoute, PodNetwork, PolicyRules, ServicePort, ServiceRules};
 
 use crate::flaw::Flaw;
-use crate::gate::Gate;
 use crate::pace::Pace;
 
 /// How long the kernel usually takes to attach a pod.
@@ -32,7 +31,6 @@ pub struct SimNetwork(Arc<Inner>);
 struct Inner {
     host: Host,
     pace: Pace,
-    gate: Gate,
     flaw: Option<Flaw>,
     /// The node's number: its pods live in `10.244.NUMBER.0/24`.
     number: u8,
@@ -50,8 +48,8 @@ struct State {
 
 impl SimNetwork {
     /// The network of node number `number`, without pods.
-    pub fn new(number: u8, host: Host, pace: Pace, gate: Gate, flaw: Option<Flaw>) -> Self {
-        Self(Arc::new(Inner { host, pace, gate, flaw, number, state: Mutex::default() }))
+    pub fn new(number: u8, host: Host, pace: Pace, flaw: Option<Flaw>) -> Self {
+        Self(Arc::new(Inner { host, pace, flaw, number, state: Mutex::default() }))
     }
 
     /// The range of the node's pods.
@@ -93,9 +91,7 @@ impl SimNetwork {
     }
 
     async fn take(&self, usual: Duration) {
-        self.0.gate.pass().await;
         self.0.host.sleep(self.0.pace.of(usual)).await;
-        self.0.gate.pass().await;
     }
 
     /// Guards what the kernel would hold, for the length of one act.

@@ -2,31 +2,34 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::auth::Identity;
 use client::{Caches, Client};
-use host::{Host, SimDisk, Task};
+use host::{Host, Process, SimDisk, Task};
 use kubelet::{Allocatable, Curve, Machine, Means, RuntimeDial, Settings, SimFiles, Voice};
 use model::fence::Terms;
 use tokio::sync::watch;
 
+use crate::cluster::wire_to;
 use crate::flaw::Flaw;
-use crate::gate::Gate;
 use crate::network::SimNetwork;
 use crate::observe::Book;
 use crate::pace::Pace;
 use crate::peers::{Door, Doors, SimPeers};
 use crate::runtime::{Registry, SimRuntime};
-use crate::wire::{Line, Server, Wire};
+use crate::wire::{Line, Server};
 
 /// The kubelet's group.
 const NODES: &str = "system:nodes";
 
 /// The size of a log file: nobody fills one here.
 const LOG_LEN_MAX: u64 = 1 << 20;
+
+/// Where an agent keeps what it must know later.
+const DATA_DIR: &str = "/var/lib/kintsugi";
 
 /// Where the storage is that all machines reach.
 const SHARED_DIR: &str = "/shared";
@@ -46,6 +49,8 @@ pub struct NodeSettings {
     pub lease_every: Duration,
     /// How long its lease lasts, in seconds.
     pub lease_seconds: i32,
+    /// By how many millionths its clocks run fast; slow, where it is negative.
+    pub drift: i32,
 }
 
 impl Default for NodeSettings {
@@ -57,6 +62,7 @@ impl Default for NodeSettings {
             curve: Curve::HEALING,
             lease_every: kubelet::LEASE_EVERY,
             lease_seconds: 4,
+            drift: 0,
         }
     }
 }
@@ -77,7 +83,7 @@ pub struct Surroundings {
     /// The storage that all of them reach.
     pub shared: SimFiles,
     /// Where the API is.
-    pub server: Server,
+    pub servers: Vec<Server>,
     /// Where the agents are.
     pub doors: Doors,
 }
@@ -92,7 +98,9 @@ pub struct SimNode {
     pub network: SimNetwork,
     /// Its line to the server.
     pub line: Line,
-    gate: Gate,
+    /// Monitors and what runs under them.
+    machine: Process,
+    is_paused: bool,
     host: Host,
     files: SimFiles,
     around: Surroundings,
@@ -107,22 +115,24 @@ pub struct SimNode {
 struct Agent {
     caches: Caches,
     leaves: watch::Sender<bool>,
+    process: Process,
     task: Task<()>,
 }
 
 impl SimNode {
     /// A machine that is on, without an agent.
     pub fn new(name: &str, number: u8, settings: NodeSettings, around: &Surroundings) -> Self {
-        let host = around.host.another(SimDisk::new());
+        let host = around.host.another(SimDisk::new()).drifting(settings.drift);
         let pace = || if around.jitters { Pace::Drawn(host.chance().fork()) } else { Pace::Steady };
-        let gate = Gate::default();
-        let runtime = SimRuntime::new(name, host.clone(), pace(), gate.clone(), around);
+        let machine = Process::new();
+        let runtime = SimRuntime::new(name, host.clone(), pace(), machine.clone(), around);
         Self {
             name: name.to_owned(),
             runtime,
-            network: SimNetwork::new(number, host.clone(), pace(), gate.clone(), around.flaw),
-            line: Line::new(host.clone(), pace(), around.flaw),
-            gate,
+            network: SimNetwork::new(number, host.clone(), pace(), around.flaw),
+            line: Line::new(around.host.clone(), pace(), around.flaw, around.book.clone()),
+            machine,
+            is_paused: false,
             files: SimFiles::new().sharing(SHARED_DIR, &around.shared),
             around: around.clone(),
             settings,
@@ -152,19 +162,16 @@ impl SimNode {
         self.leaving = None;
         let identity = Identity::user(format!("system:node:{}", self.name), &[NODES]);
         let around = &self.around;
-        let wire = Wire::new(
-            around.server.clone(),
-            identity,
-            self.line.clone(),
-            self.gate.clone(),
-            around.book.clone(),
-            self.host.clone(),
-        );
+        let wire = wire_to(&around.servers, &identity, &self.line, &around.book, &self.host);
+        let process = Process::new();
+        if let Some(mutation) = Flaw::mutation(around.flaw) {
+            mutation.forgets(&**self.host.disk(), Path::new(DATA_DIR));
+        }
         let client = Client::new(wire, "kubelet");
         let caches = Caches::new(client.clone(), self.host.clone());
         let runtime = Arc::new(self.runtime.clone());
         let voice = Voice::new(None);
-        let door = Door { line: self.line.clone(), gate: self.gate.clone(), voice: voice.clone() };
+        let door = Door { line: self.line.clone(), process: process.clone(), voice: voice.clone() };
         around.doors.put(&self.name, door);
         let means = Means {
             host: self.host.clone(),
@@ -174,7 +181,7 @@ impl SimNode {
             peers: Arc::new(SimPeers {
                 host: self.host.clone(),
                 doors: around.doors.clone(),
-                own: Some((self.line.clone(), self.gate.clone())),
+                own: Some(self.line.clone()),
             }),
             voice: voice.clone(),
             runtime,
@@ -184,11 +191,13 @@ impl SimNode {
         let (settings, host, book, name) =
             (self.told(), self.host.clone(), around.book.clone(), self.name.clone());
         let (leaves, left) = watch::channel(false);
-        let task = self.host.spawn(async move {
+        let agent = process.part(async move {
             let told = |why: &str| book.line(&format!("agent of {name} ended: {why}"));
             kintsugi::node::keep(&host, settings, means, left, told).await;
         });
-        self.agent = Some(Agent { caches, leaves, task });
+        let task = self.host.spawn(agent);
+        self.agent = Some(Agent { caches, leaves, process, task });
+        self.hold();
     }
 
     /// Has the node leave, as `kintsugi leave` does; its agent ends when it has.
@@ -201,34 +210,73 @@ impl SimNode {
 
     /// Kills the agent; containers, rules and files stay.
     pub fn kill_agent(&mut self) {
-        self.agent = None;
+        if let Some(agent) = self.agent.take() {
+            agent.process.kill();
+        }
         self.leaving = None;
-        self.resume();
+        self.is_paused = false;
     }
 
     /// Stops the agent where it is, as a signal would: nothing it does or hears goes on.
-    pub fn pause(&self) {
-        self.gate.shut();
-        self.runtime.hold_events();
+    pub fn pause(&mut self) {
+        self.is_paused = true;
+        self.hold();
     }
 
     /// Lets it go on.
-    pub fn resume(&self) {
-        self.gate.open();
-        self.runtime.resume();
+    pub fn resume(&mut self) {
+        self.is_paused = false;
+        self.hold();
     }
 
-    /// Whether the agent is paused.
+    /// Stops the whole machine where it is, monitors and containers too; its clocks run on.
+    pub fn freeze(&mut self) {
+        if self.agent.is_some() && !self.machine.is_stopped() {
+            self.machine.stop();
+            self.around.book.frozen(&self.name);
+            self.hold();
+        }
+    }
+
+    /// Lets the machine go on.
+    pub fn thaw(&mut self) {
+        if self.machine.is_stopped() {
+            self.around.book.thawed(&self.name);
+            self.machine.resume();
+            self.hold();
+        }
+    }
+
+    /// Whether the agent stands still, by itself or with its machine.
     pub fn is_paused(&self) -> bool {
-        self.gate.is_shut()
+        self.is_paused || self.machine.is_stopped()
+    }
+
+    /// Has the agent stand still while it is to.
+    fn hold(&self) {
+        let Some(agent) = &self.agent else { return };
+        match self.is_paused() {
+            true => agent.process.stop(),
+            false => agent.process.resume(),
+        }
     }
 
     /// Cuts the power: the agent, all containers, addresses and rules are gone; files and images stay.
     pub fn power_off(&mut self) {
         self.kill_agent();
+        self.thaw();
         self.around.doors.take(&self.name);
         self.runtime.power_off();
         self.network.power_off();
+    }
+
+    /// Gives a machine whose power is off another disk: nothing is left of what it held.
+    pub fn wipe(&mut self) {
+        self.power_off();
+        let boots = self.boots;
+        let line = self.line.clone();
+        *self =
+            Self { boots, line, ..Self::new(&self.name, self.number, self.settings.clone(), &self.around) };
     }
 
     /// Boots the machine after its power was off.
@@ -262,10 +310,12 @@ impl SimNode {
             resolv_conf: String::new(),
             hosts: "127.0.0.1 localhost\n".to_owned(),
         };
+        let lease = Duration::from_secs(u64::try_from(self.settings.lease_seconds).unwrap_or(4));
+        let terms = Terms::LAN.of_lease(lease);
         Settings {
             node_name: self.name.clone(),
             node_addresses: vec![IpAddr::V4(Ipv4Addr::new(192, 168, 0, self.number))],
-            data_dir: PathBuf::from("/var/lib/kintsugi"),
+            data_dir: PathBuf::from(DATA_DIR),
             shared_dir: Some(PathBuf::from(SHARED_DIR)),
             cluster_dns: vec![IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10))],
             cluster_domain: "cluster.local".to_owned(),
@@ -277,8 +327,7 @@ impl SimNode {
             curve: self.settings.curve,
             lease_every: self.settings.lease_every,
             lease_seconds: self.settings.lease_seconds,
-            terms: Terms::LAN
-                .of_lease(Duration::from_secs(u64::try_from(self.settings.lease_seconds).unwrap_or(4))),
+            terms: Flaw::mutation(self.around.flaw).map_or(terms, |mutation| mutation.terms(terms)),
             hosts_server: false,
             has_policies: false,
             image_marks: None,

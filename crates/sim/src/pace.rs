@@ -20,6 +20,14 @@ pub enum Pace {
 }
 
 impl Pace {
+    /// How long something takes this time that is quick in one of two cases, and takes up to so long in the other.
+    pub fn up_to(&self, most: Duration) -> Duration {
+        match self {
+            Pace::Drawn(chance) if chance.below(2) == 0 => most.mul_f64(chance.unit()),
+            Pace::Drawn(_) | Pace::Steady => Duration::ZERO,
+        }
+    }
+
     /// How long it takes this time.
     pub fn of(&self, usual: Duration) -> Duration {
         match self {

@@ -6,22 +6,37 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use client::peers::ANSWER_MAX;
 use client::{Peer, Peers, TransportError, Wish};
-use host::Host;
+use host::{Host, Process};
 use kubelet::Voice;
 use model::fence::{KNOCK, No, Question};
 
-use crate::gate::Gate;
-use crate::wire::{Direction, Line};
+use crate::mutation::Mutation;
+use crate::wire::{Direction, Fate, Line, unreachable};
 
 /// How an agent is reached.
 #[derive(Clone)]
 pub struct Door {
     /// Its machine's line.
     pub line: Line,
-    /// Shut while it is paused.
-    pub gate: Gate,
+    /// Stands still while it is paused.
+    pub process: Process,
     /// Who answers.
     pub voice: Voice,
+}
+
+impl Door {
+    /// What the agent says, if there is one.
+    async fn answer(&self, wish: Wish, mut asked: Question) -> Result<Option<No>, TransportError> {
+        let agent = self.voice.borrow().as_ref().and_then(std::sync::Weak::upgrade);
+        let agent = agent.ok_or_else(|| unreachable("connection refused"))?;
+        match self.line.mutation() {
+            Some(Mutation::Reachability) if wish == Wish::Promise => return Ok(None),
+            Some(Mutation::VotersByName) => asked.voter = agent.fence.me(),
+            _ => {}
+        }
+        let no = self.process.part(agent.fence.answer(&agent, wish, asked)).await;
+        Ok(self.line.mutation().map_or(no, |mutation| mutation.answers(wish, no)))
+    }
 }
 
 /// Every agent's door, by node; clones share it.
@@ -50,27 +65,36 @@ pub struct SimPeers {
     pub host: Host,
     /// Where the others are.
     pub doors: Doors,
-    /// The asker's own line and gate; `None` for the server, whose line is each node's.
-    pub own: Option<(Line, Gate)>,
+    /// The asker's own line; `None` for the server, whose line is each node's.
+    pub own: Option<Line>,
 }
 
 impl SimPeers {
     async fn trip(&self, peer: &Peer, wish: Wish, asked: &Question) -> Result<Option<No>, TransportError> {
-        let refused = || TransportError::Unreachable("connection refused".into());
-        let door = self.doors.get(&peer.name).ok_or_else(refused)?;
-        if let Some((line, _)) = &self.own {
-            line.travel(Direction::Out).await?;
+        let door = self.doors.get(&peer.name).ok_or_else(|| unreachable("connection refused"))?;
+        if wish == Wish::Vote && door.line.mutation() == Some(Mutation::NoVotes) {
+            return Ok(None);
+        }
+        let fate = door.line.fate(self.host.chance());
+        if let Some(line) = &self.own {
+            line.pass(Direction::Out).await?;
         }
         door.line.travel(Direction::In).await?;
-        door.gate.pass().await;
-        let agent = door.voice.borrow().as_ref().and_then(std::sync::Weak::upgrade).ok_or_else(refused)?;
-        let no = agent.fence.answer(&agent, wish, asked.clone()).await;
-        drop(agent);
-        door.gate.pass().await;
+        if fate == Fate::RequestLost {
+            return Err(unreachable("connection reset"));
+        }
+        door.line.perhaps_twice(|| {
+            let (door, asked) = (door.clone(), asked.clone());
+            // Nobody waits for what it says.
+            async move { drop(door.answer(wish, asked).await) }
+        });
+        let no = door.answer(wish, asked.clone()).await?;
         door.line.travel(Direction::Out).await?;
-        if let Some((line, gate)) = &self.own {
-            line.travel(Direction::In).await?;
-            gate.pass().await;
+        if let Some(line) = &self.own {
+            line.pass(Direction::In).await?;
+        }
+        if fate == Fate::AnswerLost {
+            return Err(unreachable("connection reset"));
         }
         Ok(no)
     }

@@ -15,7 +15,7 @@ fn every_flaw_of_the_world_breaks_its_law() {
     crew::each(0..Flaw::ALL.len() as u64, crew::threads(), |at| {
         let (flaw, law) = Flaw::ALL[at as usize];
         let first = promising(flaw);
-        let is_found = |seed| matches!(seeds::finds(seed, flaw, law), Ok(true));
+        let is_found = |seed| matches!(seeds::finds(seed, flaw, law), Ok(Some(_)));
         if !(first..first + SEEDS_MAX).any(is_found) {
             unseen.lock().expect("no other flaw panicked").push((flaw, law));
         }
@@ -28,8 +28,8 @@ fn every_flaw_of_the_world_breaks_its_law() {
 /// A seed that has found the flaw. Should what seeds do change, those after it are tried, too.
 fn promising(flaw: Flaw) -> u64 {
     match flaw {
-        Flaw::DiskLies => 1,
-        Flaw::ProcessesStay | Flaw::Revives => 2,
+        Flaw::ProcessesStay => 1,
+        Flaw::Revives => 2,
         Flaw::RulesStale | Flaw::Fidgets => 3,
         Flaw::Undeletes => 8,
         _ => 0,

@@ -1,5 +1,6 @@
 //! Random workloads under random faults: the laws hold, and the cluster gets there.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Mutex;
 
@@ -8,11 +9,49 @@ use sim::{crew, seeds};
 /// How many seeds each run of the tests tries. `cargo xtask sim --seeds N` and `--endless` try more.
 const SEEDS: u64 = 200;
 
+/// The faults of the world, as they are counted where they take place.
+const FAULTS: [&str; 28] = [
+    "Node deleted",
+    "agent killed",
+    "agent paused",
+    "answer lost",
+    "clocks drift",
+    "container ended",
+    "container unready",
+    "disk full",
+    "disk lost",
+    "kernel out of sorts",
+    "line cut both ways",
+    "line cut inwards",
+    "line cut outwards",
+    "machine came",
+    "machine left",
+    "machine paused",
+    "message delayed",
+    "message held up by a cut inwards",
+    "message held up by a cut outwards",
+    "message late",
+    "message repeated",
+    "monitor lost",
+    "power cut",
+    "request lost",
+    "server crashed",
+    "server paused",
+    "server restarted",
+    "two leaders",
+];
+
 #[test]
 fn the_laws_hold_and_the_cluster_gets_there_whatever_the_seed() {
-    let failed = Mutex::new(Vec::new());
+    let (failed, happened) = (Mutex::new(Vec::new()), Mutex::new(BTreeSet::new()));
     seeds::run_all(0..SEEDS, crew::threads(), |seed, ran| {
-        let faults = ran.map_or_else(|error| vec![format!("{error:#}")], |outcome| outcome.faults);
+        let faults = match ran {
+            Ok(outcome) => {
+                happened.lock().expect("no other seed panicked").extend(outcome.happened.into_keys());
+                outcome.faults
+            }
+            Err(error) => vec![format!("{error:#}")],
+        };
         if !faults.is_empty() {
             let replay = format!("replay with `cargo xtask sim --seed {seed} --timeline`");
             let told = format!("seed {seed}: {replay}\n  {}", faults.join("\n  "));
@@ -22,4 +61,7 @@ fn the_laws_hold_and_the_cluster_gets_there_whatever_the_seed() {
     });
     let failed = failed.into_inner().expect("no seed panicked");
     assert!(failed.is_empty(), "{} of {SEEDS} seeds failed\n{}", failed.len(), failed.join("\n"));
+    let happened = happened.into_inner().expect("no seed panicked");
+    let unseen: Vec<&str> = FAULTS.into_iter().filter(|fault| !happened.contains(fault)).collect();
+    assert!(unseen.is_empty(), "no seed had a {unseen:?}");
 }

@@ -473,6 +473,10 @@ impl Worker {
                 self.memory.shown_images.clear();
                 ("RunContainerError", "the image is no longer here".to_owned())
             }
+            Err(StartFault::SandboxGone) => {
+                self.memory.container(name).is_starting = false;
+                return self.memory.lose(now);
+            }
             Err(StartFault::Config(message)) => ("CreateContainerConfigError", message),
             Err(StartFault::Runtime(message)) => ("RunContainerError", message),
         };

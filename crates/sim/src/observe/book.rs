@@ -1,18 +1,20 @@
 //! Where everything that is observed is written down, and held against the laws.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use client::WatchEvent;
 use host::watch;
-use host::{Host, Moment};
+use host::{Host, Moment, Process, Tasks};
 use http::{Method, Response};
 use model::Tree;
+use model::fence::{EPOCH, Terms};
 use runtime::SandboxSpec;
 use serde::Deserialize;
 use store::{Event, Range, Store, StoreError, Watch};
 
-use super::sight::{Seen, Sight, text};
+use super::sight::{Frozen, Seen, Sight, text};
 use super::{Condition, Watched, laws, timeline};
 use crate::words::stamp;
 
@@ -31,6 +33,8 @@ pub struct Book {
     began: Moment,
     turned: watch::Sender<u64>,
     is_over: watch::Sender<bool>,
+    /// Looks again at machines that stood still. Guards them for one more.
+    thaws: Arc<Mutex<Tasks>>,
 }
 
 #[derive(Default)]
@@ -38,10 +42,13 @@ struct Page {
     sight: Sight,
     lines: Vec<String>,
     faults: Vec<String>,
-    /// Words of a fault that is enough.
-    end_at: Option<&'static str>,
+    happened: BTreeMap<&'static str, u64>,
+    /// Words of faults of which one is enough.
+    end_at: &'static [&'static str],
     /// The newest revision that a client was told of.
     told: u64,
+    /// Whether nothing may be done about anything.
+    is_calm: bool,
     /// What was written while nothing should be.
     unrest: Option<Vec<String>>,
     always: Vec<Always>,
@@ -78,6 +85,7 @@ impl Book {
             began,
             turned: watch::Sender::new(0),
             is_over: watch::Sender::new(false),
+            thaws: Arc::default(),
         }
     }
 
@@ -106,7 +114,7 @@ impl Book {
     pub fn fault(&self, what: impl Into<String>) {
         let (at, what) = (stamp(self.since()), what.into());
         let mut page = self.page();
-        let is_enough = page.end_at.is_some_and(|words| what.contains(words));
+        let is_enough = page.end_at.iter().any(|words| what.contains(words));
         if page.faults.len() < FAULTS_MAX {
             page.faults.push(format!("{at}  {what}"));
         }
@@ -146,9 +154,9 @@ impl Book {
         self.turned.subscribe()
     }
 
-    /// From now on a fault with these words in it is enough: the run is over then.
-    pub fn end_at(&self, words: &'static str) {
-        self.page().end_at = Some(words);
+    /// From now on a fault with one of these words in it is enough: the run is over then.
+    pub fn end_at(&self, words: &'static [&'static str]) {
+        self.page().end_at = words;
     }
 
     /// Returns when somebody writes in a circle, so that time may not pass any more, or the fault that was looked for is
@@ -156,6 +164,11 @@ impl Book {
     pub async fn over(&self) {
         // The sender is in this very book: it cannot be gone.
         let _ = self.is_over.subscribe().wait_for(|is_so| *is_so).await;
+    }
+
+    /// From now on nobody has a reason to move or end anything.
+    pub fn expect_calm(&self) {
+        self.page().is_calm = true;
     }
 
     /// From now on no write but leases is expected.
@@ -249,20 +262,59 @@ impl Book {
     /// A container was started.
     pub fn started(&self, node: &str, pod: &SandboxSpec, container: &str, id: &str) {
         let mut page = self.page();
-        let broken = laws::of_start(&page.sight, node, pod, container);
+        let mut broken = laws::of_start(&page.sight, node, pod, container);
         let key = (pod.pod_uid.clone(), container.to_owned());
         *page.sight.starts.entry(key.clone()).or_default() += 1;
-        page.sight.running.insert(key, (node.to_owned(), id.to_owned()));
+        let runs = page.sight.runs(node, id, &pod.namespace, &pod.name);
+        let is_exclusive = runs.epoch.is_some() || !runs.claims.is_empty();
+        page.sight.running.insert(key, runs);
+        if is_exclusive {
+            broken.extend(page.sight.quarrels());
+        }
         drop(page);
         broken.into_iter().for_each(|what| self.fault(what));
         self.turn();
+    }
+
+    /// A machine stands still as a whole.
+    pub fn frozen(&self, node: &str) {
+        self.page().sight.frozen.insert(node.to_owned(), Frozen::Still);
+    }
+
+    /// It goes on. What is overdue is killed within the time that a kill takes: then it counts again.
+    pub fn thawed(&self, node: &str) {
+        self.page().sight.frozen.insert(node.to_owned(), Frozen::Thawing);
+        let (book, node) = (self.clone(), node.to_owned());
+        let counts = async move {
+            book.host.sleep(Terms::LAN.kill).await;
+            let broken = {
+                let mut page = book.page();
+                if page.sight.frozen.get(&node) == Some(&Frozen::Thawing) {
+                    page.sight.frozen.remove(&node);
+                }
+                page.sight.quarrels()
+            };
+            broken.into_iter().for_each(|what| book.fault(what));
+        };
+        let mut thaws = self.thaws.lock().unwrap_or_else(PoisonError::into_inner);
+        Process::outside(|| thaws.spawn(counts));
+    }
+
+    /// A fault of the world took place.
+    pub fn happened(&self, what: &'static str) {
+        *self.page().happened.entry(what).or_default() += 1;
+    }
+
+    /// What faults of the world took place, and how often.
+    pub fn all_happened(&self) -> BTreeMap<&'static str, u64> {
+        self.page().happened.clone()
     }
 
     /// A container has ended.
     pub fn ended(&self, uid: &str, container: &str, id: &str) {
         let mut page = self.page();
         let key = (uid.to_owned(), container.to_owned());
-        if page.sight.running.get(&key).is_some_and(|(_, running)| running == id) {
+        if page.sight.running.get(&key).is_some_and(|running| running.id == id) {
             page.sight.running.remove(&key);
         }
         drop(page);
@@ -275,7 +327,13 @@ impl Book {
             Err(error) => return self.fault(format!("{} holds no JSON: {error}", event.record.path)),
         };
         let mut page = self.page();
-        let broken = laws::of_event(&page.sight, event, &new);
+        let mut broken = laws::of_event(&page.sight, event, &new);
+        if page.is_calm {
+            if laws::is_restart(&page.sight, event, &new) {
+                *page.happened.entry("container restarted").or_default() += 1;
+            }
+            broken.extend(laws::of_calm(&page.sight, event, &new));
+        }
         self.enter(&mut page, event, new);
         drop(page);
         broken.into_iter().for_each(|what| self.fault(what));
@@ -305,11 +363,22 @@ impl Book {
         if path.starts_with("/pods/") && !node.is_empty() {
             page.sight.bound.insert(text(&new, "metadata.uid").to_owned(), node.to_owned());
         }
+        let epoch = new["metadata"]["annotations"][EPOCH].as_str().and_then(|epoch| epoch.parse().ok());
+        if let (Some(lease), Some(epoch)) = (path.strip_prefix(laws::LEASES), epoch) {
+            page.sight.epochs.insert(lease.to_owned(), epoch);
+        }
         page.sight.histories.entry(path.clone()).or_default().push(event.record.revision);
         let uid = text(&new, "metadata.uid").to_owned();
         match event.removed {
             true => drop(page.sight.uids.remove(&uid)),
             false => drop(page.sight.uids.insert(uid, path.clone())),
+        }
+        if let Some(node) = path.strip_prefix("/nodes/").filter(|_| event.removed) {
+            // Upstream's garbage collector lets go of them, though the machine may be there: what is not fenced may run on.
+            let bound =
+                page.sight.bound.iter().filter(|(_, bound)| *bound == node).map(|(uid, _)| uid.clone());
+            let bound: Vec<String> = bound.collect();
+            page.sight.forced.extend(bound);
         }
         let old = page.sight.objects.remove(&path);
         let (before, after) = (old.as_ref().map(|old| &old.tree), (!event.removed).then_some(&new));

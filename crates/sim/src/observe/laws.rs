@@ -1,10 +1,14 @@
 //! The laws that hold at every step. Pure: what was seen so far and what happened now go in, what it breaks comes out.
 
 use model::Tree;
+use model::fence::{EPOCH, STATE};
 use runtime::SandboxSpec;
 use store::Event;
 
-use super::sight::{Sight, at, condition, containers, items, text};
+use super::sight::{Running, Sight, at, condition, containers, items, text};
+
+/// Where the leases of nodes are.
+pub const LEASES: &str = "/leases.coordination.k8s.io/kube-node-lease/";
 
 /// What one event of the history breaks; `new` is what it writes, or the object as it goes.
 pub fn of_event(sight: &Sight, event: &Event, new: &Tree) -> Vec<String> {
@@ -31,10 +35,68 @@ pub fn of_event(sight: &Sight, event: &Event, new: &Tree) -> Vec<String> {
     } else {
         broken.extend(of_change(path, old, new));
     }
+    if let Some(node) = path.strip_prefix(LEASES).filter(|_| !event.removed) {
+        broken.extend(of_lease(sight, node, old, new));
+    }
     if path.starts_with("/poddisruptionbudgets.policy/") && !event.removed {
         broken.extend(of_budget(old, new));
     }
     broken
+}
+
+/// No epoch comes twice, and none is lost while anything runs under it.
+fn of_lease(sight: &Sight, node: &str, old: &Tree, new: &Tree) -> Vec<String> {
+    let mut broken = Vec::new();
+    let annotation =
+        |tree: &Tree, name: &str| at(tree, "metadata.annotations")[name].as_str().map(str::to_owned);
+    let epoch = |tree: &Tree| annotation(tree, EPOCH).and_then(|epoch| epoch.parse::<u64>().ok());
+    let is_lost = |tree: &Tree| annotation(tree, STATE).is_some_and(|state| state == "Lost");
+    let Some(now) = epoch(new) else { return broken };
+    let newest = sight.epochs.get(node).copied();
+    if epoch(old) != Some(now) && newest >= Some(now) {
+        broken.push(format!("no epoch comes twice: that of {node} is {now} after {newest:?}"));
+    }
+    let is_under = |one: &&Running| one.node == node && one.epoch == Some(now) && sight.writes(one);
+    if is_lost(new)
+        && !is_lost(old)
+        && let Some(one) = sight.running.values().find(is_under)
+    {
+        broken.push(format!(
+            "no lease is lost while its deadline runs: that of {node} is, and {} runs",
+            one.pod
+        ));
+    }
+    broken
+}
+
+/// Whether a container was started again.
+pub fn is_restart(sight: &Sight, event: &Event, new: &Tree) -> bool {
+    let path: &str = &event.record.path;
+    let restarts = |tree: &Tree| containers(tree).filter_map(|one| one["restartCount"].as_u64()).sum::<u64>();
+    path.starts_with("/pods/")
+        && sight.objects.get(path).is_some_and(|old| restarts(new) > restarts(&old.tree))
+}
+
+/// What is done although nothing is wrong but noise.
+pub fn of_calm(sight: &Sight, event: &Event, new: &Tree) -> Vec<String> {
+    let path: &str = &event.record.path;
+    let old = sight.objects.get(path).map_or(&Tree::Null, |seen| &seen.tree);
+    let is_new = |is: fn(&Tree) -> bool| is(new) && !is(old);
+    let is_ending = |tree: &Tree| !at(tree, "metadata.deletionTimestamp").is_null();
+    let is_lost = |tree: &Tree| at(tree, "metadata.annotations")[STATE] == "Lost";
+    let wrong = if path.starts_with("/pods/") && (event.removed || is_new(is_ending)) {
+        "a pod is moved"
+    } else if path.starts_with(LEASES) && is_new(is_lost) {
+        "a living node is taken over"
+    } else if path.starts_with("/endpointslices.")
+        && !sight.ready_in(old).is_empty()
+        && sight.ready_in(new).is_empty()
+    {
+        "a Service is emptied"
+    } else {
+        return Vec::new();
+    };
+    vec![format!("noise is no fault: {wrong}, {path}")]
 }
 
 fn of_creation(sight: &Sight, path: &str, new: &Tree) -> Vec<String> {
@@ -144,8 +206,9 @@ fn of_removal(sight: &Sight, path: &str, old: &Tree, last: &Tree) -> Vec<String>
         // A fenced pod's name is free only when it runs nowhere, whoever forces its deletion.
         let is_fenced = at(old, "metadata.annotations").get(model::fence::FENCE).is_some();
         let is_forced = sight.forced.contains(uid) && !is_fenced;
-        let still = sight.running.keys().filter(|(whose, _)| whose == uid && !is_forced);
-        for (_, container) in still {
+        let still =
+            sight.running.iter().filter(|((whose, _), one)| whose == uid && !is_forced && sight.writes(one));
+        for ((_, container), _) in still {
             broken.push(format!("a pod outlives its containers: {path} is gone, {container} runs"));
         }
     }
@@ -170,7 +233,7 @@ pub fn of_start(sight: &Sight, node: &str, pod: &SandboxSpec, container: &str) -
     let mut broken = Vec::new();
     let key = (pod.pod_uid.clone(), container.to_owned());
     let place = format!("{}/{} {container}", pod.namespace, pod.name);
-    if let Some((other, _)) = sight.running.get(&key) {
+    if let Some(Running { node: other, .. }) = sight.running.get(&key) {
         broken.push(format!("a container runs once at a time: {place} starts on {node}, runs on {other}"));
     }
     match sight.bound.get(&pod.pod_uid) {
@@ -206,7 +269,10 @@ mod tests {
         sight.bound.insert("u".into(), "a".into());
         assert_eq!(of_start(&sight, "a", &sandbox("u"), "c"), Vec::<String>::new());
         assert_eq!(of_start(&sight, "b", &sandbox("u"), "c").len(), 1);
-        sight.running.insert(("u".into(), "c".into()), ("a".into(), "1".into()));
+        sight.running.insert(
+            ("u".into(), "c".into()),
+            Running { node: "a".into(), id: "1".into(), ..Running::default() },
+        );
         assert_eq!(of_start(&sight, "a", &sandbox("u"), "c").len(), 1);
     }
 
@@ -263,7 +329,10 @@ mod tests {
         let free = json!({"metadata": {"uid": "u"}});
         assert_eq!(of_removal(&sight, "/pods/default/x", &held, &free), Vec::<String>::new());
         assert_eq!(of_removal(&sight, "/pods/default/x", &held, &held).len(), 1);
-        sight.running.insert(("u".into(), "c".into()), ("a".into(), "1".into()));
+        sight.running.insert(
+            ("u".into(), "c".into()),
+            Running { node: "a".into(), id: "1".into(), ..Running::default() },
+        );
         assert_eq!(of_removal(&sight, "/pods/default/x", &free, &free).len(), 1);
     }
 }

@@ -19,8 +19,13 @@ pub struct Sight {
     pub revision: u64,
     /// What pods are called.
     pub aliases: Aliases,
-    /// What runs: node and container id, by pod uid and container name.
-    pub running: BTreeMap<(String, String), (String, String)>,
+    /// What runs, by pod uid and container name.
+    pub running: BTreeMap<(String, String), Running>,
+    /// Machines that stand still as a whole, or did a moment ago: what their monitors have not yet killed writes nothing, or
+    /// is given the time that a kill takes.
+    pub frozen: BTreeMap<String, Frozen>,
+    /// The newest epoch of each node's lease.
+    pub epochs: BTreeMap<String, u64>,
     /// How often each container was started, by pod uid and container name.
     pub starts: BTreeMap<(String, String), u32>,
     /// Nodes that pods were bound to, by pod uid.
@@ -29,6 +34,30 @@ pub struct Sight {
     pub forced: BTreeSet<String>,
     /// What came of requests to Services, by the name of the load.
     pub loads: BTreeMap<String, Load>,
+}
+
+/// A container that runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Running {
+    /// On which node.
+    pub node: String,
+    /// Its id.
+    pub id: String,
+    /// The pod's namespace and name.
+    pub pod: String,
+    /// The epoch under which its pod was bound; `None`: it is not fenced.
+    pub epoch: Option<u64>,
+    /// The claims of its pod that one node at a time may use, each with its namespace.
+    pub claims: Vec<String>,
+}
+
+/// A machine that stands still, or did a moment ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Frozen {
+    /// It stands still.
+    Still,
+    /// It goes on, and its monitors do what is overdue.
+    Thawing,
 }
 
 /// What came of the requests of a load.
@@ -139,6 +168,49 @@ impl Sight {
         Some(upper.map_or(name, |upper| text(upper, "name")).to_owned())
     }
 
+    /// What a container of a pod will be when it runs.
+    pub fn runs(&self, node: &str, id: &str, namespace: &str, name: &str) -> Running {
+        let pod = self.get(&kinds::POD, namespace, name).unwrap_or(&Tree::Null);
+        let exclusive = |claim: &str| {
+            let modes =
+                items(self.get(&kinds::PERSISTENT_VOLUME_CLAIM, namespace, claim)?, "spec.accessModes");
+            let is_exclusive =
+                modes.into_iter().all(|mode| mode == "ReadWriteOnce" || mode == "ReadWriteOncePod");
+            is_exclusive.then(|| format!("{namespace}/{claim}"))
+        };
+        let claims = items(pod, "spec.volumes").map(|volume| text(volume, "persistentVolumeClaim.claimName"));
+        Running {
+            node: node.to_owned(),
+            id: id.to_owned(),
+            pod: format!("{namespace}/{name}"),
+            epoch: at(pod, "metadata.annotations")
+                .get(model::fence::FENCE)
+                .and_then(|epoch| epoch.as_str()?.parse().ok()),
+            claims: claims.filter_map(exclusive).collect(),
+        }
+    }
+
+    /// Whether a container writes: its machine does not stand still, or has been given the time that a kill takes.
+    pub fn writes(&self, running: &Running) -> bool {
+        !self.frozen.contains_key(&running.node)
+    }
+
+    /// What of a pod runs that must not run beside others that do.
+    pub fn quarrels(&self) -> Vec<String> {
+        let all: Vec<(&String, &Running)> = self
+            .running
+            .iter()
+            .filter(|(_, one)| self.writes(one) && (one.epoch.is_some() || !one.claims.is_empty()))
+            .map(|((uid, _), one)| (uid, one))
+            .collect();
+        let mut quarrels = Vec::new();
+        for (at, (uid, one)) in all.iter().enumerate() {
+            let others = all[at + 1..].iter().filter(|(other, _)| other != uid);
+            quarrels.extend(others.filter_map(|(_, other)| one.quarrels(other)));
+        }
+        quarrels
+    }
+
     /// The pods behind a Service that its slices call ready, by alias, in order.
     pub fn ready_behind(&self, namespace: &str, service: &str) -> Vec<String> {
         let slices = self.all(&kinds::ENDPOINT_SLICE).filter(|(_, slice)| {
@@ -161,6 +233,24 @@ impl Sight {
         let mut each: Vec<String> = each.collect();
         each.sort();
         each
+    }
+}
+
+impl Running {
+    /// Why two containers that run at once must not, if they must not.
+    fn quarrels(&self, other: &Running) -> Option<String> {
+        if self.pod == other.pod && self.epoch.is_some() && other.epoch.is_some() {
+            return Some(format!(
+                "an identity never runs twice: {} runs on {} and {}",
+                self.pod, self.node, other.node
+            ));
+        }
+        let claim = self.claims.iter().find(|claim| other.claims.contains(claim));
+        let claim = claim.filter(|_| self.node != other.node)?;
+        Some(format!(
+            "an exclusive volume never has two writers: {claim} is used by {} on {} and {} on {}",
+            self.pod, self.node, other.pod, other.node
+        ))
     }
 }
 

@@ -64,7 +64,7 @@ impl SimRuntime {
         let serve = async move {
             host.within(CONNECTION_MAX, runtime.serve(far, &uid)).await;
         };
-        self.state().serve(serve);
+        self.0.machine.own(|| self.state().serve(serve));
         Ok(Box::new(near))
     }
 

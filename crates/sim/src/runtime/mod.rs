@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use host::{Host, Task};
+use host::{Host, Process, Task};
 use model::fence::Deadline;
 use runtime::{
     AttachSpec, ContainerRef, ContainerSpec, ContainerStatus, Duplex, ExecOutput, ExecSpec, Exit, Image,
@@ -25,7 +25,7 @@ use runtime::{
 use tokio::sync::mpsc;
 
 use crate::flaw::Flaw;
-use crate::gate::Gate;
+use crate::mutation::Mutation;
 use crate::node::Surroundings;
 use crate::observe::Book;
 use crate::pace::Pace;
@@ -40,6 +40,8 @@ const START: Duration = Duration::from_millis(15);
 const ASK: Duration = Duration::from_millis(1);
 /// How long a killed process usually takes to be gone.
 const KILLED_IN: Duration = Duration::from_millis(3);
+/// How long it takes at most when it holds a device or its node is busy: just within what a fence allows for.
+const KILLED_WITHIN: Duration = Duration::from_millis(490);
 /// How long a command in a container usually takes.
 const COMMAND: Duration = Duration::from_millis(8);
 /// How long a registry usually takes to say that it has no such image.
@@ -59,7 +61,8 @@ struct Inner {
     pace: Pace,
     registry: Registry,
     book: Book,
-    gate: Gate,
+    /// What outlives the agent: monitors, and what runs under them.
+    machine: Process,
     flaw: Option<Flaw>,
     /// Guards what is on the machine, for the length of one act.
     state: Mutex<State>,
@@ -67,10 +70,10 @@ struct Inner {
 
 impl SimRuntime {
     /// The containers of an empty machine.
-    pub fn new(node: &str, host: Host, pace: Pace, gate: Gate, around: &Surroundings) -> Self {
+    pub fn new(node: &str, host: Host, pace: Pace, machine: Process, around: &Surroundings) -> Self {
         let (registry, book, flaw) = (around.registry.clone(), around.book.clone(), around.flaw);
         let (node, state) = (node.to_owned(), Mutex::default());
-        Self(Arc::new(Inner { node, host, pace, registry, book, gate, flaw, state }))
+        Self(Arc::new(Inner { node, host, pace, registry, book, machine, flaw, state }))
     }
 
     /// Has one in so many acts of the kernel fail; 0 for none.
@@ -124,7 +127,12 @@ impl SimRuntime {
     /// Whether a pod would answer a request now.
     pub fn serves(&self, uid: &str) -> bool {
         let now = self.0.host.moment();
-        self.state().sandboxes.get(uid).is_some_and(|sandbox| sandbox.running().any(|one| one.is_ready(now)))
+        let is_there = self
+            .state()
+            .sandboxes
+            .get(uid)
+            .is_some_and(|sandbox| sandbox.running().any(|one| one.is_ready(now)));
+        is_there && !self.0.machine.is_stopped()
     }
 
     /// The sandboxes here and the containers that run in each, by pod.
@@ -136,27 +144,18 @@ impl SimRuntime {
         each.collect()
     }
 
-    /// Lets go the events that were held back while the agent was paused.
-    pub fn resume(&self) {
-        self.state().flush();
-    }
-
-    /// Holds back events from now on.
-    pub fn hold_events(&self) {
-        self.state().is_held = true;
-    }
-
     async fn take(&self, usual: Duration) {
-        self.0.gate.pass().await;
         self.0.host.sleep(self.0.pace.of(usual)).await;
-        self.0.gate.pass().await;
     }
 
     /// Fails now and then, where that was asked for.
     fn may_fail(&self, doing: &str) -> Result<(), RuntimeError> {
         let one_in = self.state().fails_one_in;
         match one_in > 0 && self.0.host.chance().below(one_in) == 0 {
-            true => Err(failed(doing, "the kernel is out of sorts")),
+            true => {
+                self.0.book.happened("kernel out of sorts");
+                Err(failed(doing, "the kernel is out of sorts"))
+            }
             false => Ok(()),
         }
     }
@@ -180,6 +179,9 @@ impl SimRuntime {
 
     /// What a pod's monitor does about its deadline. It belongs to the machine: nothing pauses it.
     fn watch_deadline(&self, uid: &str) {
+        if Flaw::mutation(self.0.flaw) == Some(Mutation::AgentLooksAtDeadline) {
+            return;
+        }
         let deadline = |sandbox: &SimSandbox| sandbox.spec.fence.filter(|_| sandbox.alive)?.until;
         let mut state = self.state();
         let Some(sandbox) = state.sandboxes.get_mut(uid) else { return };
@@ -189,32 +191,34 @@ impl SimRuntime {
         };
         let (inner, whose, host) = (Arc::downgrade(&self.0), uid.to_owned(), self.0.host.clone());
         let wait = until.saturating_sub(host.moment().0);
-        sandbox.watch = Some(self.0.host.spawn(async move {
+        let watch = async move {
             host.sleep(wait).await;
             let Some(runtime) = inner.upgrade().map(SimRuntime) else { return };
-            let usual = runtime.0.pace.of(KILLED_IN);
+            let kill = runtime.0.pace.of(KILLED_IN).max(runtime.0.pace.up_to(KILLED_WITHIN));
             let running: Vec<ContainerRef> = {
                 let state = runtime.state();
                 let running = state.sandboxes.get(&whose).into_iter().flat_map(SimSandbox::running);
                 running.map(|one| one.status.container.clone()).collect()
             };
-            host.sleep(usual).await;
+            host.sleep(kill).await;
             for container in running {
                 runtime.finish(&container.pod_uid, &container.id, 128 + SIGKILL, Some(SIGKILL));
             }
-        }));
+        };
+        sandbox.watch = Some(self.0.machine.own(|| self.0.host.spawn(watch)));
     }
 
     /// A task that ends a container after a while.
     fn later(&self, wait: Duration, container: &ContainerRef, code: i32, signal: Option<i32>) -> Task<()> {
         let (inner, container) = (Arc::downgrade(&self.0), container.clone());
         let host = self.0.host.clone();
-        self.0.host.spawn(async move {
+        let end = async move {
             host.sleep(wait).await;
             if let Some(inner) = inner.upgrade() {
                 SimRuntime(inner).finish(&container.pod_uid, &container.id, code, signal);
             }
-        })
+        };
+        self.0.machine.own(|| self.0.host.spawn(end))
     }
 
     /// Guards what is on the machine, for the length of one act.
@@ -343,7 +347,8 @@ impl Runtime for SimRuntime {
         let pid = state.next_pid();
         let sandbox = state.sandboxes.get_mut(&uid).filter(|sandbox| sandbox.alive);
         let sandbox = sandbox.ok_or_else(|| missing(&uid))?;
-        if sandbox.spec.fence.is_some_and(|fence| fence.has_passed(host.moment().0)) {
+        let looks = Flaw::mutation(self.0.flaw) != Some(Mutation::AgentLooksAtDeadline);
+        if looks && sandbox.spec.fence.is_some_and(|fence| fence.has_passed(host.moment().0)) {
             return Err(failed("start a container", "fenced: the node's lease has run out"));
         }
         let mut made = SimContainer::new(spec, id, pid, host.now(), host.moment());
@@ -366,7 +371,9 @@ impl Runtime for SimRuntime {
         if let Some(sandbox) = self.state().sandboxes.get_mut(pod_uid).filter(|sandbox| sandbox.alive)
             && let Some(fence) = &mut sandbox.spec.fence
         {
-            fence.take(deadline);
+            let wrong = |mutation: Mutation| mutation.told(*fence, deadline, self.0.host.moment());
+            let told = Flaw::mutation(self.0.flaw).map_or(deadline, wrong);
+            fence.take(told);
         }
         self.watch_deadline(pod_uid);
         Ok(())

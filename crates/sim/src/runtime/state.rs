@@ -22,9 +22,6 @@ pub struct State {
     pub sandboxes: BTreeMap<String, SimSandbox>,
     /// Whom events go to.
     pub events: Option<mpsc::Sender<RuntimeEvent>>,
-    /// Whether events are held back: the agent is paused.
-    pub is_held: bool,
-    held: Vec<RuntimeEvent>,
     /// One in so many acts fails; 0 for none.
     pub fails_one_in: u64,
     runs: BTreeMap<(String, String), u32>,
@@ -61,21 +58,11 @@ pub struct SimContainer {
 }
 
 impl State {
-    /// Tells an event, or keeps it while events are held back.
+    /// Tells an event.
     pub fn tell(&mut self, event: RuntimeEvent) {
-        if self.is_held {
-            self.held.push(event);
-        } else if let Some(events) = &self.events {
+        if let Some(events) = &self.events {
             // An agent that is gone looks at what there is when it comes back.
             let _ = events.try_send(event);
-        }
-    }
-
-    /// Tells what was held back.
-    pub fn flush(&mut self) {
-        self.is_held = false;
-        for event in std::mem::take(&mut self.held) {
-            self.tell(event);
         }
     }
 

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::file::offer;
 use super::objects::Wanted;
 use crate::cluster::Cluster;
+use crate::node::NodeSettings;
 use crate::observe::kind_named;
 use crate::runtime::{Ailment, Offer};
 use crate::wire::Direction;
@@ -25,10 +26,20 @@ pub enum Act {
     DropWatches(String),
     /// Kill, start, pause or resume an agent, or have its node leave.
     Agent { node: String, deed: Deed },
+    /// Stop a whole machine where it is, or let it go on.
+    Freeze { node: String, begins: bool },
+    /// Give a machine that is switched off for it another disk.
+    Wipe(String),
+    /// A new machine comes.
+    Join(String),
+    /// A machine goes for good, and its Node is deleted.
+    Leave(String),
+    /// Stop a server's process where it is, or let it go on.
+    PauseServer { which: Which, begins: bool },
     /// Switch a machine off, on, or both.
     Power { node: String, off: bool, on: bool },
-    /// Stop or crash the server, and start it.
-    Server { stop: bool, crash: bool, start: bool },
+    /// Stop or crash a server, and start it.
+    Server { which: Which, stop: bool, crash: bool, start: bool },
     /// Have a second leader beside the first, or end it.
     SecondLeader { begins: bool },
     /// Let the server's disk take so many bytes more.
@@ -51,6 +62,43 @@ pub enum Act {
     Delete { kind: String, name: String, deletion: Deletion },
     /// Evict a pod; it may be that it must be refused.
     Evict { pod: String, is_refused: bool },
+}
+
+/// Which server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// The one of this number, from 1 on.
+    Number(usize),
+    /// The one that runs the loops.
+    Leader,
+}
+
+impl Which {
+    fn place(self, cluster: &Cluster) -> Result<usize> {
+        match self {
+            Which::Number(number) => number.checked_sub(1).context("servers are counted from 1 on"),
+            Which::Leader => cluster.book.look(|sight| cluster.leader(sight)).context("no server leads"),
+        }
+    }
+}
+
+impl std::fmt::Display for Which {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Which::Number(1) => f.write_str("server"),
+            Which::Number(number) => write!(f, "server {number}"),
+            Which::Leader => f.write_str("leader"),
+        }
+    }
+}
+
+/// The server that is meant: the first, unless a number says otherwise.
+fn server(words: &[&str]) -> Result<Which> {
+    match words {
+        [] => Ok(Which::Number(1)),
+        [number] => Ok(Which::Number(number.parse().with_context(|| format!("{number:?} is no server"))?)),
+        _ => bail!("{words:?} is no server"),
+    }
 }
 
 /// What is done to an agent.
@@ -81,13 +129,32 @@ impl Act {
             ["leave", "agent", node] => of_agent(Deed::Leave, node),
             ["pause", "agent", node] => of_agent(Deed::Pause, node),
             ["resume", "agent", node] => of_agent(Deed::Resume, node),
+            ["freeze", node] => Act::Freeze { node: node.into(), begins: true },
+            ["thaw", node] => Act::Freeze { node: node.into(), begins: false },
+            ["wipe", node] => Act::Wipe(node.into()),
+            ["join", node] => Act::Join(node.into()),
+            ["leave", node] => Act::Leave(node.into()),
+            ["pause", "leader"] => Act::PauseServer { which: Which::Leader, begins: true },
+            ["pause", "server", ref which @ ..] => Act::PauseServer { which: server(which)?, begins: true },
+            ["resume", "server", ref which @ ..] => Act::PauseServer { which: server(which)?, begins: false },
             ["power", "off", node] => Act::Power { node: node.into(), off: true, on: false },
             ["power", "on", node] => Act::Power { node: node.into(), off: false, on: true },
             ["reboot", node] => Act::Power { node: node.into(), off: true, on: true },
-            ["stop", "server"] => Act::Server { stop: true, crash: false, start: false },
-            ["crash", "server"] => Act::Server { stop: true, crash: true, start: false },
-            ["start", "server"] => Act::Server { stop: false, crash: false, start: true },
-            ["restart", "server"] => Act::Server { stop: true, crash: false, start: true },
+            ["kill", "leader"] => {
+                Act::Server { which: Which::Leader, stop: true, crash: false, start: false }
+            }
+            ["stop", "server", ref which @ ..] => {
+                Act::Server { which: server(which)?, stop: true, crash: false, start: false }
+            }
+            ["crash", "server", ref which @ ..] => {
+                Act::Server { which: server(which)?, stop: true, crash: true, start: false }
+            }
+            ["start", "server", ref which @ ..] => {
+                Act::Server { which: server(which)?, stop: false, crash: false, start: true }
+            }
+            ["restart", "server", ref which @ ..] => {
+                Act::Server { which: server(which)?, stop: true, crash: false, start: true }
+            }
             ["begin", "second", "leader"] => Act::SecondLeader { begins: true },
             ["end", "second", "leader"] => Act::SecondLeader { begins: false },
             ["fill", "disk"] => Act::Room(0),
@@ -125,6 +192,9 @@ impl Act {
 
     /// Does it.
     pub async fn perform(&self, cluster: &mut Cluster) -> Result<()> {
+        if let Some(what) = self.is_fault() {
+            cluster.book.happened(what);
+        }
         match self {
             Act::Cut { node, out, into } => {
                 let line = &cluster.node(node)?.line;
@@ -134,6 +204,16 @@ impl Act {
             Act::Heal(node) => cluster.node(node)?.line.heal(),
             Act::DropWatches(node) => cluster.node(node)?.line.drop_watches(),
             Act::Agent { node, deed } => treat(cluster, node, *deed)?,
+            Act::Freeze { node, begins: true } => cluster.node(node)?.freeze(),
+            Act::Freeze { node, .. } => cluster.node(node)?.thaw(),
+            Act::Wipe(node) => cluster.node(node)?.wipe(),
+            Act::Join(node) => cluster.join(node, NodeSettings::default()),
+            Act::Leave(node) => {
+                cluster.leave(node)?;
+                delete(cluster, "node", node, &Deletion::default()).await?;
+            }
+            Act::PauseServer { which, begins: true } => cluster.pause_server(which.place(cluster)?),
+            Act::PauseServer { which, .. } => cluster.resume_server(which.place(cluster)?),
             Act::Power { node, off, on } => {
                 let node = cluster.node(node)?;
                 if *off {
@@ -143,14 +223,15 @@ impl Act {
                     node.power_on();
                 }
             }
-            Act::Server { stop, crash, start } => {
+            Act::Server { which, stop, crash, start } => {
+                let at = which.place(cluster)?;
                 match (stop, crash) {
-                    (_, true) => cluster.crash_server().await,
-                    (true, false) => cluster.stop_server().await,
+                    (_, true) => cluster.crash_server(at).await,
+                    (true, false) => cluster.stop_server(at).await,
                     (false, false) => {}
                 }
                 if *start {
-                    cluster.start_server().await?;
+                    cluster.start_server(at).await?;
                 }
             }
             Act::SecondLeader { begins: true } => cluster.begin_second_leader(),
@@ -189,6 +270,31 @@ impl Act {
     }
 }
 
+impl Act {
+    /// Which fault of the world it is, if it is one that begins here.
+    fn is_fault(&self) -> Option<&'static str> {
+        Some(match self {
+            Act::Cut { out: true, into: true, .. } => "line cut both ways",
+            Act::Cut { out: true, .. } => "line cut outwards",
+            Act::Cut { .. } => "line cut inwards",
+            Act::DropWatches(_) => "watches dropped",
+            Act::Agent { deed: Deed::Kill | Deed::Restart, .. } => "agent killed",
+            Act::Agent { deed: Deed::Pause, .. } => "agent paused",
+            Act::Power { off: true, .. } => "power cut",
+            Act::Freeze { begins: true, .. } => "machine paused",
+            Act::Wipe(_) => "disk lost",
+            Act::Join(_) => "machine came",
+            Act::Leave(_) => "machine left",
+            Act::PauseServer { begins: true, .. } => "server paused",
+            Act::Server { crash: true, .. } => "server crashed",
+            Act::Server { stop: true, .. } => "server restarted",
+            Act::SecondLeader { begins: true } => "two leaders",
+            Act::Room(0) => "disk full",
+            _ => return None,
+        })
+    }
+}
+
 impl std::fmt::Display for Act {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -203,13 +309,20 @@ impl std::fmt::Display for Act {
             Act::Heal(node) => write!(f, "heal {node}"),
             Act::DropWatches(node) => write!(f, "drop watches {node}"),
             Act::Agent { node, deed } => write!(f, "{} agent {node}", format!("{deed:?}").to_lowercase()),
+            Act::Freeze { node, begins } => write!(f, "{} {node}", if *begins { "freeze" } else { "thaw" }),
+            Act::Wipe(node) => write!(f, "wipe {node}"),
+            Act::Join(node) => write!(f, "join {node}"),
+            Act::Leave(node) => write!(f, "leave {node}"),
+            Act::PauseServer { which, begins: true } => write!(f, "pause {which}"),
+            Act::PauseServer { which, .. } => write!(f, "resume {which}"),
             Act::Power { node, off: true, on: true } => write!(f, "reboot {node}"),
             Act::Power { node, off: true, .. } => write!(f, "power off {node}"),
             Act::Power { node, .. } => write!(f, "power on {node}"),
-            Act::Server { crash: true, .. } => write!(f, "crash server"),
-            Act::Server { stop: true, start: true, .. } => write!(f, "restart server"),
-            Act::Server { stop: true, .. } => write!(f, "stop server"),
-            Act::Server { .. } => write!(f, "start server"),
+            Act::Server { which, crash: true, .. } => write!(f, "crash {which}"),
+            Act::Server { which, stop: true, start: true, .. } => write!(f, "restart {which}"),
+            Act::Server { which: Which::Leader, .. } => write!(f, "kill leader"),
+            Act::Server { which, stop: true, .. } => write!(f, "stop {which}"),
+            Act::Server { which, .. } => write!(f, "start {which}"),
             Act::SecondLeader { begins: true } => write!(f, "begin second leader"),
             Act::SecondLeader { begins: false } => write!(f, "end second leader"),
             Act::Room(0) => write!(f, "fill disk"),
@@ -330,6 +443,16 @@ mod tests {
             "kill agent a",
             "pause agent a",
             "leave agent a",
+            "freeze a",
+            "thaw a",
+            "wipe a",
+            "join d",
+            "leave b",
+            "pause server",
+            "pause leader",
+            "kill leader",
+            "stop server 2",
+            "resume server",
             "reboot b",
             "power off b",
             "crash server",

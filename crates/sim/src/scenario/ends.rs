@@ -107,7 +107,7 @@ fn stale_caches(cluster: &Cluster, sight: &Sight) -> Vec<String> {
     let mut faults = Vec::new();
     let agents = cluster.nodes.values().filter(|node| !node.line.is_cut() && !node.is_paused());
     let all = agents.filter_map(|node| Some((node.name.as_str(), node.caches()?)));
-    for (whose, caches) in all.chain(cluster.caches().map(|caches| ("server", caches))) {
+    for (whose, caches) in all.chain(cluster.caches(sight).map(|caches| ("server", caches))) {
         for follow in caches.followed().into_iter().filter(|follow| follow.fields.is_empty()) {
             let stored =
                 KINDS.iter().find(|kind| kind.gvr == follow.gvr).map_or(&follow.gvr, |kind| kind.storage());

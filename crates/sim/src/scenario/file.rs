@@ -25,6 +25,8 @@ pub struct Scenario {
     pub seed: u64,
     /// Whether the time things take is drawn; otherwise it is always the usual one.
     pub jitters: bool,
+    /// How many servers share one store; 0 for one that has its own.
+    pub sharing: usize,
     /// The machines.
     pub nodes: BTreeMap<String, NodeSettings>,
     /// What the registry does with images that are not simply there.
@@ -131,6 +133,7 @@ impl Scenario {
     pub fn read(text: &str) -> Result<Self> {
         let raw: RawScenario = serde_saphyr::from_str(text).context("it is not YAML of a scenario")?;
         let mut scenario = Self {
+            sharing: 0,
             seed: 1,
             jitters: false,
             nodes: BTreeMap::new(),
@@ -154,6 +157,7 @@ impl Scenario {
         let settings = given.get("settings").unwrap_or(&Tree::Null);
         self.seed = settings["seed"].as_u64().unwrap_or(1);
         self.jitters = settings["jitter"] == true;
+        self.sharing = settings["servers"].as_u64().and_then(|count| count.try_into().ok()).unwrap_or(0);
         for (head, said) in given {
             match head.split_once(' ').unwrap_or((head, "")) {
                 ("settings", "") => {}

@@ -8,6 +8,7 @@ mod objects;
 mod run;
 mod truth;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -19,12 +20,14 @@ pub(crate) use objects::expand;
 pub use run::run;
 
 /// What came of a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// What users would have seen.
     pub timeline: String,
     /// What went wrong: broken laws, and things that were not seen.
     pub faults: Vec<String>,
+    /// What faults of the world took place, and how often.
+    pub happened: BTreeMap<&'static str, u64>,
 }
 
 /// The files of the scenarios in a folder, by name.

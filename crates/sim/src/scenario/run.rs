@@ -8,8 +8,8 @@ use super::ends::{Rest, check_end};
 use super::file::{Scenario, Step, When};
 use super::load::Loads;
 use super::{Outcome, act};
-use crate::cluster::Cluster;
-use crate::observe::Condition;
+use crate::cluster::{Beginning, Cluster};
+use crate::observe::{Book, Condition};
 use crate::sandbox;
 
 /// How long the nodes may take to be Ready at the beginning.
@@ -35,14 +35,24 @@ pub fn run(scenario: &Scenario) -> Result<Outcome> {
 }
 
 async fn play(scenario: &Scenario) -> Result<Outcome> {
-    let mut cluster = Cluster::start(scenario.seed, scenario.jitters, &scenario.nodes).await?;
+    let beginning = Beginning {
+        seed: scenario.seed,
+        jitters: scenario.jitters,
+        sharing: scenario.sharing,
+        ..Beginning::default()
+    };
+    let mut cluster = Cluster::start(beginning, &scenario.nodes).await?;
     let book = cluster.book.clone();
     let over = book.over();
     tokio::select! {
         biased;
-        () = over => Ok(Outcome { timeline: book.timeline(), faults: book.faults() }),
+        () = over => Ok(outcome(&book, book.timeline())),
         outcome = play_on(scenario, &mut cluster) => outcome,
     }
+}
+
+fn outcome(book: &Book, timeline: String) -> Outcome {
+    Outcome { timeline, faults: book.faults(), happened: book.all_happened() }
 }
 
 async fn play_on(scenario: &Scenario, cluster: &mut Cluster) -> Result<Outcome> {
@@ -56,7 +66,7 @@ async fn play_on(scenario: &Scenario, cluster: &mut Cluster) -> Result<Outcome> 
     for never in cluster.book.never_true() {
         cluster.book.fault(format!("always {never}: it never came true"));
     }
-    Ok(Outcome { timeline, faults: cluster.book.faults() })
+    Ok(outcome(&cluster.book, timeline))
 }
 
 /// The lines of one tenth of a second by object, so that a change of some microseconds is no change of a timeline. What
