@@ -5,7 +5,7 @@ use std::time::Duration;
 use sim::seeds;
 
 /// How long each run of the tests is noisy; `cargo xtask sim --noise` is for a day.
-const LASTS: Duration = Duration::from_secs(10 * 60);
+const LASTS: Duration = Duration::from_secs(6 * 60);
 
 #[test]
 fn nothing_comes_of_noise() {
