@@ -100,7 +100,8 @@ impl Site {
 
     fn kubectl(&self, server: &str, words: &[&str]) -> (bool, String) {
         let output = self.kubectl_of(server).args(words).output().expect("kubectl is installed");
-        let said = [output.stdout, output.stderr].concat();
+        // Warnings are no part of an answer.
+        let said = if output.status.success() { output.stdout } else { output.stderr };
         (output.status.success(), String::from_utf8_lossy(&said).into_owned())
     }
 
