@@ -100,9 +100,11 @@ impl Site {
 
     fn kubectl(&self, server: &str, words: &[&str]) -> (bool, String) {
         let output = self.kubectl_of(server).args(words).output().expect("kubectl is installed");
+        let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
         // Warnings are no part of an answer.
-        let said = if output.status.success() { output.stdout } else { output.stderr };
-        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+        let beside = String::from_utf8_lossy(&output.stderr);
+        beside.lines().filter(|line| !line.starts_with("Warning: ")).for_each(|line| said += line);
+        (output.status.success(), said)
     }
 
     fn apply(&self, server: &str, manifest: &str) {
