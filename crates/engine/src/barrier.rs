@@ -87,11 +87,13 @@ impl Mark {
         match write {
             Write::Create { gvr, .. } => decided.reached(gvr),
             Write::Absent { key, .. } => decided.reached(&key.gvr),
-            Write::Votes { .. } | Write::Knock { .. } => None,
+            // A node whose lease is lost is refused as well, and its pod stays as it is: to wait for that would hold up every
+            // pod of the cluster.
+            Write::Votes { .. } | Write::Knock { .. } | Write::Bind { .. } => None,
             Write::Patch { key, .. } | Write::Replace { key, .. } | Write::Delete { key, .. } => {
                 decided.newer(key)
             }
-            Write::Bind { pod, .. } | Write::Evict { pod, .. } => decided.newer(pod),
+            Write::Evict { pod, .. } => decided.newer(pod),
         }
     }
 
