@@ -11,7 +11,7 @@ use kintsugi::place::Place;
 use kintsugi::ranges::Ranges;
 use kintsugi::server::{Reach, Server};
 use kintsugi::settings::{self, Agent, Cli, Command, Demo, Down, DrillAct, ImageAct, Up, Why};
-use kintsugi::{agent, demo, down, drill, images, join, leave, storing, token, why};
+use kintsugi::{agent, demo, down, drill, images, join, leave, storing, systemd, token, why};
 use kubelet::Stop;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -215,7 +215,7 @@ fn agent_stop(has_joined: bool) -> Result<impl Future<Output = Stop>> {
             _ = interrupt.recv() => return Stop::Stay,
             _ = term.recv() => {}
         }
-        match has_joined && leave::machine_goes_down(&Host::real(), Path::new(leave::SYSTEM)).await {
+        match has_joined && systemd::is_stopping(&Host::real(), Path::new(systemd::SOCKET)).await {
             true => Stop::Leave,
             false => Stop::Stay,
         }

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -19,15 +18,9 @@ use crate::settings::Leave;
 pub const SIGNAL: i32 = libc::SIGUSR1;
 /// The file in a node's folder that says that it has left: whoever starts agents again does not start this one.
 const LEFT: &str = "agent.left";
-/// What says whether the machine goes down, where systemd runs it.
-pub const SYSTEM: &str = "/usr/bin/systemctl";
 
 /// How long an agent may take to leave: the grace of its pods, and what it takes to tell of it.
 const LEAVE_MAX: Duration = Duration::from_secs(60);
-/// How long to wait for the word whether the machine goes down: it is on its way down, if it is.
-const SYSTEM_MAX: Duration = Duration::from_secs(2);
-/// The pause between two looks at whether it was said.
-const SYSTEM_LOOK: Duration = Duration::from_millis(10);
 
 /// Writes down that the node in this folder has left, or that it is here.
 pub fn note(dir: &Path, has_left: bool) -> io::Result<()> {
@@ -84,44 +77,9 @@ fn whom(place: &Place, wanted: Option<&str>) -> Result<(String, Pid)> {
     }
 }
 
-/// Whether the machine goes down, as far as systemd runs it. `false` where nobody says so.
-pub async fn machine_goes_down(host: &Host, system: &Path) -> bool {
-    let mut command = Command::new(system);
-    command.arg("is-system-running").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let Ok(mut child) = command.spawn() else { return false };
-    let ended = async {
-        while let Ok(None) = child.try_wait() {
-            host.sleep(SYSTEM_LOOK).await;
-        }
-    };
-    if host.within(SYSTEM_MAX, ended).await.is_none() {
-        let _ = child.kill();
-    }
-    // It has ended, or was killed.
-    child.wait_with_output().is_ok_and(|said| said.stdout.trim_ascii() == b"stopping")
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
-
-    #[tokio::test]
-    async fn only_a_machine_that_is_stopping_goes_down() {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let says = |word: &str| {
-            let path = dir.path().join(word);
-            std::fs::write(&path, format!("#!/bin/sh\n[ $1 = is-system-running ] && echo {word}\nexit 1\n"))
-                .expect("it is ours");
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
-            path
-        };
-        for (word, wanted) in [("stopping", true), ("running", false), ("degraded", false)] {
-            assert_eq!(machine_goes_down(&Host::real(), &says(word)).await, wanted, "{word}");
-        }
-        assert!(!machine_goes_down(&Host::real(), &dir.path().join("none")).await);
-    }
 
     #[test]
     fn without_a_name_the_one_node_whose_agent_runs_is_meant() {

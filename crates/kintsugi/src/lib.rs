@@ -27,6 +27,7 @@ pub mod shared;
 pub mod storing;
 pub mod strangers;
 mod supervise;
+pub mod systemd;
 pub mod tls;
 pub mod token;
 pub mod vault;
