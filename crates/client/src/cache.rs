@@ -5,7 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{Gvr, Key, Object, Time};
+use model::{Gvr, Key, Object, Time, fence};
+
+/// The resource of leases.
+const LEASE: Gvr = Gvr::new("coordination.k8s.io", "v1", "leases");
 
 /// Where an object lies within a cache: namespace and name.
 pub(crate) type Place = (String, String);
@@ -43,6 +46,8 @@ pub(crate) struct Cache {
 struct Held {
     object: Object,
     since: Time,
+    /// Since when it shows the last renewal by its holder, if it is a Lease.
+    renewed: Time,
 }
 
 impl Cache {
@@ -84,6 +89,11 @@ impl Cache {
         self.objects.get(&(namespace.to_owned(), name.to_owned())).map(|held| held.since)
     }
 
+    /// Since when a Lease has been held with its present renewal.
+    pub fn renewed_since(&self, namespace: &str, name: &str) -> Option<Time> {
+        self.objects.get(&(namespace.to_owned(), name.to_owned())).map(|held| held.renewed)
+    }
+
     /// The objects of a namespace (`""`: of all), in order.
     pub fn list<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Object> {
         let from: Place = (namespace.to_owned(), String::new());
@@ -114,7 +124,7 @@ impl Cache {
         if old.is_some_and(|old| old.uid() == object.uid() && old.revision() >= object.revision()) {
             return None;
         }
-        let old = self.insert(place, object.clone(), now);
+        let old = self.insert(gvr, place, object.clone(), now);
         Some(changed(gvr, old, Some(object)))
     }
 
@@ -145,7 +155,7 @@ impl Cache {
                 old.uid() == object.uid() && old.revision() == object.revision()
             };
             if !self.objects.get(&place).is_some_and(same) {
-                let old = self.insert(place, object.clone(), now);
+                let old = self.insert(gvr, place, object.clone(), now);
                 changes.push(changed(gvr, old, Some(object)));
             }
         }
@@ -154,12 +164,17 @@ impl Cache {
         changes
     }
 
-    fn insert(&mut self, place: Place, object: Object, since: Time) -> Option<Object> {
+    fn insert(&mut self, gvr: &Gvr, place: Place, object: Object, since: Time) -> Option<Object> {
+        let before = self.objects.get(&place).filter(|_| *gvr == LEASE);
+        let renewed = match before {
+            Some(held) if !fence::is_renewed(&held.object, &object) => held.renewed,
+            _ => since,
+        };
         let old = self.take(&place);
         for owner in &object.meta().owner_references {
             self.by_owner.entry(owner.uid.clone()).or_default().insert(place.clone());
         }
-        self.objects.insert(place, Held { object, since });
+        self.objects.insert(place, Held { object, since, renewed });
         old
     }
 
@@ -273,5 +288,27 @@ mod tests {
         cache.put(&pods(), object("a/x", 6, "o"), later(4));
         assert_eq!(cache.held_since("a", "x"), Some(later(4)));
         assert_eq!(cache.held_since("a", "y"), None);
+    }
+
+    #[test]
+    fn a_lease_that_is_taken_from_its_holder_is_not_renewed() {
+        let later = |seconds: u64| NOW + std::time::Duration::from_secs(seconds);
+        let lease = |revision: u64, renewed: u64, state: &str| {
+            let text = format!(
+                r#"{{"metadata":{{"namespace":"a","name":"x","uid":"u","resourceVersion":"{revision}",
+                "annotations":{{"healing.kintsugi.dev/lease-state":"{state}"}}}},"spec":{{"renewTime":"{renewed}"}}}}"#
+            );
+            Object::read(text.into()).expect("a lease")
+        };
+        let mut cache = Cache::default();
+        let mut check = |lease: Object, at: u64, held: u64, renewed: u64| {
+            cache.put(&LEASE, lease, later(at));
+            assert_eq!(cache.held_since("a", "x"), Some(later(held)));
+            assert_eq!(cache.renewed_since("a", "x"), Some(later(renewed)));
+        };
+        check(lease(1, 100, "Held"), 1, 1, 1);
+        check(lease(2, 101, "Held"), 2, 2, 2);
+        check(lease(3, 101, "Lost"), 6, 6, 2);
+        check(lease(4, 107, "Held"), 9, 9, 9);
     }
 }

@@ -220,6 +220,10 @@ impl World for Picture<'_> {
         merged(of(&self.0, gvr).map(|cache| cache.owned_by(uid).cloned().collect()))
     }
 
+    fn renewed_since(&self, lease: &Key) -> Option<Time> {
+        of(&self.0, &lease.gvr).find_map(|cache| cache.renewed_since(&lease.namespace, &lease.name))
+    }
+
     fn held_since(&self, key: &Key) -> Option<Time> {
         of(&self.0, &key.gvr).find_map(|cache| cache.held_since(&key.namespace, &key.name))
     }
@@ -242,6 +246,10 @@ impl World for Caches {
 
     fn owned_by(&self, gvr: &Gvr, uid: &str) -> Vec<Object> {
         self.read(|world| world.owned_by(gvr, uid))
+    }
+
+    fn renewed_since(&self, lease: &Key) -> Option<Time> {
+        self.read(|world| world.renewed_since(lease))
     }
 
     fn held_since(&self, key: &Key) -> Option<Time> {

@@ -2,7 +2,9 @@
 //!
 //! A node that is late with a renewal is suspected: an annotation says so, and the addresses of its pods are left out of
 //! Services ([`crate::suspicion`]). One whose lease is overdue gets Ready=Unknown; its conditions become taints; the pods
-//! of a silent node count as not ready. Silence is counted by our own clock, from when we saw the lease change: a node's clock may be off. All of that can be undone, so suspicion is enough. It deletes nothing: see [`crate::taint_eviction`].
+//! of a silent node count as not ready. Only what the node itself writes is a sign of life, not that its lease was taken
+//! from it. Silence is counted by our own clock, from when we saw the lease renewed: a node's clock may be off. All of
+//! that can be undone, so suspicion is enough. It deletes nothing: see [`crate::taint_eviction`].
 
 use std::time::Duration;
 
@@ -155,7 +157,7 @@ impl Silence {
         });
         let told = body.condition("Ready").and_then(|ready| ready.last_heartbeat_time);
         let (seen, seconds) = match leased {
-            Some((renewed, seconds)) => (world.held_since(&key).unwrap_or(renewed), seconds),
+            Some((renewed, seconds)) => (world.renewed_since(&key).unwrap_or(renewed), seconds),
             None => (told.or(node.meta().creation_timestamp)?, SILENCE_MAX_SECONDS),
         };
         let began = world.began();
@@ -322,6 +324,37 @@ mod tests {
             decide,
             r#"patch nodes n {"metadata":{"annotations":{"healing.kintsugi.dev/suspected":null}}} # it is heard of again"#,
         );
+    }
+
+    /// A world that saw the last renewal of every lease 10 s after its beginning.
+    struct Renewed(model::tiny::TinyWorld);
+
+    impl World for Renewed {
+        fn get(&self, key: &Key) -> Option<Object> {
+            self.0.get(key)
+        }
+
+        fn list(&self, gvr: &model::Gvr, namespace: &str) -> Vec<Object> {
+            self.0.list(gvr, namespace)
+        }
+
+        fn held_since(&self, _: &Key) -> Option<Time> {
+            Some(model::tiny::at(14))
+        }
+
+        fn renewed_since(&self, _: &Key) -> Option<Time> {
+            Some(model::tiny::at(10))
+        }
+    }
+
+    #[test]
+    fn a_lease_that_was_taken_from_its_node_is_no_sign_of_life() {
+        let text = format!("nodes n {LATE} ready\n{}", lease("10"));
+        let world = Renewed(model::tiny::TinyWorld::read(&text));
+        assert!(decide(&world, model::tiny::at(14)).is_quiet());
+        let told = model::tiny::told(&decide(&world, model::tiny::at(15)));
+        assert!(told.iter().any(|line| line.contains("its lease is overdue")), "{told:?}");
+        assert!(!told.iter().any(|line| line.contains("heard of")), "{told:?}");
     }
 
     #[test]

@@ -127,6 +127,10 @@ impl World for Seen<'_> {
         self.caches.held_since(key)
     }
 
+    fn renewed_since(&self, lease: &Key) -> Option<Time> {
+        self.caches.renewed_since(lease)
+    }
+
     fn terms(&self) -> Terms {
         self.terms
     }

@@ -54,6 +54,12 @@ pub trait World {
         None
     }
 
+    /// Since when this world has held a Lease with its present renewal, by the same clock: a write of it by anybody but its
+    /// holder is no sign of life.
+    fn renewed_since(&self, _lease: &Key) -> Option<Time> {
+        None
+    }
+
     /// The lengths that leases are counted with.
     fn terms(&self) -> Terms {
         Terms::LAN

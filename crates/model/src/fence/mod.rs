@@ -21,7 +21,7 @@ pub use deadline::Deadline;
 pub use holder::{Ask, Grant, Holder, Kept, Renewal, Right};
 pub use record::{
     EPOCH, FENCE, FINALIZER, INCARNATION, Record, SERVER, SET, STATE, SUSPECTED, State, is_exclusive,
-    pod_epoch,
+    is_renewed, pod_epoch,
 };
 pub use set::{MEMBERS_MAX, Member, SetBody, VoterSet, choose};
 pub use voter::{No, Question, Voter, Votes};

@@ -111,6 +111,30 @@ impl Record {
     }
 }
 
+/// What the holder of a Lease writes with each renewal.
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+struct Renewed {
+    spec: RenewedSpec,
+}
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct RenewedSpec {
+    holder_identity: String,
+    renew_time: String,
+}
+
+/// Whether a Lease shows a renewal by its holder that it did not show before. Others write it too: whoever takes it from
+/// its holder, an operator, the garbage collector; that says nothing of the holder.
+pub fn is_renewed(old: &Object, new: &Object) -> bool {
+    let life = |lease: &Object| {
+        let said = |name| lease.meta().annotations.get(name).cloned();
+        (lease.uid().to_owned(), said(EPOCH), said(INCARNATION))
+    };
+    old.seen::<Renewed>() != new.seen::<Renewed>() || life(old) != life(new)
+}
+
 fn spelled(set: &VoterSet) -> String {
     serde_json::to_string(set).unwrap_or_default()
 }
@@ -145,6 +169,22 @@ pub fn is_exclusive(pod: &Tree, is_exclusive_claim: impl Fn(&str) -> bool) -> bo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lease_is_renewed_by_what_its_holder_writes_and_by_nothing_else() {
+        let lease = |epoch: &str, more: &str, renewed: &str| {
+            let text = format!(
+                r#"{{"metadata":{{"name":"n","uid":"1","annotations":{{"{EPOCH}":"{epoch}"{more}}}}},
+                "spec":{{"holderIdentity":"n","renewTime":"{renewed}"}}}}"#
+            );
+            Object::read(text.into()).expect("a lease")
+        };
+        let before = lease("7", "", "1970-01-01T00:00:10.000000Z");
+        assert!(is_renewed(&before, &lease("7", "", "1970-01-01T00:00:11.000000Z")));
+        assert!(is_renewed(&before, &lease("9", "", "1970-01-01T00:00:10.000000Z")), "a new epoch");
+        let lost = format!(r#","{STATE}":"Lost""#);
+        assert!(!is_renewed(&before, &lease("7", &lost, "1970-01-01T00:00:10.000000Z")), "it was taken");
+    }
 
     #[test]
     fn members_of_stateful_sets_and_users_of_exclusive_claims_are_fenced() {
