@@ -27,6 +27,9 @@ struct Args {
     /// Run seeds until one fails.
     #[arg(long, conflicts_with_all = ["scenario", "seeds"])]
     endless: bool,
+    /// Run seeds that try the fence: volumes and identities on nodes that lose each other, die and come back.
+    #[arg(long)]
+    fence: bool,
     /// Run a cluster in noise that is no fault, for so many minutes of its time; a day unless told otherwise.
     #[arg(long, value_name = "MINUTES", num_args = 0..=1, default_missing_value = "1440")]
     noise: Option<u64>,
@@ -75,7 +78,8 @@ fn try_seeds(args: &Args) -> ExitCode {
     let count = if args.endless { u64::MAX - first } else { args.seeds.unwrap_or(1) };
     let threads = args.threads.unwrap_or_else(sim::crew::threads);
     let failed = AtomicUsize::new(0);
-    seeds::run_all(first..first.saturating_add(count), threads, |seed, ran| {
+    let run = if args.fence { seeds::run_fence } else { seeds::run };
+    seeds::run_all(first..first.saturating_add(count), threads, run, |seed, ran| {
         let outcome =
             ran.unwrap_or_else(|error| Outcome { faults: vec![format!("{error:#}")], ..Outcome::default() });
         if !outcome.faults.is_empty() {

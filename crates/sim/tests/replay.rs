@@ -14,7 +14,7 @@ const THREADS: usize = 4;
 #[test]
 fn the_same_seed_gives_the_same_timeline_byte_for_byte_alone_and_among_others() {
     let among_others = Mutex::new(Vec::new());
-    seeds::run_all(SEEDS, THREADS, |seed, ran| {
+    seeds::run_all(SEEDS, THREADS, seeds::run, |seed, ran| {
         let timeline = ran.expect("a run").timeline;
         among_others.lock().expect("no other seed panicked").push((seed, timeline));
         ControlFlow::Continue(())

@@ -44,7 +44,7 @@ const FAULTS: [&str; 28] = [
 #[test]
 fn the_laws_hold_and_the_cluster_gets_there_whatever_the_seed() {
     let (failed, happened) = (Mutex::new(Vec::new()), Mutex::new(BTreeSet::new()));
-    seeds::run_all(0..SEEDS, crew::threads(), |seed, ran| {
+    seeds::run_all(0..SEEDS, crew::threads(), seeds::run, |seed, ran| {
         let faults = match ran {
             Ok(outcome) => {
                 happened.lock().expect("no other seed panicked").extend(outcome.happened.into_keys());

@@ -14,9 +14,12 @@ use runtime::SandboxSpec;
 use serde::Deserialize;
 use store::{Event, Range, Store, StoreError, Watch};
 
-use super::sight::{Frozen, Seen, Sight, text};
+use super::sight::{Frozen, Seen, Sight, items, text};
 use super::{Condition, Watched, laws, timeline};
 use crate::words::stamp;
+
+/// Says that a machine is off, whatever it seems (KEP-2268).
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 /// Broken laws that are written down: the first ones say what there is to know.
 const FAULTS_MAX: usize = 20;
@@ -373,7 +376,8 @@ impl Book {
             true => drop(page.sight.uids.remove(&uid)),
             false => drop(page.sight.uids.insert(uid, path.clone())),
         }
-        if let Some(node) = path.strip_prefix("/nodes/").filter(|_| event.removed) {
+        let is_written_off = event.removed || items(&new, "spec.taints").any(|taint| taint["key"] == OUT_OF_SERVICE);
+        if let Some(node) = path.strip_prefix("/nodes/").filter(|_| is_written_off) {
             // Upstream's garbage collector lets go of them, though the machine may be there: what is not fenced may run on.
             let bound =
                 page.sight.bound.iter().filter(|(_, bound)| *bound == node).map(|(uid, _)| uid.clone());

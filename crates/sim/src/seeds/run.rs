@@ -77,10 +77,12 @@ fn run_through(plan: Plan, seed: u64, flaw: Wrong) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Runs many seeds on so many threads; `tell` hears of each as it ends, and whether to go on is its answer.
+/// Runs many seeds on so many threads, by [`run`] or [`run_fence`]; `tell` hears of each as it ends, and whether to go on
+/// is its answer.
 pub fn run_all(
     seeds: Range<u64>,
     threads: usize,
+    run: fn(u64) -> Result<Outcome>,
     tell: impl Fn(u64, Result<Outcome>) -> ControlFlow<()> + Sync,
 ) {
     crew::each(seeds, threads, |seed| tell(seed, run(seed)));
