@@ -207,6 +207,7 @@ impl Fence {
     /// A renewal was acknowledged.
     pub async fn acknowledged(&self, agent: &Agent, renewal: &Renewal, revision: u64, sent: Duration) {
         let now = self.host.moment().0;
+        let was = self.epoch();
         self.state().holder.acknowledged(renewal, revision, sent, now);
         // A later agent must know what monitors were told: without it, it might vote against itself.
         match self.keep().await {
@@ -215,11 +216,21 @@ impl Fence {
                 tracing::error!(%error, "cannot write down the lease: the monitors are not told of it")
             }
         }
+        self.tell_if_regained(was);
     }
 
     /// The store shows our lease at a later revision.
     pub fn shown(&self, grant: Grant) {
+        let was = self.epoch();
         self.state().holder.shown(grant);
+        self.tell_if_regained(was);
+    }
+
+    /// A node that voted against itself and keeps its lease after all may run what was refused meanwhile.
+    fn tell_if_regained(&self, was: Option<u64>) {
+        if was.is_none() && self.epoch().is_some() {
+            self.epochs.send_modify(|count| *count += 1);
+        }
     }
 
     /// A new epoch began.

@@ -105,18 +105,21 @@ pub(super) fn keep(old: &Tree, new: &mut Tree) {
 }
 
 /// Whether the pod may still run, so that its name is not free: it is fenced, its epoch goes on, and it is not its own
-/// node that says it has ended.
-pub(super) fn reserves(pod: &Tree, who: &Identity, world: &dyn World) -> bool {
+/// node that deletes it, which says that it has ended. What a node writes of a pod otherwise says nothing of the kind.
+pub(super) fn reserves(pod: &Tree, deleter: Option<&Identity>, world: &dyn World) -> bool {
     let Some(epoch) =
         pod["metadata"]["annotations"][FENCE].as_str().and_then(|epoch| epoch.parse::<u64>().ok())
     else {
         return false;
     };
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
-    if node.is_empty() || who.name == format!("system:node:{node}") {
+    let has_ended = deleter.is_some_and(|who| who.name == format!("system:node:{node}"));
+    if node.is_empty() || has_ended {
         return false;
     }
-    lease_of(node, world).is_some_and(|lease| match lease.state {
+    let lease = lease_of(node, world);
+    tracing::debug!(pod = %pod["metadata"]["name"], node, epoch, ?lease, "the name of a fenced pod is wanted");
+    lease.is_some_and(|lease| match lease.state {
         State::Held | State::Ending | State::Restored => lease.epoch <= epoch,
         State::Lost => lease.epoch < epoch,
     })
@@ -175,6 +178,21 @@ mod tests {
         fenced_pod(&lab, "db-1").await;
         assert_eq!(bind(&lab, "db-0", "a").await.0, 201);
         lab
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fenced_pod_is_gone_only_when_its_node_deletes_it() {
+        let mut lab = served().await;
+        let uri = "/api/v1/namespaces/default/pods/db-0";
+        let forced = json!({"gracePeriodSeconds": 0});
+        lab.ask(http::Method::DELETE, uri, forced.clone()).await;
+        assert_eq!(lab.get(uri).await.1["metadata"]["deletionGracePeriodSeconds"], 0, "it may run");
+        lab.admin = Identity::user("system:node:a", &["system:nodes", crate::auth::MASTERS]);
+        let runs = json!({"status": {"message": "it runs"}});
+        lab.ask(http::Method::PATCH, &format!("{uri}/status"), runs).await;
+        assert_eq!(lab.get(uri).await.0, 200, "its node has told that it runs");
+        lab.ask(http::Method::DELETE, uri, forced).await;
+        assert_eq!(lab.get(uri).await.0, 404);
     }
 
     #[tokio::test(start_paused = true)]

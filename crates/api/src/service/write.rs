@@ -427,15 +427,18 @@ impl Call<'_> {
         if !self.resource.is(&kinds::POD) {
             return verdict;
         }
+        let deleter = (self.method == Method::DELETE).then_some(self.identity);
         match verdict {
             Verdict::Put(mut new) => {
                 fence::keep(&held.object, &mut new);
                 Verdict::Put(new)
             }
-            Verdict::Remove(last)
-                if fence::reserves(&held.object, self.identity, &View(&self.inner.store)) =>
-            {
-                if last == held.object { Verdict::Keep(last) } else { Verdict::Put(last) }
+            Verdict::Remove(last) if fence::reserves(&held.object, deleter, &View(&self.inner.store)) => {
+                if last == held.object {
+                    Verdict::Keep(last)
+                } else {
+                    Verdict::Put(last)
+                }
             }
             other => other,
         }

@@ -376,7 +376,8 @@ impl Book {
             true => drop(page.sight.uids.remove(&uid)),
             false => drop(page.sight.uids.insert(uid, path.clone())),
         }
-        let is_written_off = event.removed || items(&new, "spec.taints").any(|taint| taint["key"] == OUT_OF_SERVICE);
+        let is_written_off =
+            event.removed || items(&new, "spec.taints").any(|taint| taint["key"] == OUT_OF_SERVICE);
         if let Some(node) = path.strip_prefix("/nodes/").filter(|_| is_written_off) {
             // Upstream's garbage collector lets go of them, though the machine may be there: what is not fenced may run on.
             let bound =
