@@ -1,9 +1,11 @@
 //! Pods that nobody will ever finish: those of nodes that are gone, and those that end without ever having had one.
 
-use model::kinds::{NODE, POD, of};
+use model::fence::pod_epoch;
+use model::kinds::{LEASE, NODE, POD, of};
 use model::{Controller, Key, Object, Plan, Precondition, Propagation, Time, Watch, World, Write, time};
 use serde_json::json;
 
+use crate::node_lifecycle::LEASES;
 use crate::pods::Pod;
 use crate::status::{self, Says};
 
@@ -44,6 +46,11 @@ pub fn reconcile(key: &Key, world: &dyn World, now: Time) -> Plan {
         if pod.is_ending() {
             remove(&mut plan, key, &pod, "it ends and never had a node");
         }
+        return plan;
+    }
+    // Such a pod may run on, and its node may tell of it, until its lease is lost: then the fence lets go of it.
+    let is_fenced = pod_epoch(&pod.object).is_some();
+    if is_fenced && world.get(&Key::new(&LEASE, LEASES, pod.node())).is_some() {
         return plan;
     }
     let node_key = Key::new(&NODE, "", pod.node());
@@ -106,6 +113,15 @@ mod tests {
                delete pods a grace 0"#,
         );
         check("nodes n\n pods a on=n ready created@10", 50, decide, "");
+    }
+
+    #[test]
+    fn a_fenced_pod_is_left_to_the_fence_while_there_is_a_lease() {
+        let pod = r#"pods a on=n ready created@10 metadata.annotations={"healing.kintsugi.dev/fence":"7"}"#;
+        check(&format!("leases kube-node-lease/n\n{pod}"), 50, decide, "");
+        let gone = r#"patch pods a/status {"status":{"phase":"Failed"}}
+                      delete pods a grace 0"#;
+        check(pod, 50, decide, gone);
     }
 
     #[test]
