@@ -12,7 +12,7 @@ use http::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, VARY,
 };
 use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body::Frame;
+use http_body::{Body as _, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited, StreamBody};
 use hyper::body::Incoming;
@@ -196,9 +196,17 @@ async fn one(
     };
     let mut response = respond(&face, answer, on_upgrade, gzip);
     if is_head {
-        *response.body_mut() = boxed(Empty::new());
+        leave_out_body(&mut response);
     }
     response
+}
+
+/// What HEAD is answered: the head alone, with the length that the body would have had.
+fn leave_out_body(response: &mut Response<Out>) {
+    let body = std::mem::replace(response.body_mut(), boxed(Empty::new()));
+    if let Some(len) = body.size_hint().exact() {
+        response.headers_mut().entry(CONTENT_LENGTH).or_insert(HeaderValue::from(len));
+    }
 }
 
 /// A request that did not get as far as the service.

@@ -198,6 +198,28 @@ async fn large_lists_are_compressed_for_who_can_read_that() {
 }
 
 #[tokio::test]
+async fn head_tells_the_length_that_get_has() {
+    let lab = lab().await;
+    make(&lab, "short", 10).await;
+    // The second makes a list that goes out in pieces.
+    for (name, size) in [("small", 10), ("large", 200_000)] {
+        make(&lab, name, size).await;
+        for http2 in [false, true] {
+            let client = lab.client(http2);
+            for path in [CONFIG_MAPS.to_owned(), format!("{CONFIG_MAPS}/{name}"), "/readyz".to_owned()] {
+                let ask = |method| client.request(lab.request(method, &path, &Value::Null));
+                let body = whole(ask(Method::GET).await.expect("an answer")).await;
+                let head = ask(Method::HEAD).await.expect("an answer");
+                assert_eq!(head.status(), StatusCode::OK);
+                let said = head.headers()["content-length"].to_str().expect("text").to_owned();
+                assert_eq!(said, body.len().to_string(), "{path}, http2: {http2}");
+                assert!(whole(head).await.is_empty());
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn unknown_fields_are_warned_of() {
     let lab = lab().await;
     let object = json!({"metadata": {"name": "w"}, "unheard": 1});
