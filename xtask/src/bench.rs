@@ -9,9 +9,9 @@ use anyhow::{Context, Result, bail};
 /// What to measure.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only these parts (size, start, thirty, heal, nodes, idle, load, api); all unless given, and then docs/bench.md is written
+    /// Only these parts (size, start, thirty, heal, nodes, idle, load, watch, api); all unless given, and then docs/bench.md is written
     parts: Vec<String>,
-    /// Measure the API of the cluster of this kubeconfig instead (the parts `load` and `api`)
+    /// Measure the API of the cluster of this kubeconfig instead (the parts `load`, `watch` and `api`)
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// How often a node, and an agent, is killed (the part `nodes`); 30 unless given

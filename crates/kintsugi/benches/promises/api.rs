@@ -1,8 +1,7 @@
-//! Ten thousand pods and two hundred watchers: what the API server carries, and what it takes for that.
+//! Ten thousand pods: what the API server carries, and what it takes for that.
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -17,19 +16,14 @@ use tokio::task::JoinSet;
 use crate::cluster::Cluster;
 use crate::figures::{Figure, Unit, quantile};
 use crate::load::{Sender, Target};
-use crate::processes;
+use crate::{flood, processes};
 
 /// Pods that are there in the end.
 const PODS: usize = 10_000;
 /// Requests at once, and how many gets are measured in each of so many runs.
-const AT_ONCE: usize = 64;
+pub const AT_ONCE: usize = 64;
 const GETS: usize = 20_000;
-const RUNS: usize = 5;
-/// Watchers, each over a connection of its own, and the events that each is told in a run.
-const WATCHERS: usize = 200;
-const EVENTS: usize = 1_000;
-/// The pause between two creates that tells the watchers of 80,000 events a second.
-const PACE: Duration = Duration::from_micros(2_500);
+pub const RUNS: usize = 5;
 /// How long a server rests before its memory is looked at.
 const REST: Duration = Duration::from_secs(5);
 /// The node that the pods are bound to: nobody runs them.
@@ -122,55 +116,11 @@ impl Bench {
     }
 
     async fn figures(&mut self) -> Result<Vec<Figure>> {
-        let mut figures = self.fan_out().await?;
-        figures.extend(self.creates().await?);
+        let mut figures = self.creates().await?;
         figures.extend(self.gets().await?);
         figures.extend(self.lists().await?);
+        figures.extend(flood::rows(&self.access, &self.client, &self.namespace).await?);
         Ok(figures)
-    }
-
-    /// Each of so many connections takes its part of the numbers below `count`: their rate and the times of each.
-    async fn spread(
-        &self,
-        path: &str,
-        count: usize,
-        ask: impl Fn(usize) -> (Method, String, Bytes) + Clone + Send + 'static,
-    ) -> Result<(f64, Vec<f64>)> {
-        self.spread_at(path, count, Duration::ZERO, ask).await
-    }
-
-    /// The same, with a pause between the begins of two requests.
-    async fn spread_at(
-        &self,
-        path: &str,
-        count: usize,
-        pause: Duration,
-        ask: impl Fn(usize) -> (Method, String, Bytes) + Clone + Send + 'static,
-    ) -> Result<(f64, Vec<f64>)> {
-        let target = Arc::new(Target::new(&self.access, path)?);
-        let mut senders = Vec::new();
-        for _ in 0..AT_ONCE {
-            senders.push(target.connect().await?);
-        }
-        let began = Instant::now();
-        let mut tasks = JoinSet::new();
-        for (first, mut sender) in senders.into_iter().enumerate() {
-            let (target, ask) = (target.clone(), ask.clone());
-            tasks.spawn(async move {
-                let mut times = Vec::new();
-                for number in (first..count).step_by(AT_ONCE) {
-                    tokio::time::sleep_until((began + pause * number as u32).into()).await;
-                    let (method, path, body) = ask(number);
-                    times.push(exchange(&target, &mut sender, method, &path, body).await?);
-                }
-                Ok::<_, anyhow::Error>(times)
-            });
-        }
-        let mut times = Vec::new();
-        while let Some(ended) = tasks.join_next().await {
-            times.extend(ended??);
-        }
-        Ok((times.len() as f64 / began.elapsed().as_secs_f64(), times))
     }
 
     async fn creates(&self) -> Result<Vec<Figure>> {
@@ -183,7 +133,7 @@ impl Bench {
             let made = move |number: usize| {
                 (Method::POST, at.clone(), Bytes::from(pod(run * part + number).to_string()))
             };
-            let (rate, times) = self.spread(&path, part, made).await?;
+            let (rate, times) = spread_at(&self.access, &path, part, Duration::ZERO, made).await?;
             rates.push(rate);
             tails.push(quantile(&times, 0.99));
             costs.push((self.used() - before).as_secs_f64() * 1000.0 / part as f64);
@@ -205,7 +155,7 @@ impl Bench {
             let before = self.used();
             let at = path.clone();
             let got = move |number: usize| (Method::GET, format!("{at}/p-{}", number % PODS), Bytes::new());
-            let (rate, times) = self.spread(&path, GETS, got).await?;
+            let (rate, times) = spread_at(&self.access, &path, GETS, Duration::ZERO, got).await?;
             rates.push(rate);
             tails.push(quantile(&times, 0.99));
             costs.push((self.used() - before).as_secs_f64() * 1000.0 / GETS as f64);
@@ -238,87 +188,6 @@ impl Bench {
         );
         Ok(figures)
     }
-
-    /// So many watchers are told of creates, at full rate and at a pace that they can follow.
-    async fn fan_out(&self) -> Result<Vec<Figure>> {
-        let (mut costs, mut backlog, mut rates, mut tails) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let told = (WATCHERS * EVENTS) as f64;
-        for run in 0..RUNS {
-            let first = 3 * run * EVENTS;
-            // What the creates take by themselves is not what the watchers take.
-            let before = self.used();
-            self.tell(first, 0, Duration::ZERO).await?;
-            let alone = self.used() - before;
-            let (before, began) = (self.used(), Instant::now());
-            let delays = self.tell(first + EVENTS, WATCHERS, Duration::ZERO).await?;
-            rates.push(told / began.elapsed().as_secs_f64());
-            costs.push(((self.used() - before).saturating_sub(alone)).as_secs_f64() * 1000.0 / told);
-            backlog.push(quantile(&delays, 0.99));
-            let delays = self.tell(first + 2 * EVENTS, WATCHERS, PACE).await?;
-            tails.push(quantile(&delays, 0.99));
-        }
-        let mut figures = vec![
-            Figure::new(
-                "watch fan-out to 200 watchers, more than they can take: events told",
-                Unit::PerSecond,
-                rates,
-            )
-            .aim(80_000.0)
-            .stock(32_000.0),
-            Figure::new(
-                "… p99 from the create's begin to the watcher, the backlog included",
-                Unit::Milliseconds,
-                backlog,
-            ),
-            Figure::new("… p99 of the same at 80,000 events/s", Unit::Milliseconds, tails)
-                .aim(5.0)
-                .stock(20.0),
-        ];
-        figures.extend(
-            self.costs("… processor time of the server for each, beside the creates'", costs)
-                .map(|row| row.aim(0.003).stock(0.035)),
-        );
-        Ok(figures)
-    }
-
-    /// Creates objects from the number `first` on, so long apart, while so many watch: how long each event took to each.
-    async fn tell(&self, first: usize, watchers: usize, pause: Duration) -> Result<Vec<f64>> {
-        let path = format!("/api/v1/namespaces/{}/configmaps", self.namespace);
-        let target = Arc::new(Target::new(&self.access, &path)?);
-        let sent: Arc<Mutex<BTreeMap<usize, Instant>>> = Arc::default();
-        let mut watching = JoinSet::new();
-        for _ in 0..watchers {
-            let mut sender = target.connect().await?;
-            let uri = format!("{path}?watch=1&resourceVersion={}", self.revision(&path).await?);
-            let answer = sender.send_request(target.request(Method::GET, &uri, Bytes::new())?).await?;
-            ensure!(answer.status() == 200, "a watch is refused with {}", answer.status());
-            let sent = sent.clone();
-            watching.spawn(async move {
-                // The connection lasts as long as its sender.
-                let _sender = sender;
-                heard(answer.into_body(), &sent).await
-            });
-        }
-        let at = path.clone();
-        let create = move |number: usize| {
-            let number = first + number;
-            let object =
-                json!({"metadata": {"name": format!("e-{number}")}, "data": {"text": "x".repeat(1024)}});
-            sent.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Instant::now());
-            (Method::POST, at.clone(), Bytes::from(object.to_string()))
-        };
-        self.spread_at(&path, EVENTS, pause, create).await?;
-        let mut delays = Vec::new();
-        while let Some(ended) = watching.join_next().await {
-            delays.extend(ended??);
-        }
-        Ok(delays)
-    }
-
-    async fn revision(&self, path: &str) -> Result<String> {
-        let list: Value = serde_json::from_slice(&self.ask(Method::GET, format!("{path}?limit=1")).await?)?;
-        Ok(list["metadata"]["resourceVersion"].as_str().context("a list has a revision")?.to_owned())
-    }
 }
 
 /// A pod with what pods usually say, about 1.5 kB when it is stored.
@@ -338,8 +207,43 @@ fn pod(number: usize) -> Value {
     })
 }
 
+/// Each of [`AT_ONCE`] connections takes its part of the numbers below `count`, with a pause between the begins of two
+/// requests: their rate and the times of each.
+pub async fn spread_at(
+    access: &Access,
+    path: &str,
+    count: usize,
+    pause: Duration,
+    ask: impl Fn(usize) -> (Method, String, Bytes) + Clone + Send + 'static,
+) -> Result<(f64, Vec<f64>)> {
+    let target = Arc::new(Target::new(access, path)?);
+    let mut senders = Vec::new();
+    for _ in 0..AT_ONCE {
+        senders.push(target.connect().await?);
+    }
+    let began = Instant::now();
+    let mut tasks = JoinSet::new();
+    for (first, mut sender) in senders.into_iter().enumerate() {
+        let (target, ask) = (target.clone(), ask.clone());
+        tasks.spawn(async move {
+            let mut times = Vec::new();
+            for number in (first..count).step_by(AT_ONCE) {
+                tokio::time::sleep_until((began + pause * number as u32).into()).await;
+                let (method, path, body) = ask(number);
+                times.push(exchange(&target, &mut sender, method, &path, body).await?);
+            }
+            Ok::<_, anyhow::Error>(times)
+        });
+    }
+    let mut times = Vec::new();
+    while let Some(ended) = tasks.join_next().await {
+        times.extend(ended??);
+    }
+    Ok((times.len() as f64 / began.elapsed().as_secs_f64(), times))
+}
+
 /// A request and its whole answer: how long both took, in milliseconds.
-async fn exchange(
+pub async fn exchange(
     target: &Target,
     sender: &mut Sender,
     method: Method,
@@ -362,26 +266,4 @@ async fn exchange(
     let took = began.elapsed().as_secs_f64() * 1000.0;
     ensure!(status.is_success(), "refused with {status}: {}", String::from_utf8_lossy(&kept));
     Ok(took)
-}
-
-/// Hears the events of a run; says after how many milliseconds each came.
-async fn heard(mut body: hyper::body::Incoming, sent: &Mutex<BTreeMap<usize, Instant>>) -> Result<Vec<f64>> {
-    const NAME: &[u8] = b"\"name\":\"e-";
-    let (mut delays, mut rest) = (Vec::with_capacity(EVENTS), Vec::new());
-    while delays.len() < EVENTS {
-        let frame = body.frame().await.context("the watch ended")??;
-        let now = Instant::now();
-        rest.extend_from_slice(&frame.into_data().unwrap_or_default());
-        let Some(end) = rest.iter().rposition(|byte| *byte == b'\n') else { continue };
-        for line in rest[..end].split(|byte| *byte == b'\n') {
-            let at =
-                line.windows(NAME.len()).position(|window| window == NAME).context("an event has a name")?;
-            let digits = line[at + NAME.len()..].iter().take_while(|byte| byte.is_ascii_digit());
-            let number = digits.fold(0, |number, digit| number * 10 + usize::from(digit - b'0'));
-            let begun = sent.lock().unwrap_or_else(PoisonError::into_inner).get(&number).copied();
-            delays.push((now - begun.context("it was sent")?).as_secs_f64() * 1000.0);
-        }
-        rest.drain(..=end);
-    }
-    Ok(delays)
 }

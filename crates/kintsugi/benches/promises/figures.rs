@@ -221,8 +221,10 @@ kube-scheduler, kubelet, kube-proxy, containerd + runc) on the same kind of mach
 - Memory is what the kernel calls resident (`VmRSS`), the pages of the program's file included. A monitor's is
   `Private_Clean` + `Private_Dirty`.
 - Processor time is that of the server, agent and all monitors together, user and system.
-- 10,000 pods: bound to a node that nobody runs; 1.5 kB each as stored. Of a list every byte is read. A watcher has a connection of its
-  own, and an event's delay is counted from the moment at which its create was sent.
+- 10,000 pods: bound to a node that nobody runs; 1.5 kB each as stored, alone in a cluster of their own. Of a list every byte is read.
+- A flood of lists: a user who may read one namespace lists its 10,000 pods over 32 connections, each again as soon as it has its answer, whatever that is.
+- 200 watchers, each over a connection of its own, read on a thread of their own and look for the names of objects alone. An event's delay is counted
+  from the moment at which its create was sent until its bytes are decrypted; rate and processor time from the first create on, when all are connected.
 - Creates: ConfigMaps with 1 KiB of data over HTTP/1.1 and TLS, a connection for each of those at once; an answer means
   that the object is synced to disk.
 

@@ -20,6 +20,7 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::cluster::Cluster;
 use crate::figures::{Figure, Unit, quantile};
@@ -169,12 +170,22 @@ impl Target {
         })
     }
 
-    /// One more connection.
-    pub async fn connect(&self) -> Result<Sender> {
+    /// One more connection that speaks TLS, and nothing over it yet.
+    pub async fn connect_plainly(&self) -> Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(&self.address).await?;
         stream.set_nodelay(true)?;
-        let stream = self.tls.connect(self.name.clone(), stream).await?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+        Ok(self.tls.connect(self.name.clone(), stream).await?)
+    }
+
+    /// A request without a body as HTTP/1.1 writes it.
+    pub fn head(&self, path: &str) -> String {
+        let token = self.token.as_ref().map(|token| format!("authorization: {token}\r\n"));
+        format!("GET {path} HTTP/1.1\r\nhost: {}\r\n{}\r\n", self.address, token.unwrap_or_default())
+    }
+
+    /// One more connection.
+    pub async fn connect(&self) -> Result<Sender> {
+        let (sender, connection) = handshake(TokioIo::new(self.connect_plainly().await?)).await?;
         // It ends with its sender.
         tokio::spawn(connection);
         Ok(sender)

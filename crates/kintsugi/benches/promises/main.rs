@@ -8,12 +8,14 @@
 mod api;
 mod cluster;
 mod figures;
+mod flood;
 mod heal;
 mod idle;
 mod load;
 mod nodes;
 mod processes;
 mod start;
+mod watchers;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -41,7 +43,9 @@ enum Part {
     Idle,
     /// Durable creates over https.
     Load,
-    /// 10,000 pods and 200 watchers: creates, gets, lists, events, memory, and a start on all of it.
+    /// 200 watchers: events.
+    Watch,
+    /// 10,000 pods: creates, gets, lists, memory, and a start on all of it.
     Api,
 }
 
@@ -52,7 +56,7 @@ struct Args {
     /// Only these parts; all unless given
     #[arg(value_enum)]
     parts: Vec<Part>,
-    /// Measure the API of the cluster of this kubeconfig instead (the parts `load` and `api`)
+    /// Measure the API of the cluster of this kubeconfig instead (the parts `load`, `watch` and `api`)
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// Measure this binary instead of the one just built
@@ -99,6 +103,9 @@ async fn rows(args: &Args) -> Result<()> {
         if wanted(Part::Load) {
             table.add(load::rows(&access).await);
         }
+        if wanted(Part::Watch) {
+            table.add(watchers::rows(&access).await);
+        }
         if wanted(Part::Api) {
             table.add(api::rows(&access).await);
         }
@@ -126,6 +133,9 @@ async fn rows(args: &Args) -> Result<()> {
     }
     if wanted(Part::Load) {
         table.add(load::alone(binary).await);
+    }
+    if wanted(Part::Watch) {
+        table.add(watchers::alone(binary).await);
     }
     if wanted(Part::Api) {
         table.add(api::alone(binary).await);
