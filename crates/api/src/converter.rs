@@ -80,15 +80,17 @@ impl Converter {
         }
         let values = records.iter().map(|record| record.value.clone()).collect();
         for (record, value) in records.iter_mut().zip(self.bytes(resource, values).await?) {
-            record.value = value;
+            *record = record.with(value);
         }
         Ok(records)
     }
 
     /// One record; see [`Self::records`].
-    pub async fn record(&self, resource: &Resource, mut record: Record) -> Result<Record, Refusal> {
-        record.value = self.one(resource, record.value).await?;
-        Ok(record)
+    pub async fn record(&self, resource: &Resource, record: Record) -> Result<Record, Refusal> {
+        if conversion(resource).is_none() {
+            return Ok(record);
+        }
+        Ok(record.with(self.one(resource, record.value.clone()).await?))
     }
 
     /// The bytes of one stored object; see [`Self::records`].

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use cel::{Ask, Budget, Environment, Program, Value};
 use http::{HeaderMap, HeaderValue};
 use model::schema::to_bytes;
-use model::{FieldSelector, Gvr, Selector, Time, Tree, kinds};
+use model::{FieldSelector, Gvr, Selector, Texts, Time, Tree, kinds};
 use serde_json::json;
 
 use crate::auth::tokens::Tokens;
@@ -203,7 +203,7 @@ fn patches(bytes: &[u8]) {
 fn selectors(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if let Ok(selector) = Selector::parse(&text) {
-        let _ = selector.matches(&[("a".to_owned(), "b".to_owned())].into());
+        let _ = selector.matches(&Texts::new([("a", "b")]));
     }
     let _ = FieldSelector::parse(&text);
 }

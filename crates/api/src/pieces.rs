@@ -2,17 +2,38 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::vec::IntoIter;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
+use store::Record;
 
 /// How many bytes a piece has, about: as many as TLS takes at once. Half would double the calls, double would only wait.
 const PIECE_LEN: usize = 64 * 1024;
 /// What ends a list.
 const TAIL: &[u8] = b"]}\n";
+
+/// An item of a list.
+pub enum Item {
+    /// As it is stored.
+    Stored(Record),
+    /// As it was made for this list.
+    Made(Bytes),
+}
+
+impl Deref for Item {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Stored(record) => &record.value,
+            Self::Made(bytes) => bytes,
+        }
+    }
+}
 
 /// A list that is yet to be joined.
 pub struct Pieces {
@@ -20,7 +41,7 @@ pub struct Pieces {
     head: Vec<u8>,
     /// What each item leaves out at its begin, where it has it: the list says it once.
     prefix: String,
-    items: IntoIter<Bytes>,
+    items: IntoIter<Item>,
     is_first: bool,
     /// How many bytes are yet to be taken.
     left: usize,
@@ -35,7 +56,7 @@ impl fmt::Debug for Pieces {
 impl Pieces {
     /// A list: what precedes its items, the items, and the bytes that those leave out which begin with them. Each item is
     /// a JSON object, and the prefix opens one or is empty.
-    pub fn new(head: String, prefix: String, items: Vec<Bytes>) -> Self {
+    pub fn new(head: String, prefix: String, items: Vec<Item>) -> Self {
         let commas = items.len().saturating_sub(1);
         let inner: usize =
             items.iter().map(|item| rest(item, &prefix).map_or(item.len(), |rest| rest.len() + 1)).sum();
@@ -82,7 +103,7 @@ impl Pieces {
 }
 
 /// What follows the prefix, where there is one and the item has it.
-fn rest<'a>(item: &'a Bytes, prefix: &str) -> Option<&'a [u8]> {
+fn rest<'a>(item: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
     item.strip_prefix(prefix.as_bytes()).filter(|_| !prefix.is_empty())
 }
 
@@ -115,7 +136,7 @@ mod tests {
     const PREFIX: &str = r#"{"kind":"A","#;
 
     fn list(items: &[String]) -> Pieces {
-        let items = items.iter().map(|item| Bytes::from(item.clone())).collect();
+        let items = items.iter().map(|item| Item::Made(Bytes::from(item.clone()))).collect();
         Pieces::new(r#"{"items":["#.to_owned(), PREFIX.to_owned(), items)
     }
 

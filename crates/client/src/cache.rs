@@ -34,7 +34,8 @@ impl Changed {
 /// The objects of one resource that one watch selects.
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
-    objects: BTreeMap<Place, Held>,
+    /// By namespace, then by name.
+    objects: BTreeMap<Box<str>, BTreeMap<Box<str>, Held>>,
     by_owner: BTreeMap<String, BTreeSet<Place>>,
     revision: u64,
     is_synced: bool,
@@ -77,50 +78,49 @@ impl Cache {
     }
 
     pub fn len(&self) -> usize {
-        self.objects.len()
+        self.objects.values().map(BTreeMap::len).sum()
     }
 
     pub fn get(&self, namespace: &str, name: &str) -> Option<&Object> {
-        self.objects.get(&(namespace.to_owned(), name.to_owned())).map(|held| &held.object)
+        self.held(namespace, name).map(|held| &held.object)
     }
 
     /// Since when an object has been held as it is.
     pub fn held_since(&self, namespace: &str, name: &str) -> Option<Time> {
-        self.objects.get(&(namespace.to_owned(), name.to_owned())).map(|held| held.since)
+        self.held(namespace, name).map(|held| held.since)
+    }
+
+    fn held(&self, namespace: &str, name: &str) -> Option<&Held> {
+        self.objects.get(namespace)?.get(name)
     }
 
     /// Since when a Lease has been held with its present renewal.
     pub fn renewed_since(&self, namespace: &str, name: &str) -> Option<Time> {
-        self.objects.get(&(namespace.to_owned(), name.to_owned())).map(|held| held.renewed)
+        self.held(namespace, name).map(|held| held.renewed)
     }
 
     /// The objects of a namespace (`""`: of all), in order.
     pub fn list<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Object> {
-        let from: Place = (namespace.to_owned(), String::new());
-        let inside = move |place: &Place| namespace.is_empty() || place.0 == namespace;
-        self.objects.range(from..).take_while(move |(place, _)| inside(place)).map(|(_, held)| &held.object)
+        let one = self.objects.get(namespace).filter(|_| !namespace.is_empty());
+        let all = self.objects.values().filter(move |_| namespace.is_empty());
+        all.chain(one).flat_map(BTreeMap::values).map(|held| &held.object)
     }
 
     /// Lets go of what was read out of the objects.
     pub fn forget_seen(&self) {
-        self.objects.values().for_each(|held| held.object.forget_seen());
+        self.list("").for_each(Object::forget_seen);
     }
 
     /// The objects that name `uid` among their owners, in order.
     pub fn owned_by<'a>(&'a self, uid: &str) -> impl Iterator<Item = &'a Object> {
-        self.by_owner
-            .get(uid)
-            .into_iter()
-            .flatten()
-            .filter_map(|place| self.objects.get(place))
-            .map(|held| &held.object)
+        self.by_owner.get(uid).into_iter().flatten().filter_map(|(namespace, name)| self.get(namespace, name))
     }
 
     /// Takes an object as it is `now`. `None` when it is no news.
     pub fn put(&mut self, gvr: &Gvr, object: Object, now: Time) -> Option<Changed> {
         self.revision = self.revision.max(object.revision());
         let place = place_of(&object);
-        let old = self.objects.get(&place).map(|held| &held.object);
+        let old = self.get(&place.0, &place.1);
         if old.is_some_and(|old| old.uid() == object.uid() && old.revision() >= object.revision()) {
             return None;
         }
@@ -145,7 +145,7 @@ impl Cache {
         let mut fresh: BTreeMap<Place, Object> =
             objects.into_iter().map(|object| (place_of(&object), object)).collect();
         let gone: Vec<Place> =
-            self.objects.keys().filter(|place| !fresh.contains_key(*place)).cloned().collect();
+            self.list("").map(place_of).filter(|place| !fresh.contains_key(place)).collect();
         let mut changes: Vec<Changed> = Vec::new();
         for place in gone {
             changes.extend(self.take(&place).map(|old| changed(gvr, Some(old), None)));
@@ -154,7 +154,7 @@ impl Cache {
             let same = |Held { object: old, .. }: &Held| {
                 old.uid() == object.uid() && old.revision() == object.revision()
             };
-            if !self.objects.get(&place).is_some_and(same) {
+            if !self.held(&place.0, &place.1).is_some_and(same) {
                 let old = self.insert(gvr, place, object.clone(), now);
                 changes.push(changed(gvr, old, Some(object)));
             }
@@ -165,7 +165,7 @@ impl Cache {
     }
 
     fn insert(&mut self, gvr: &Gvr, place: Place, object: Object, since: Time) -> Option<Object> {
-        let before = self.objects.get(&place).filter(|_| *gvr == LEASE);
+        let before = self.held(&place.0, &place.1).filter(|_| *gvr == LEASE);
         let renewed = match before {
             Some(held) if !fence::is_renewed(&held.object, &object) => held.renewed,
             _ => since,
@@ -174,12 +174,19 @@ impl Cache {
         for owner in &object.meta().owner_references {
             self.by_owner.entry(owner.uid.clone()).or_default().insert(place.clone());
         }
-        self.objects.insert(place, Held { object, since, renewed });
+        let (namespace, name) = place;
+        let inside = self.objects.entry(namespace.into()).or_default();
+        inside.insert(name.into(), Held { object, since, renewed });
         old
     }
 
     fn take(&mut self, place: &Place) -> Option<Object> {
-        let Held { object: old, .. } = self.objects.remove(place)?;
+        let (namespace, name) = place;
+        let inside = self.objects.get_mut(namespace.as_str())?;
+        let Held { object: old, .. } = inside.remove(name.as_str())?;
+        if inside.is_empty() {
+            self.objects.remove(namespace.as_str());
+        }
         for owner in &old.meta().owner_references {
             if let Some(places) = self.by_owner.get_mut(&owner.uid) {
                 places.remove(place);

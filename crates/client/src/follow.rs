@@ -127,7 +127,7 @@ impl Follower {
                 WatchKind::Added | WatchKind::Modified => objects.push(object),
                 WatchKind::Deleted => objects.retain(|known: &Object| known.uid() != object.uid()),
                 WatchKind::Bookmark if object.meta().annotations.contains_key(INITIAL_EVENTS_END) => {
-                    self.show(objects, object.meta().resource_version.clone());
+                    self.show(objects, object.meta().resource_version().to_owned());
                     return self.events(stream).await;
                 }
                 WatchKind::Bookmark | WatchKind::Error => {}
@@ -154,7 +154,7 @@ impl Follower {
     async fn events(&mut self, mut stream: WatchStream) -> Result<(), ClientError> {
         while let Some(event) = self.next(&mut stream).await? {
             let object = read(&event)?;
-            let revision = object.meta().resource_version.clone();
+            let revision = object.meta().resource_version().to_owned();
             let now = self.host.now();
             self.board.update(&self.what, |cache| match event.kind {
                 WatchKind::Added | WatchKind::Modified => cache.put(&self.what.gvr, object, now),

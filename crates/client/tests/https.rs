@@ -136,7 +136,7 @@ fn client(server: &Server, authority: &Authority, identity: Identity) -> Client 
 
 async fn said(client: &Client, name: &str) -> String {
     let object = client.get(&Key::new(&PODS, "a", "x")).await.expect("an answer");
-    object.meta().annotations[name].clone()
+    object.meta().annotations.get(name).expect("the annotation").to_owned()
 }
 
 #[tokio::test]

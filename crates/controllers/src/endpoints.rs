@@ -179,7 +179,7 @@ fn write(
 }
 
 fn labels(service: &Object, spec: &Spec) -> Map<String, Tree> {
-    let own = service.meta().labels.iter().map(|(name, value)| (name.clone(), value.as_str().into()));
+    let own = service.meta().labels.iter().map(|(name, value)| (name.to_owned(), value.into()));
     let mut labels: Map<String, Tree> = own.collect();
     labels.insert(MANAGED_BY.into(), MANAGER.into());
     if spec.is_headless() {

@@ -41,7 +41,7 @@ pub static CONTROLLER: Controller = Controller {
 fn of_slice(slice: &Object, _: &dyn World) -> Vec<Key> {
     let labels = &slice.meta().labels;
     let service = labels.get(SERVICE_NAME).filter(|_| labels.get(MANAGED_BY).is_some_and(|by| by == MANAGER));
-    service.map(|name| Key::new(&SERVICE, slice.namespace(), name.as_str())).into_iter().collect()
+    service.map(|name| Key::new(&SERVICE, slice.namespace(), name)).into_iter().collect()
 }
 
 /// A slice that should be: which one it becomes is decided later.
@@ -77,8 +77,8 @@ fn own_slices(service: &Object, world: &dyn World) -> Vec<Object> {
     let mut slices = world.list(&ENDPOINT_SLICE, service.namespace());
     slices.retain(|slice| {
         let labels = &slice.meta().labels;
-        labels.get(SERVICE_NAME).map(String::as_str) == Some(service.name())
-            && labels.get(MANAGED_BY).map(String::as_str) == Some(MANAGER)
+        labels.get(SERVICE_NAME) == Some(service.name())
+            && labels.get(MANAGED_BY) == Some(MANAGER)
             && !slice.is_ending()
     });
     slices
@@ -143,7 +143,7 @@ fn endpoint(
         tree["nodeName"] = pod.node().into();
         let node = world.get(&Key::new(&NODE, "", pod.node()));
         if let Some(zone) = node.as_ref().and_then(|node| node.meta().labels.get(ZONE)) {
-            tree["zone"] = zone.as_str().into();
+            tree["zone"] = zone.into();
         }
     }
     if let Some(hostname) = services::hostname(pod, service) {
@@ -250,7 +250,7 @@ impl Whole<'_> {
         let (service, ports) = (self.service, Tree::from(ports.to_vec()));
         let text = ports.to_string();
         let seed = |nth: usize| {
-            let revision = &service.meta().resource_version;
+            let revision = service.meta().resource_version();
             naming::word(&[service.uid(), self.family, &text, revision, &nth.to_string()], 5)
         };
         let mut names = (0..).map(|nth| format!("{}-{}", service.name(), seed(nth)));
@@ -267,8 +267,7 @@ impl Whole<'_> {
     }
 
     fn labels(&self) -> Map<String, Tree> {
-        let own =
-            self.service.meta().labels.iter().map(|(name, value)| (name.clone(), value.as_str().into()));
+        let own = self.service.meta().labels.iter().map(|(name, value)| (name.to_owned(), value.into()));
         let mut labels: Map<String, Tree> = own.collect();
         labels.remove(HEADLESS);
         if self.spec.is_headless() {

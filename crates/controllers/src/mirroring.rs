@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use model::kinds::{ENDPOINT_SLICE, ENDPOINTS, SERVICE, of};
-use model::{Controller, Key, Object, Plan, Precondition, Time, Tree, Watch, World};
+use model::{Controller, Key, Object, Plan, Precondition, Texts, Time, Tree, Watch, World};
 use serde_json::{Map, json};
 
 use crate::endpointslice::{MANAGED_BY, SERVICE_NAME};
@@ -38,7 +38,7 @@ pub static CONTROLLER: Controller = Controller {
 fn of_slice(slice: &Object, _: &dyn World) -> Vec<Key> {
     let labels = &slice.meta().labels;
     let service = labels.get(SERVICE_NAME).filter(|_| labels.get(MANAGED_BY).is_some_and(|by| by == MANAGER));
-    service.map(|name| Key::new(&ENDPOINTS, slice.namespace(), name.as_str())).into_iter().collect()
+    service.map(|name| Key::new(&ENDPOINTS, slice.namespace(), name)).into_iter().collect()
 }
 
 /// Decides on one Endpoints object.
@@ -115,9 +115,9 @@ fn slice(endpoints: &Object, subset: &Tree, family: &str, addresses: Vec<Tree>) 
     let ports = Tree::from(ports);
     let name =
         format!("{}-{}", endpoints.name(), naming::word(&[endpoints.uid(), family, &ports.to_string()], 5));
-    let copied = |from: &BTreeMap<String, String>| -> Map<String, Tree> {
+    let copied = |from: &Texts| -> Map<String, Tree> {
         let all = from.iter().filter(|(name, _)| *name != LAST_APPLIED);
-        all.map(|(name, value)| (name.clone(), value.as_str().into())).collect()
+        all.map(|(name, value)| (name.to_owned(), value.into())).collect()
     };
     let mut labels = copied(&endpoints.meta().labels);
     labels.insert(SERVICE_NAME.into(), endpoints.name().into());

@@ -90,7 +90,7 @@ fn concerns(owner: &Owner, pod: &Object) -> bool {
 
 fn start(plan: &mut Plan, world: &dyn World, owner: &Owner, count: usize) {
     let object = &owner.object;
-    let seed = [object.uid(), &object.meta().resource_version];
+    let seed = [object.uid(), object.meta().resource_version()];
     let stem = format!("{}-", object.name());
     for name in naming::fresh(world, &POD, object.namespace(), &stem, &seed, count) {
         let reference = owning::reference(object, &owner.key.gvr, owner.kind);

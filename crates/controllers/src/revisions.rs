@@ -142,7 +142,7 @@ impl Revision {
 
     /// The hash of its template.
     pub fn hash(&self) -> &str {
-        self.object.meta().labels.get(HASH).map_or("", String::as_str)
+        self.object.meta().labels.get(HASH).unwrap_or_default()
     }
 
     /// The template it holds.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use controllers::suspicion::Nodes;
 use model::fence::{self, pod_epoch};
-use model::{Gvr, Key, Object, Time, Tree, World, Write};
+use model::{Gvr, Key, Object, Texts, Time, Tree, World, Write};
 use serde::Deserialize;
 
 /// How long after one node was condemned the next may be: time for the first one's pods to run elsewhere.
@@ -196,8 +196,8 @@ fn node_of(pod: &Object) -> Option<String> {
 
 /// The Services that select the pod and would have no other ready address on a node that is not suspected.
 fn emptied(pod: &Object, nodes: &Nodes, world: &dyn World) -> Vec<String> {
-    let selects = |selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>| {
-        !selector.is_empty() && selector.iter().all(|(name, value)| labels.get(name) == Some(value))
+    let selects = |selector: &BTreeMap<String, String>, labels: &Texts| {
+        !selector.is_empty() && selector.iter().all(|(name, value)| labels.get(name) == Some(value.as_str()))
     };
     let others = world.list(&PODS, pod.namespace());
     let helps = |other: &&Object, selector: &BTreeMap<String, String>| {

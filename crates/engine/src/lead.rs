@@ -178,7 +178,7 @@ impl Elector {
     /// Notes what the lease is like; says for how long it has been so.
     fn note(&mut self, lease: Option<&Object>) -> Duration {
         let now = self.host.moment();
-        let revision = lease.map(|lease| lease.meta().resource_version.clone()).unwrap_or_default();
+        let revision = lease.map(|lease| lease.meta().resource_version().to_owned()).unwrap_or_default();
         match &self.seen {
             Some((seen, since)) if *seen == revision => now.since(*since),
             _ => {

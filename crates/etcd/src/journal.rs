@@ -8,7 +8,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use host::{Host, Task};
 use store::{
-    Change, Committed, Form, Intake, Journal, Limits, Record, Revision, Store, StoreError, Tags, Txn, join,
+    Change, Committed, Form, Intake, Journal, Limits, Record, Revision, Store, StoreError, Stored, Tags, Txn,
+    join,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -228,22 +229,23 @@ impl Inner {
 
     /// What a change wrote, where the memory was read anew meanwhile and knows no history.
     fn record(&self, change: &Change, revision: Revision) -> Record {
-        match change {
-            Change::Put { path, body, tags } => Record {
+        let stored = match change {
+            Change::Put { path, body, tags } => Stored {
                 path: path.clone(),
                 value: join(body, revision),
                 revision,
                 created: self.intake.get(path).map_or(revision, |record| record.created),
                 tags: tags.clone(),
             },
-            Change::Remove { path, last } => Record {
+            Change::Remove { path, last } => Stored {
                 path: path.clone(),
                 value: last.as_ref().map(|last| join(last, revision)).unwrap_or_default(),
                 revision,
                 created: revision,
                 tags: Tags::default(),
             },
-        }
+        };
+        stored.into()
     }
 }
 

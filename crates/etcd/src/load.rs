@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use client::grpc::{Code, Status};
-use store::{Form, Intake, Path, Record, StoreError, join};
+use store::{Form, Intake, Path, Record, StoreError, Stored, join};
 
 use crate::endpoints::Endpoints;
 use crate::keys::{self, Keys, Sort, Unread};
@@ -80,13 +80,14 @@ fn record(path: &str, kv: &KeyValue, form: &Form) -> Result<Record, StoreError> 
         },
     })?;
     let tags = (form.tagger)(path, &value);
-    Ok(Record {
+    let stored = Stored {
         path: Path::from(path),
         value,
         revision: keys::revision(kv.mod_revision, change),
         created: keys::revision(kv.create_revision, 0),
         tags,
-    })
+    };
+    Ok(stored.into())
 }
 
 /// A value with its revision, and which change of its transaction wrote it.

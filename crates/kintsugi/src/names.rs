@@ -85,7 +85,7 @@ fn service_of(changed: &client::Changed) -> Option<(String, String)> {
     let object =
         changed.new.as_ref().or(changed.old.as_ref()).filter(|_| key.gvr == kinds::ENDPOINT_SLICE)?;
     let service = object.meta().labels.get(SERVICE_LABEL)?;
-    Some((key.namespace.clone(), service.clone()))
+    Some((key.namespace.clone(), service.to_owned()))
 }
 
 fn renew(records: &mut Records, world: &dyn World, namespace: &str, name: &str) {

@@ -266,7 +266,7 @@ fn names(cluster: &Cluster, ranges: &Ranges, addresses: &[IpAddr]) -> Vec<String
 fn lookup(store: Store) -> Lookup {
     Arc::new(move |resource, namespace, name| {
         let record = store.get(&format!("/{resource}/{namespace}/{name}"))?;
-        Object::read(record.value).ok()
+        Object::read(record.value.clone()).ok()
     })
 }
 

@@ -124,7 +124,7 @@ impl Keeper {
         let mut seen = BTreeMap::new();
         let mut living = Vec::new();
         for lease in leases {
-            let revision = lease.meta().resource_version.clone();
+            let revision = lease.meta().resource_version().to_owned();
             let since = match self.seen.get(lease.name()) {
                 Some((before, since)) if *before == revision => *since,
                 _ => now,

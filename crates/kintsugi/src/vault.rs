@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(vault.ring.read().expect("nobody panics").keys.len(), 1);
         store.close().await;
         let store = open_store(std::sync::Arc::new(opened(&path))).await.expect("the newest key is enough");
-        assert_eq!(store.get("/secrets/a/x").map(|record| record.value), Some("{\"hush\":1}".into()));
+        assert_eq!(store.get("/secrets/a/x").map(|record| record.value.clone()), Some("{\"hush\":1}".into()));
         store.close().await;
     }
 }

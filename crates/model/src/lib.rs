@@ -15,6 +15,7 @@ pub mod schema;
 pub mod selector;
 pub mod storage;
 pub mod syntax;
+pub mod texts;
 pub mod time;
 pub mod tiny;
 pub mod tree;
@@ -27,6 +28,7 @@ pub use object::{Meta, Object, Owner};
 pub use plan::{Act, EventNote, Plan, Precondition, Propagation, Write};
 pub use quantity::Quantity;
 pub use selector::{FieldSelector, Selector};
+pub use texts::Texts;
 pub use world::{Resource, World};
 
 /// A point in wall-clock time, as objects carry it.

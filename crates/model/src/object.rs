@@ -1,14 +1,14 @@
 //! An object as everybody below the write path holds it: its canonical bytes and a little read out of them.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::Time;
+use crate::{Texts, Time};
 
 /// An object: canonical JSON bytes, shared, with its metadata read out once. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -22,18 +22,13 @@ struct Inner {
     seen: Mutex<Vec<Arc<dyn Any + Send + Sync>>>,
 }
 
-/// The part of `metadata` that decisions read.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+/// The part of `metadata` that decisions read. Small: there are as many as objects, and each is held for as long.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Meta {
-    /// The name.
-    pub name: String,
-    /// The namespace; empty for cluster-wide objects.
-    pub namespace: String,
-    /// The unique id of this incarnation of the name.
-    pub uid: String,
-    /// The revision at which these bytes were written, in decimal.
-    pub resource_version: String,
+    /// Name, namespace, uid and resource version, one after the other.
+    words: Box<str>,
+    /// Where each of them but the last ends.
+    ends: [u32; 3],
     /// Grows with each change of the desired state.
     pub generation: i64,
     /// When it was created.
@@ -43,13 +38,85 @@ pub struct Meta {
     /// How long its deletion may take.
     pub deletion_grace_period_seconds: Option<i64>,
     /// Labels.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Texts,
     /// Annotations.
-    pub annotations: BTreeMap<String, String>,
+    pub annotations: Texts,
     /// Who must let go before it is removed.
-    pub finalizers: Vec<String>,
+    pub finalizers: Box<[String]>,
     /// Whose child it is.
-    pub owner_references: Vec<Owner>,
+    pub owner_references: Box<[Owner]>,
+}
+
+impl Meta {
+    /// The name.
+    pub fn name(&self) -> &str {
+        self.word(0, self.ends[0])
+    }
+
+    /// The namespace; empty for cluster-wide objects.
+    pub fn namespace(&self) -> &str {
+        self.word(self.ends[0], self.ends[1])
+    }
+
+    /// The unique id of this incarnation of the name.
+    pub fn uid(&self) -> &str {
+        self.word(self.ends[1], self.ends[2])
+    }
+
+    /// The revision at which these bytes were written, in decimal.
+    pub fn resource_version(&self) -> &str {
+        &self.words[self.ends[2] as usize..]
+    }
+
+    fn word(&self, from: u32, to: u32) -> &str {
+        &self.words[from as usize..to as usize]
+    }
+}
+
+/// The same as it is read.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ReadMeta<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow)]
+    namespace: Cow<'a, str>,
+    #[serde(borrow)]
+    uid: Cow<'a, str>,
+    #[serde(borrow)]
+    resource_version: Cow<'a, str>,
+    generation: i64,
+    creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
+    deletion_grace_period_seconds: Option<i64>,
+    labels: Texts,
+    annotations: Texts,
+    finalizers: Box<[String]>,
+    owner_references: Box<[Owner]>,
+}
+
+impl From<ReadMeta<'_>> for Meta {
+    fn from(read: ReadMeta<'_>) -> Self {
+        let words = [&*read.name, &*read.namespace, &*read.uid, &*read.resource_version];
+        let mut end = 0;
+        let ends = [words[0], words[1], words[2]].map(|word| {
+            // An object has at most some megabytes.
+            end += word.len() as u32;
+            end
+        });
+        Self {
+            words: words.concat().into(),
+            ends,
+            generation: read.generation,
+            creation_timestamp: read.creation_timestamp,
+            deletion_timestamp: read.deletion_timestamp,
+            deletion_grace_period_seconds: read.deletion_grace_period_seconds,
+            labels: read.labels,
+            annotations: read.annotations,
+            finalizers: read.finalizers,
+            owner_references: read.owner_references,
+        }
+    }
 }
 
 /// One owner reference.
@@ -76,16 +143,17 @@ pub struct Owner {
 pub struct NotAnObject(#[from] serde_json::Error);
 
 #[derive(Deserialize)]
-struct MetaOnly {
-    #[serde(default)]
-    metadata: Meta,
+struct MetaOnly<'a> {
+    #[serde(borrow, default)]
+    metadata: ReadMeta<'a>,
 }
 
 impl Object {
     /// Reads the metadata of `bytes` and keeps both.
     pub fn read(bytes: Bytes) -> Result<Self, NotAnObject> {
         let MetaOnly { metadata } = serde_json::from_slice(&bytes)?;
-        Ok(Self(Arc::new(Inner { bytes, meta: metadata, seen: Mutex::default() })))
+        let meta = metadata.into();
+        Ok(Self(Arc::new(Inner { bytes, meta, seen: Mutex::default() })))
     }
 
     /// The canonical JSON bytes.
@@ -100,22 +168,22 @@ impl Object {
 
     /// The name.
     pub fn name(&self) -> &str {
-        &self.0.meta.name
+        self.0.meta.name()
     }
 
     /// The namespace; empty for cluster-wide objects.
     pub fn namespace(&self) -> &str {
-        &self.0.meta.namespace
+        self.0.meta.namespace()
     }
 
     /// The uid.
     pub fn uid(&self) -> &str {
-        &self.0.meta.uid
+        self.0.meta.uid()
     }
 
     /// The revision as a number; 0 when it has none.
     pub fn revision(&self) -> u64 {
-        self.0.meta.resource_version.parse().unwrap_or(0)
+        self.0.meta.resource_version().parse().unwrap_or(0)
     }
 
     /// Whether its deletion was asked for.

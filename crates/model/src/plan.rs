@@ -264,7 +264,7 @@ impl Precondition {
     pub fn exactly(object: &crate::Object) -> Self {
         Self {
             uid: Some(object.uid().to_owned()),
-            resource_version: Some(object.meta().resource_version.clone()),
+            resource_version: Some(object.meta().resource_version().to_owned()),
         }
     }
 }

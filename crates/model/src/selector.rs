@@ -5,10 +5,28 @@ use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-use crate::{Tree, syntax};
+use crate::{Texts, Tree, syntax};
 
 /// How many requirements one selector may have. A request line cannot carry more, and matching stays cheap.
 const REQUIREMENTS_LEN_MAX: usize = 1000;
+
+/// Labels, however they are held.
+pub trait Labels {
+    /// The value of a label.
+    fn label(&self, key: &str) -> Option<&str>;
+}
+
+impl Labels for BTreeMap<String, String> {
+    fn label(&self, key: &str) -> Option<&str> {
+        self.get(key).map(String::as_str)
+    }
+}
+
+impl Labels for Texts {
+    fn label(&self, key: &str) -> Option<&str> {
+        self.get(key)
+    }
+}
 
 /// Which labels an object must have. Empty: it matches everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -109,7 +127,7 @@ impl Selector {
     }
 
     /// Whether an object with these labels is meant.
-    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+    pub fn matches(&self, labels: &impl Labels) -> bool {
         !self.nothing && self.requirements.iter().all(|requirement| requirement.matches(labels))
     }
 
@@ -138,8 +156,8 @@ impl Selector {
 
 impl Requirement {
     /// Whether these labels satisfy it.
-    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.holds(labels.get(&self.key).map(String::as_str))
+    pub fn matches(&self, labels: &impl Labels) -> bool {
+        self.holds(labels.label(&self.key))
     }
 
     /// Whether it holds of a label with this value, or of its absence.

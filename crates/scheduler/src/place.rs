@@ -37,7 +37,12 @@ pub fn all(world: &dyn World, now: Time) -> Plan {
     }
     waiting.sort_by_key(|pod| {
         let meta = pod.object.meta();
-        (Reverse(pod.facts.fit.priority), meta.creation_timestamp, meta.namespace.clone(), meta.name.clone())
+        (
+            Reverse(pod.facts.fit.priority),
+            meta.creation_timestamp,
+            meta.namespace().to_owned(),
+            meta.name().to_owned(),
+        )
     });
     let mut cluster = Cluster::read(world, &pods);
     let mut placed = 0;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::face::{Event, Form, Path, Record, Revision, StoreError};
+use crate::face::{Event, Form, Path, Record, Revision, StoreError, Stored};
 use crate::frame::{Cursor, put_bytes};
 use crate::memory::Memory;
 use crate::stage;
@@ -233,7 +233,8 @@ impl<'a> RawRecord<'a> {
             false => Bytes::copy_from_slice(self.value),
         };
         let tags = (form.tagger)(self.path, &value);
-        Ok(Record { path: self.path.into(), value, revision: self.revision, created: self.created, tags })
+        let (path, revision, created) = (self.path.into(), self.revision, self.created);
+        Ok(Stored { path, value, revision, created, tags }.into())
     }
 }
 

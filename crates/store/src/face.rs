@@ -1,5 +1,6 @@
 //! What the API asks of the store. Behind it: the embedded log, or another journal such as etcd.
 
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,9 +14,36 @@ pub type Revision = u64;
 /// Where a value lies: segments joined by `/`, such as `/pods/default/web-1`. The first segment names a collection.
 pub type Path = Arc<str>;
 
-/// A stored value.
+/// A stored value and what goes with it. All who hold it share one, so it is cheap to hold and to clone: there are as many as
+/// objects, and history and lists hold them again.
 #[derive(Debug, Clone)]
-pub struct Record {
+pub struct Record(Arc<Stored>);
+
+impl Deref for Record {
+    type Target = Stored;
+
+    fn deref(&self) -> &Stored {
+        &self.0
+    }
+}
+
+impl From<Stored> for Record {
+    fn from(stored: Stored) -> Self {
+        Self(Arc::new(stored))
+    }
+}
+
+impl Record {
+    /// The same with another value.
+    #[must_use]
+    pub fn with(&self, value: Bytes) -> Self {
+        Stored { value, ..Stored::clone(self) }.into()
+    }
+}
+
+/// What a [`Record`] says.
+#[derive(Debug, Clone)]
+pub struct Stored {
     /// Where it lies.
     pub path: Path,
     /// The value, as readers get it.

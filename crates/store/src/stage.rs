@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::face::{Body, Change, Committed, Event, Expect, Path, Record, Revision, StoreError, Txn};
+use crate::face::{Body, Change, Committed, Event, Expect, Path, Record, Revision, StoreError, Stored, Txn};
 use crate::memory::Memory;
 use crate::tags::Tags;
 
@@ -86,17 +86,18 @@ pub(crate) fn put(path: Path, value: Bytes, tags: Tags, revision: Revision, befo
     let record = match &before {
         Some(old) => {
             let tags = if old.tags == tags { old.tags.clone() } else { tags };
-            Record { path: old.path.clone(), value, revision, created: old.created, tags }
+            Stored { path: old.path.clone(), value, revision, created: old.created, tags }
         }
-        None => Record { path, value, revision, created: revision, tags },
+        None => Stored { path, value, revision, created: revision, tags },
     };
-    Event { record, before, removed: false }
+    Event { record: record.into(), before, removed: false }
 }
 
 /// The event of a removal.
 pub(crate) fn remove(before: Record, last: Option<Bytes>, revision: Revision) -> Event {
     let value = last.unwrap_or_else(|| before.value.clone());
-    Event { record: Record { value, revision, ..before.clone() }, before: Some(before), removed: true }
+    let record = Stored { value, revision, ..Stored::clone(&before) };
+    Event { record: record.into(), before: Some(before), removed: true }
 }
 
 /// The value with the revision written in. Always a copy of its own size, so that no request's buffer is kept alive.

@@ -15,7 +15,7 @@ use crate::answer::{Answer, Body};
 use crate::convert;
 use crate::encode::type_prefix;
 use crate::http::negotiate::{Form, Syntax, View};
-use crate::pieces::Pieces;
+use crate::pieces::{Item, Pieces};
 use crate::refusal::{Reason, Refusal};
 use crate::request::{self, ListOptions, RevisionMatch};
 use crate::table;
@@ -59,7 +59,7 @@ impl Call<'_> {
         let form = self.form()?;
         let options = self.list_options()?;
         let found = self.find(&options).await?;
-        self.show_list(form, &found)
+        self.show_list(form, found)
     }
 
     /// Whether it is a list of so many objects that writing it takes a while.
@@ -108,7 +108,7 @@ impl Call<'_> {
         })
     }
 
-    pub(super) fn show_list(&self, form: Form, found: &Found) -> Result<Answer, Refusal> {
+    pub(super) fn show_list(&self, form: Form, found: Found) -> Result<Answer, Refusal> {
         let mut metadata = json!({"resourceVersion": found.revision.to_string()});
         if let Some(token) = &found.continue_token {
             metadata["continue"] = json!(token);
@@ -116,22 +116,28 @@ impl Call<'_> {
         if let Some(remaining) = found.remaining.filter(|_| found.continue_token.is_some()) {
             metadata["remainingItemCount"] = json!(remaining);
         }
-        let items = || found.records.iter().map(|record| convert::served(&self.resource, &record.value));
+        let records = found.records.into_iter();
+        let served = |record: &Record| convert::served(&self.resource, &record.value);
         match form.view {
             View::Object => {
                 let head = list_head(&self.resource.api_version(), &self.resource.list_kind, &metadata);
                 // Each item goes without its type: the list says it once.
                 let prefix = type_prefix(&self.resource.api_version(), &self.resource.kind);
-                written_pieces(form.syntax, Pieces::new(head, prefix, items().collect()))
+                let item = |record: Record| match convert::is_served_so(&self.resource, &record.value) {
+                    true => Item::Stored(record),
+                    false => Item::Made(served(&record)),
+                };
+                written_pieces(form.syntax, Pieces::new(head, prefix, records.map(item).collect()))
             }
             View::Table => {
                 let include = table::Include::read(&self.query)?;
-                let items: Vec<Bytes> = items().collect();
+                let items: Vec<Bytes> = records.map(|record| served(&record)).collect();
                 let shown = table::table(&self.resource, &items, include, self.inner.host.now(), &metadata);
                 Ok(written(StatusCode::OK, form.syntax, &shown))
             }
             View::Metadata => {
-                let items = items().map(|item| table::partial(&item)).collect::<Result<Vec<_>, _>>()?;
+                let partial = |record: Record| table::partial(&served(&record)).map(Item::Made);
+                let items = records.map(partial).collect::<Result<Vec<_>, _>>()?;
                 let head = list_head("meta.k8s.io/v1", "PartialObjectMetadataList", &metadata);
                 written_pieces(form.syntax, Pieces::new(head, String::new(), items))
             }

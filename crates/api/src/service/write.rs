@@ -403,7 +403,7 @@ impl Call<'_> {
                 let remove = Change::Remove { path, last: Some(encode::halves(&stored)) };
                 extra.changes.insert(0, remove);
                 Ok(match self.transact(extra).await? {
-                    Ok(record) => Tried::Done(Done::Gone(record.value)),
+                    Ok(record) => Tried::Done(Done::Gone(record.value.clone())),
                     Err(beaten) => Tried::Beaten(beaten),
                 })
             }
@@ -464,7 +464,7 @@ impl Call<'_> {
             extra.changes.insert(0, put);
         }
         Ok(match self.transact(extra).await? {
-            Ok(record) => Tried::Done(Done::Stored(record.value)),
+            Ok(record) => Tried::Done(Done::Stored(record.value.clone())),
             Err(beaten) => Tried::Beaten(beaten),
         })
     }
@@ -541,7 +541,7 @@ impl Call<'_> {
             return Err(refusal);
         }
         let found = Found { continue_token: None, remaining: None, ..found };
-        self.show_list(form, &found)
+        self.show_list(form, found)
     }
 
     async fn delete_one(&self, record: &Record, options: &DeleteOptions) -> Result<(), Refusal> {

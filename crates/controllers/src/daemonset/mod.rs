@@ -131,7 +131,7 @@ pub fn reconcile(key: &Key, world: &dyn World, now: Time) -> Plan {
             roll(&mut plan, &seen);
         }
         let used: BTreeSet<String> =
-            seen.pods.values().flatten().filter_map(|pod| hash_of(pod).cloned()).collect();
+            seen.pods.values().flatten().filter_map(|pod| hash_of(pod).map(str::to_owned)).collect();
         history.clean(&mut plan, &used, seen.body.spec.revision_history_limit);
     }
     report(&mut plan, key, &seen);
@@ -349,7 +349,7 @@ impl Seen<'_> {
     }
 
     fn is_new(&self, pod: &Pod) -> bool {
-        hash_of(pod).is_some_and(|hash| *hash == self.hash)
+        hash_of(pod).is_some_and(|hash| hash == self.hash)
     }
 
     fn is_available(&self, pod: &Pod) -> bool {
@@ -357,14 +357,14 @@ impl Seen<'_> {
     }
 }
 
-fn hash_of(pod: &Pod) -> Option<&String> {
+fn hash_of(pod: &Pod) -> Option<&str> {
     pod.object.meta().labels.get(revisions::HASH)
 }
 
 fn start(plan: &mut Plan, seen: &Seen<'_>, node: &str, why: &str) {
     let (set, template) = (&seen.set, &seen.body.spec.template);
     let stem = format!("{}-", set.name());
-    let seed = [set.uid(), node, &seen.hash, &set.meta().resource_version];
+    let seed = [set.uid(), node, &seen.hash, set.meta().resource_version()];
     let name = naming::fresh(seen.world, &POD, set.namespace(), &stem, &seed, 1).remove(0);
     let reference = owning::reference(set, &DAEMON_SET, "DaemonSet");
     let mut pod = templates::pod(template, set.namespace(), &name, reference);

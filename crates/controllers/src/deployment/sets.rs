@@ -213,17 +213,15 @@ fn new_set(seen: &Seen<'_>, name: &str, hash: &str, size: i64) -> Tree {
 /// The annotations that a Deployment hands down.
 fn inherited(seen: &Seen<'_>) -> Map<String, Tree> {
     let all = seen.object.meta().annotations.iter();
-    let handed = all.filter(|(name, _)| !OWN.contains(&name.as_str()));
-    handed.map(|(name, value)| (name.clone(), value.as_str().into())).collect()
+    let handed = all.filter(|(name, _)| !OWN.contains(name));
+    handed.map(|(name, value)| (name.to_owned(), value.into())).collect()
 }
 
 /// Brings the new ReplicaSet's annotations up to date: its revision, and what the Deployment hands down.
 pub(super) fn refresh(plan: &mut Plan, seen: &Seen<'_>, new: &Set) {
     let known = &new.object.meta().annotations;
-    let mut changed: Map<String, Tree> = inherited(seen)
-        .into_iter()
-        .filter(|(name, value)| known.get(name).map(String::as_str) != value.as_str())
-        .collect();
+    let mut changed: Map<String, Tree> =
+        inherited(seen).into_iter().filter(|(name, value)| known.get(name) != value.as_str()).collect();
     let next = next_revision(seen);
     if new.revision() < next {
         changed.insert(REVISION.into(), next.to_string().into());
@@ -243,7 +241,7 @@ pub(super) fn refresh(plan: &mut Plan, seen: &Seen<'_>, new: &Set) {
     }
 }
 
-fn history(known: Option<&String>, before: &str) -> String {
+fn history(known: Option<&str>, before: &str) -> String {
     let mut all: Vec<&str> = known.map(|known| known.split(',').collect()).unwrap_or_default();
     all.push(before);
     while all.len() > 1 && all.iter().map(|one| one.len() + 1).sum::<usize>() > HISTORY_LEN_MAX {

@@ -82,7 +82,9 @@ pub fn reconcile(key: &Key, world: &dyn World, now: Time) -> Plan {
     let zones: BTreeMap<String, String> = world
         .list(&NODE, "")
         .iter()
-        .map(|node| (node.name().to_owned(), node.meta().labels.get(ZONE).cloned().unwrap_or_default()))
+        .map(|node| {
+            (node.name().to_owned(), node.meta().labels.get(ZONE).map(str::to_owned).unwrap_or_default())
+        })
         .collect();
     // It may grow while nodes run, not shrink: a node may still count with the longer one.
     let (mut servers, mut others, mut lease) = (Vec::new(), Vec::new(), world.terms().lease);

@@ -158,7 +158,7 @@ pub(super) fn failures_before(pod: &Pod) -> i64 {
 /// Starts pods, each with its index and how often that failed.
 fn start(plan: &mut Plan, seen: &Seen<'_>, wanted: &[Option<(i64, i64)>]) {
     let job = &seen.job;
-    let seed = [job.uid(), job.meta().resource_version.as_str()];
+    let seed = [job.uid(), job.meta().resource_version()];
     let free = |stem: &str, count| naming::fresh(seen.world, &POD, job.namespace(), stem, &seed, count);
     let mut plain =
         free(&format!("{}-", job.name()), if seen.is_indexed() { 0 } else { wanted.len() }).into_iter();

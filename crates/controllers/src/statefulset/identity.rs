@@ -29,7 +29,7 @@ pub(super) fn labels(name: &str, ordinal: i64) -> Tree {
 
 /// Whether a pod's labels name it.
 pub(super) fn holds(pod: &Pod) -> bool {
-    pod.object.meta().labels.get(POD_NAME).map(String::as_str) == Some(pod.name())
+    pod.object.meta().labels.get(POD_NAME) == Some(pod.name())
 }
 
 /// A new pod of an ordinal.

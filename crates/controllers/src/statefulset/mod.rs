@@ -133,7 +133,7 @@ pub fn reconcile(key: &Key, world: &dyn World, now: Time) -> Plan {
             roll(&mut plan, &seen);
         }
         let mut used: BTreeSet<String> =
-            seen.pods.values().filter_map(|pod| revision_of(pod).cloned()).collect();
+            seen.pods.values().filter_map(|pod| revision_of(pod).map(str::to_owned)).collect();
         used.insert(seen.current.object.name().to_owned());
         history.clean(&mut plan, &used, seen.body.spec.revision_history_limit);
     }
@@ -207,7 +207,7 @@ impl Seen<'_> {
     }
 }
 
-fn revision_of(pod: &Pod) -> Option<&String> {
+fn revision_of(pod: &Pod) -> Option<&str> {
     pod.object.meta().labels.get(revisions::HASH)
 }
 
@@ -308,7 +308,7 @@ fn roll(plan: &mut Plan, seen: &Seen<'_>) {
     let mut unavailable = 0;
     for ordinal in ordinals.rev() {
         let Some(pod) = seen.pods.get(&ordinal) else { return };
-        let is_old = revision_of(pod).map(String::as_str) != Some(seen.update.object.name());
+        let is_old = revision_of(pod) != Some(seen.update.object.name());
         if is_old && ordinal >= partition && !pod.is_ending() {
             stop(plan, seen, pod, "its template is an old one", "SuccessfulDelete");
             unavailable += 1;
@@ -349,7 +349,7 @@ fn report(plan: &mut Plan, key: &Key, seen: &Seen<'_>) {
     let (mut all, mut ready, mut available, mut current, mut updated) = (0, 0, 0, 0, 0);
     for pod in seen.pods.values() {
         all += 1;
-        let of = |revision: &Revision| revision_of(pod).map(String::as_str) == Some(revision.object.name());
+        let of = |revision: &Revision| revision_of(pod) == Some(revision.object.name());
         current += i64::from(!pod.is_ending() && of(&seen.current));
         updated += i64::from(!pod.is_ending() && of(&seen.update));
         ready += i64::from(pod.phase() == "Running" && pod.is_ready());

@@ -197,8 +197,8 @@ fn may_have_promised(volume: &Object, claim: &Object) -> bool {
 }
 
 /// The volume that fits best: one that is promised to the claim, else the smallest that is large enough.
-fn best(world: &dyn World, object: &Object, claim: &Tree, node: Option<&String>) -> Option<Object> {
-    let node = node.and_then(|node| world.get(&Key::new(&NODE, "", node.as_str())));
+fn best(world: &dyn World, object: &Object, claim: &Tree, node: Option<&str>) -> Option<Object> {
+    let node = node.and_then(|node| world.get(&Key::new(&NODE, "", node)));
     let node = node.and_then(|node| node.seen::<NodeFacts>());
     let volumes = world.list(&PERSISTENT_VOLUME, "");
     let fitting = volumes.into_iter().filter(|volume| {
@@ -223,7 +223,7 @@ fn bind(plan: &mut Plan, key: &Key, object: &Object, volume: &Object) {
     if known["spec"]["claimRef"]["uid"] != object.uid() {
         let promise = json!({
             "apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": object.namespace(),
-            "name": object.name(), "uid": object.uid(), "resourceVersion": object.meta().resource_version,
+            "name": object.name(), "uid": object.uid(), "resourceVersion": object.meta().resource_version(),
         });
         let mut patch = json!({"spec": {"claimRef": promise}});
         if known["spec"]["claimRef"].is_null() {
@@ -479,7 +479,7 @@ mod tests {
         world.drop(&key());
         settle(&mut world);
         let left = world.get(&name).expect("its data are not removed yet");
-        assert!(left.is_ending() && left.meta().finalizers == ["volumes.kintsugi.dev/data"]);
+        assert!(left.is_ending() && left.meta().finalizers[..] == ["volumes.kintsugi.dev/data"]);
     }
 
     #[test]

@@ -67,6 +67,6 @@ pub fn is_lost(lease: &Object) -> bool {
 }
 
 /// The epoch that a lease or an attachment names.
-pub fn epoch_of(object: &Object) -> Option<&String> {
+pub fn epoch_of(object: &Object) -> Option<&str> {
     object.meta().annotations.get(EPOCH)
 }

@@ -24,7 +24,7 @@ pub(super) enum Fate {
 /// Decides on a volume in this phase.
 pub(super) fn fate(object: &Object, volume: &Tree, phase: &str) -> Fate {
     let policy = volume["spec"]["persistentVolumeReclaimPolicy"].as_str().unwrap_or("Retain");
-    let maker = object.meta().annotations.get(PROVISIONED_BY).map(String::as_str);
+    let maker = object.meta().annotations.get(PROVISIONED_BY);
     match (phase, policy, maker) {
         ("Released", "Delete", Some(driver)) if storage::is_built_in(driver) => Fate::Go,
         // Whoever made it, or whoever serves its driver, removes it.

@@ -77,7 +77,7 @@ fn whole(claim: &Object, class: &Tree, world: &dyn World) -> Result<Tree, Refusa
         "capacity": {"storage": wanted["spec"]["resources"]["requests"]["storage"]},
         "claimRef": {
             "apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": claim.namespace(),
-            "name": claim.name(), "uid": claim.uid(), "resourceVersion": claim.meta().resource_version,
+            "name": claim.name(), "uid": claim.uid(), "resourceVersion": claim.meta().resource_version(),
         },
         "persistentVolumeReclaimPolicy": class["reclaimPolicy"],
         "storageClassName": class["metadata"]["name"],
@@ -103,8 +103,8 @@ fn whole(claim: &Object, class: &Tree, world: &dyn World) -> Result<Tree, Refusa
 /// The node of a local volume: the one chosen for its first pod, else any that takes pods, by the claim's own lot.
 fn node(claim: &Object, world: &dyn World) -> Result<String, Refusal> {
     if let Some(chosen) = claim.meta().annotations.get(SELECTED_NODE) {
-        let is_there = world.get(&Key::new(&NODE, "", chosen.as_str())).is_some();
-        return if is_there { Ok(chosen.clone()) } else { Err(Refusal::Node) };
+        let is_there = world.get(&Key::new(&NODE, "", chosen)).is_some();
+        return if is_there { Ok(chosen.to_owned()) } else { Err(Refusal::Node) };
     }
     let nodes = world.list(&NODE, "");
     let facts = nodes.iter().filter_map(Object::seen::<NodeFacts>);

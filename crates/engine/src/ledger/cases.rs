@@ -329,7 +329,8 @@ impl Cases {
     /// A node that is late with a renewal, until it is heard again.
     fn suspicion(&mut self, changed: &Changed, now: Time) -> Option<Entry> {
         let node = changed.new.as_ref().or(changed.old.as_ref())?;
-        let said = |object: &Option<Object>| object.as_ref()?.meta().annotations.get(SUSPECTED).cloned();
+        let said =
+            |object: &Option<Object>| object.as_ref()?.meta().annotations.get(SUSPECTED).map(str::to_owned);
         let (old, new) = (said(&changed.old), said(&changed.new));
         let began = new.as_ref().and_then(|since| since.parse::<Time>().ok()).unwrap_or(now).min(now);
         let repair =
@@ -368,7 +369,8 @@ impl Cases {
 impl Cases {
     /// A Deployment that was rolled back, until all its replicas are available again.
     fn deployment(&mut self, changed: &Changed, now: Time) -> Option<Entry> {
-        let said = |object: &Option<Object>| object.as_ref()?.meta().annotations.get(ROLLED_BACK).cloned();
+        let said =
+            |object: &Option<Object>| object.as_ref()?.meta().annotations.get(ROLLED_BACK).map(str::to_owned);
         let object = changed.new.as_ref().or(changed.old.as_ref())?;
         let mut subject = subject(object, "Deployment");
         subject.api_version = DEPLOYMENTS.api_version();

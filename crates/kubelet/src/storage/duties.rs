@@ -68,7 +68,7 @@ fn is_first(world: &dyn World, me: &str, volume: &Object) -> bool {
         conditions.into_iter().flatten().any(|one| one["type"] == "Ready" && one["status"] == "True")
     };
     let maker = volume.meta().annotations.get(MADE);
-    let maker = maker.and_then(|name| world.get(&Key::new(&gvr::NODE, "", name.as_str())));
+    let maker = maker.and_then(|name| world.get(&Key::new(&gvr::NODE, "", name)));
     match maker.filter(ready) {
         Some(maker) => maker.name() == me,
         None => {

@@ -133,7 +133,7 @@ impl Worker {
         } else {
             sources.config_maps.get(&key.name).map(|map| map.metadata.resource_version.clone())
         };
-        known == object.map(|object| Some(object.meta().resource_version.clone()))
+        known == object.map(|object| Some(object.meta().resource_version().to_owned()))
     }
 
     /// Looks at the sources that changed while the ground was laid.

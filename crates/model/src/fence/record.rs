@@ -69,7 +69,7 @@ impl Record {
     /// Reads it; `None`: a Lease by which nothing is fenced.
     pub fn read(lease: &Object) -> Option<Self> {
         let annotations = &lease.meta().annotations;
-        let text = |name: &str| annotations.get(name).map(String::as_str);
+        let text = |name: &str| annotations.get(name);
         let state = match (text(STATE)?, lease.is_ending()) {
             ("Lost", _) => State::Lost,
             ("Restored", _) => State::Restored,
@@ -129,7 +129,7 @@ struct RenewedSpec {
 /// its holder, an operator, the garbage collector; that says nothing of the holder.
 pub fn is_renewed(old: &Object, new: &Object) -> bool {
     let life = |lease: &Object| {
-        let said = |name| lease.meta().annotations.get(name).cloned();
+        let said = |name| lease.meta().annotations.get(name).map(str::to_owned);
         (lease.uid().to_owned(), said(EPOCH), said(INCARNATION))
     };
     old.seen::<Renewed>() != new.seen::<Renewed>() || life(old) != life(new)

@@ -1,5 +1,7 @@
 //! Job of `batch/v1`: its constants, and what its schema cannot say.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use super::table::{column, containers, images, label_selector, wide};
@@ -117,7 +119,7 @@ fn check(object: &Tree, faults: &mut Faults) {
 fn check_own_selector(object: &Tree, faults: &mut Faults) {
     let Ok(selector) = Selector::of_tree(Some(at(object, "spec.selector"))) else { return };
     let labels = entries(object, "spec.template.metadata.labels");
-    let labels =
+    let labels: BTreeMap<String, String> =
         labels.map(|(key, value)| (key.to_owned(), value.as_str().unwrap_or_default().to_owned())).collect();
     if !selector.is_nothing() && !selector.matches(&labels) {
         let shown = at(object, "spec.template.metadata.labels").clone();

@@ -114,7 +114,7 @@ fn stale_caches(cluster: &Cluster, sight: &Sight) -> Vec<String> {
             let held: BTreeSet<(String, String)> = caches
                 .list(&follow.gvr, &follow.namespace)
                 .iter()
-                .map(|object| (object.uid().to_owned(), object.meta().resource_version.clone()))
+                .map(|object| (object.uid().to_owned(), object.meta().resource_version().to_owned()))
                 .collect();
             let there: BTreeSet<(String, String)> = sight
                 .all(stored)

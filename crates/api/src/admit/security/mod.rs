@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use model::kinds::{self, Fault, Faults};
+use model::selector::Labels;
 use model::tree::{at, flag, items, text};
 use model::{Gvr, Key, Object, Tree};
 
@@ -175,16 +176,16 @@ fn policy_of(asked: &Asked<'_>) -> Option<(Policy, Vec<Fault>)> {
     Some(read_policy(&namespace.meta().labels))
 }
 
-fn read_policy(labels: &BTreeMap<String, String>) -> (Policy, Vec<Fault>) {
+fn read_policy(labels: &impl Labels) -> (Policy, Vec<Fault>) {
     let mut faults = Faults::default();
     let read = |mode: &str, faults: &mut Faults| {
-        let level = labels.get(&format!("{PREFIX}{mode}"));
-        let version = labels.get(&format!("{PREFIX}{mode}-version"));
+        let level = labels.label(&format!("{PREFIX}{mode}"));
+        let version = labels.label(&format!("{PREFIX}{mode}-version"));
         let field = |key: &str| format!("metadata.labels[{PREFIX}{key}]");
         let mut rule = ANYTHING;
         let mut told = false;
         if let Some(level) = level {
-            match level.as_str() {
+            match level {
                 "privileged" => (rule.level, told) = (Level::Privileged, true),
                 "baseline" => (rule.level, told) = (Level::Baseline, true),
                 "restricted" => (rule.level, told) = (Level::Restricted, true),
@@ -200,7 +201,7 @@ fn read_policy(labels: &BTreeMap<String, String>) -> (Policy, Vec<Fault>) {
                 Some(minor) => rule.minor = minor,
                 None => faults.invalid(
                     field(&format!("{mode}-version")),
-                    version.as_str(),
+                    version,
                     "must be \"latest\" or \"v1.x\"",
                 ),
             }
