@@ -54,6 +54,16 @@ fn literals_and_operators() {
         ("[1][1]", "error: index out of bounds: 1"),
         ("2 in [1, 2] && !('x' in {'y': 1})", "true"),
         ("true ? 'yes' : 'no'", "\"yes\""),
+        // What may be anything stays so beside a null, whichever comes first; what may be a time does not.
+        ("(object.replicas > 5 ? null : object.labels).app", "\"web\""),
+        ("(object.replicas > 2 ? object.labels : null).app", "\"web\""),
+        ("(!has(object.name) ? null : !has(object.list) ? null : object.labels).app", "\"web\""),
+        ("(true ? [object] : [null])[0].name", "\"web\""),
+        ("(false ? [null] : [object])[0].name", "\"web\""),
+        (
+            "(true ? null : duration('1s')).x",
+            "ERROR: <input>:1:31: type 'null' does not support field selection\n | (true ? null : duration('1s')).x\n | ..............................^",
+        ),
         ("dyn(1) == dyn(1.0) && dyn('1') != dyn(1)", "true"),
         ("type(1) == int && type('a') == string && type(type(1)) == type", "true"),
         ("type(ip('::1')) == net.IP && type(duration('1s')) == google.protobuf.Duration", "true"),

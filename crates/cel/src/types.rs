@@ -98,6 +98,25 @@ impl Type {
         }
     }
 
+    /// Whether it is the other, or says less.
+    fn is_as_general_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Dyn | Self::Open(_), _) => true,
+            (_, Self::Dyn | Self::Open(_)) => false,
+            (Self::Map(one, _), Self::Map(other, _)) => {
+                one.0.is_as_general_as(&other.0) && one.1.is_as_general_as(&other.1)
+            }
+            (Self::Optional(one), Self::Optional(other)) => one.is_as_general_as(other),
+            (Self::Object(one), Self::Object(other)) => one.name() == other.name(),
+            (Self::Opaque(one), Self::Opaque(other)) => one == other,
+            (one, other) => match (one.item(), other.item()) {
+                (Some(one), Some(other)) => one.is_as_general_as(other),
+                (None, None) => std::mem::discriminant(one) == std::mem::discriminant(other),
+                _ => false,
+            },
+        }
+    }
+
     /// Whether nothing is known of it.
     pub fn is_dyn(&self) -> bool {
         matches!(self, Self::Dyn)
@@ -133,8 +152,8 @@ impl fmt::Display for Type {
 #[derive(Debug, Default)]
 pub struct Known {
     bound: Vec<Option<Type>>,
-    /// Which were bound, in order, so that a try can be taken back.
-    trail: Vec<u32>,
+    /// Which were bound, in order, and what was known of them before, so that a try can be taken back.
+    trail: Vec<(u32, Option<Type>)>,
 }
 
 /// A point to which what is known can be taken back.
@@ -149,9 +168,9 @@ impl Known {
 
     /// Forgets what became known since.
     pub fn forget(&mut self, mark: Mark) {
-        for open in self.trail.drain(mark.1..) {
+        for (open, before) in self.trail.drain(mark.1..).rev() {
             if let Some(slot) = self.bound.get_mut(open as usize) {
-                *slot = None;
+                *slot = before;
             }
         }
         self.bound.truncate(mark.0);
@@ -191,9 +210,17 @@ impl Known {
     }
 
     fn unify(&mut self, wanted: &Type, given: &Type) -> bool {
-        let (wanted, given) = (self.resolve(wanted, false), self.resolve(given, false));
+        let (wanted, given) = (self.head(wanted), self.head(given));
         match (&wanted, &given) {
-            (Type::Open(one), Type::Open(other)) if one == other => true,
+            (Type::Open(one), Type::Open(other)) if one == other => return true,
+            (Type::Open(open), other) | (other, Type::Open(open)) => {
+                if let Some(so_far) = self.bound.get(*open as usize).cloned().flatten() {
+                    return self.widen(*open, &so_far, other);
+                }
+            }
+            _ => {}
+        }
+        match (&wanted, &given) {
             (Type::Open(open), other) | (other, Type::Open(open)) => self.bind(*open, other),
             (Type::Dyn, _) | (_, Type::Dyn) => true,
             // Null stands for objects, times and what may be nothing.
@@ -220,13 +247,36 @@ impl Known {
         }
     }
 
+    /// A type itself, or the last of the open ones that stand for each other.
+    fn head(&self, of: &Type) -> Type {
+        let mut head = of.clone();
+        while let Type::Open(open) = head
+            && let Some(Some(next @ Type::Open(_))) = self.bound.get(open as usize)
+        {
+            head = next.clone();
+        }
+        head
+    }
+
+    /// Whether another type may stand where an open one stands of which this much is known; the more general is known of it
+    /// then: what may be anything stays so beside a null.
+    fn widen(&mut self, open: u32, so_far: &Type, other: &Type) -> bool {
+        if !self.unify(so_far, other) {
+            return false;
+        }
+        let (so_far, other) = (self.resolve(so_far, false), self.resolve(other, false));
+        if other.is_as_general_as(&so_far) && !so_far.is_as_general_as(&other) {
+            return self.bind(open, &other);
+        }
+        true
+    }
+
     fn bind(&mut self, open: u32, to: &Type) -> bool {
         if self.mentions(to, open) {
             return false;
         }
         if let Some(slot) = self.bound.get_mut(open as usize) {
-            *slot = Some(to.clone());
-            self.trail.push(open);
+            self.trail.push((open, slot.replace(to.clone())));
         }
         true
     }

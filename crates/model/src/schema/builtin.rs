@@ -31,7 +31,13 @@ fn parse(text: &str) -> Option<Schema> {
     for line in text.lines() {
         match line.strip_prefix("T\t") {
             Some(head) => types.push(reader.kind(head)?),
-            None => types.last_mut()?.fields.push(reader.field(line)?),
+            None => {
+                let of = types.last_mut()?;
+                let mut field = reader.field(line)?;
+                let name = of.name.rsplit('.').next().unwrap_or_default();
+                field.omits_empty &= !SHOWN_EMPTY.contains(&(name, &field.name));
+                of.fields.push(field);
+            }
         }
     }
     Some(Schema { types })
@@ -44,6 +50,25 @@ struct Reader<'a> {
     ids: HashMap<&'a str, TypeId>,
     strings: HashMap<&'a str, Arc<str>>,
 }
+
+/// Lists that need not be there and are shown without items all the same, by the last word of their type: the published
+/// schemas do not tell.
+const SHOWN_EMPTY: &[(&str, &str)] = &[
+    ("AllocatedDeviceStatus", "conditions"),
+    ("CSINodeDriver", "topologyKeys"),
+    ("ClusterRole", "rules"),
+    ("ContainerImage", "names"),
+    ("CustomResourceDefinitionStatus", "conditions"),
+    ("CustomResourceDefinitionStatus", "storedVersions"),
+    ("DeviceClaim", "requests"),
+    ("EndpointSlice", "endpoints"),
+    ("EndpointSlice", "ports"),
+    ("HorizontalPodAutoscalerStatus", "currentMetrics"),
+    ("ProjectedVolumeSource", "sources"),
+    ("ResourcePolicyRule", "namespaces"),
+    ("Role", "rules"),
+    ("TokenRequestSpec", "audiences"),
+];
 
 impl<'a> Reader<'a> {
     fn kind(&mut self, head: &'a str) -> Option<Type> {
@@ -64,6 +89,7 @@ impl<'a> Reader<'a> {
         let flags = cells.next().unwrap_or_default();
         field.required = flags.contains('r');
         field.patch = PatchStrategy { merge: flags.contains('m'), retain_keys: flags.contains('k') };
+        field.omits_empty = !field.required && matches!(field.shape, Shape::List { .. } | Shape::Map { .. });
         field.merge_key = cells.next().filter(|key| !key.is_empty()).map(|key| self.share(key));
         field.default = match cells.next() {
             Some(json) => Some(serde_json::from_str(json).ok()?),
@@ -125,6 +151,19 @@ mod tests {
         let table = builtin();
         let id = table.type_named(kind).expect("the type is published");
         table.get(id).field(name).expect("the field is published").clone()
+    }
+
+    #[test]
+    fn what_is_shown_empty_is_published() {
+        for (kind, name) in SHOWN_EMPTY {
+            let of = builtin().types.iter().filter(|of| of.name.rsplit('.').next() == Some(kind));
+            let mut fields = of.filter_map(|of| of.field(name)).filter(|field| !field.required).peekable();
+            assert!(fields.peek().is_some() && fields.all(|field| !field.omits_empty), "{kind} {name}");
+        }
+        assert!(field("io.k8s.api.core.v1.ServiceSpec", "externalIPs").omits_empty);
+        assert!(field("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta", "labels").omits_empty);
+        assert!(!field("io.k8s.api.core.v1.PodSpec", "containers").omits_empty);
+        assert!(!field("io.k8s.api.core.v1.PodSpec", "securityContext").omits_empty);
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub struct Field {
     pub required: bool,
     /// Whether `null` is a value of it (custom resources only).
     pub nullable: bool,
+    /// Whether a list or map without entries is the same as none, and left out.
+    pub omits_empty: bool,
     /// How strategic merge patches treat it (`x-kubernetes-patch-strategy`).
     pub patch: PatchStrategy,
     /// The key by which strategic merge matches list items (`x-kubernetes-patch-merge-key`).
@@ -180,6 +182,7 @@ impl Field {
             shape,
             required: false,
             nullable: false,
+            omits_empty: false,
             patch: PatchStrategy::default(),
             merge_key: None,
             default: None,
