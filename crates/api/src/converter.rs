@@ -184,7 +184,7 @@ impl Converter {
         let backends = callee.backends(&View(&self.store), self.host.chance().u64()).map_err(&failed)?;
         let path = format!("{}?timeout={}s", callee.path, TIMEOUT.as_secs());
         let body = model::schema::to_bytes(&review);
-        let answer = self.outbound.post(&backends, &callee.authority(), &path, body, TIMEOUT).await;
+        let answer = self.outbound.post(callee, &backends, &path, body, TIMEOUT).await;
         let answer =
             answer.map_err(|why| failed(format!("Post \"https://{}{path}\": {why}", callee.authority())))?;
         let answer: Tree = serde_json::from_slice(&answer).map_err(|why| failed(why.to_string()))?;

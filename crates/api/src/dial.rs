@@ -47,8 +47,29 @@ pub struct Trust {
     pub authorities: Vec<u8>,
     /// Whether any certificate will do.
     pub unverified: bool,
-    /// Whether we show the front proxy's certificate, so that it believes us who the user is.
-    pub front_proxy: bool,
+    /// The certificate that we show.
+    pub shows: Shows,
+}
+
+/// The certificate that we show to a program that extends the API.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub enum Shows {
+    /// None.
+    #[default]
+    Nothing,
+    /// The front proxy's, so that it believes us who the user is.
+    FrontProxy,
+    /// One that whoever set the cluster up gave us for it.
+    Own(Arc<ClientPair>),
+}
+
+/// A client's certificate and key, as PEM.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ClientPair {
+    /// The certificate and those between it and its authority.
+    pub chain: Vec<u8>,
+    /// Its private key.
+    pub key: Vec<u8>,
 }
 
 impl fmt::Debug for Trust {

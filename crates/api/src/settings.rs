@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::audit::Trail;
 use crate::dial::{Dial, NoDial};
 use crate::guard::{AllowAll, Guard};
+use crate::hooks::Introduced;
 use crate::upkeep::{NoKeys, Upkeep};
 
 /// The version of Kubernetes that is spoken: major, minor.
@@ -30,6 +31,8 @@ pub struct Settings {
     pub guard: Arc<dyn Guard>,
     /// How kubelets and proxied pods are reached.
     pub dial: Arc<dyn Dial>,
+    /// What is shown to webhooks of admission.
+    pub introduced: Introduced,
     /// The audit log, where there is one.
     pub audit: Option<Arc<Trail>>,
     /// Keeps the keys by which the store is sealed.
@@ -46,6 +49,7 @@ impl Default for Settings {
             has_shared_storage: false,
             guard: Arc::new(AllowAll),
             dial: Arc::new(NoDial),
+            introduced: Introduced::default(),
             audit: None,
             upkeep: Arc::new(NoKeys),
         }

@@ -1,9 +1,10 @@
 //! How to reach an API server and as whom: given explicitly, or read from a kubeconfig file.
 //!
 //! Promises: everything comes from the file itself; what it asks for and we do not do (skipping verification, helper
-//! programs, paths to other files) is an error, never a weaker connection. No file is opened here.
+//! programs, paths to other files unless the caller reads them) is an error, never a weaker connection. No file is opened here.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -81,16 +82,51 @@ impl AccessError {
 impl Access {
     /// Reads the current context of a kubeconfig, in YAML or JSON.
     pub fn from_kubeconfig(bytes: &[u8]) -> Result<Self, AccessError> {
-        let text = std::str::from_utf8(bytes).map_err(|error| AccessError::NotAKubeconfig(error.into()))?;
-        let config: Config = serde_saphyr::from_str(text)
-            .map_err(|error| AccessError::NotAKubeconfig(error.to_string().into()))?;
+        Self::from_kubeconfig_with(bytes, None)
+    }
+
+    /// The same, where `files` reads those that it names.
+    pub fn from_kubeconfig_with(bytes: &[u8], files: Option<&Files>) -> Result<Self, AccessError> {
+        let config = Config::read(bytes)?;
         let context = named(config.contexts, "context", &config.current_context)?.context;
         let cluster = named(config.clusters, "cluster", &context.cluster)?.cluster;
         let user = match context.user.as_str() {
             "" => User::default(),
             name => named(config.users, "user", name)?.user,
         };
-        cluster.access(user.identity()?)
+        cluster.access(user.identity(files)?, files)
+    }
+}
+
+/// Reads a file that a kubeconfig names by its path.
+pub type Files<'a> = dyn Fn(&str) -> io::Result<Vec<u8>> + 'a;
+
+/// All users of a kubeconfig, for callers that choose one by whom they ask.
+pub struct Users {
+    /// By their names.
+    pub by_name: BTreeMap<String, Identity>,
+    /// That of the current context, where there is one.
+    pub current: Option<Identity>,
+}
+
+impl Users {
+    /// Reads a kubeconfig, in YAML or JSON, and the files that it names by `files`.
+    pub fn from_kubeconfig(bytes: &[u8], files: &Files) -> Result<Self, AccessError> {
+        let config = Config::read(bytes)?;
+        let mut by_name = BTreeMap::new();
+        for user in config.users {
+            by_name.insert(user.name, user.user.identity(Some(files))?);
+        }
+        let current = config.contexts.iter().find(|context| context.name == config.current_context);
+        let current = current.and_then(|context| by_name.get(&context.context.user)).cloned();
+        Ok(Self { by_name, current })
+    }
+}
+
+impl Config {
+    fn read(bytes: &[u8]) -> Result<Self, AccessError> {
+        let text = std::str::from_utf8(bytes).map_err(|error| AccessError::NotAKubeconfig(error.into()))?;
+        serde_saphyr::from_str(text).map_err(|error| AccessError::NotAKubeconfig(error.to_string().into()))
     }
 }
 
@@ -150,7 +186,9 @@ struct NamedUser {
 #[serde(rename_all = "kebab-case", default)]
 struct User {
     client_certificate_data: Option<String>,
+    client_certificate: Option<String>,
     client_key_data: Option<String>,
+    client_key: Option<String>,
     token: Option<String>,
     #[serde(flatten)]
     other: BTreeMap<String, serde::de::IgnoredAny>,
@@ -158,8 +196,6 @@ struct User {
 
 /// What a user entry may ask for that is not done here.
 const USER_UNSUPPORTED: &[&str] = &[
-    "client-certificate",
-    "client-key",
     "tokenFile",
     "username",
     "password",
@@ -172,35 +208,58 @@ const USER_UNSUPPORTED: &[&str] = &[
 ];
 
 impl Cluster {
-    fn access(self, identity: Identity) -> Result<Access, AccessError> {
+    fn access(self, identity: Identity, files: Option<&Files>) -> Result<Access, AccessError> {
         let unsupported = [
             (self.insecure_skip_tls_verify, "insecure-skip-tls-verify"),
-            (self.certificate_authority.is_some(), "certificate-authority"),
             (self.proxy_url.is_some(), "proxy-url"),
         ];
         if let Some((_, field)) = unsupported.into_iter().find(|(asked, _)| *asked) {
             return Err(AccessError::Unsupported { field });
         }
-        let authority_pem = decode(&self.certificate_authority_data, "certificate-authority-data")?;
+        let data = Some(self.certificate_authority_data).filter(|data| !data.is_empty());
+        let authority_pem = part(data, self.certificate_authority, CERTIFICATE_AUTHORITY, files)?;
+        let authority_pem = authority_pem.unwrap_or_default();
         Ok(Access { server: self.server, authority_pem, server_name: self.tls_server_name, identity })
     }
 }
 
 impl User {
-    fn identity(self) -> Result<Identity, AccessError> {
+    fn identity(self, files: Option<&Files>) -> Result<Identity, AccessError> {
         if let Some(&field) = USER_UNSUPPORTED.iter().find(|field| self.other.contains_key(**field)) {
             return Err(AccessError::Unsupported { field });
         }
-        match (self.client_certificate_data, self.client_key_data, self.token) {
-            (Some(chain), Some(key), _) => Ok(Identity::Certificate {
-                chain_pem: decode(&chain, "client-certificate-data")?,
-                key_pem: decode(&key, "client-key-data")?,
-            }),
+        let chain = part(self.client_certificate_data, self.client_certificate, CLIENT_CERTIFICATE, files)?;
+        let key = part(self.client_key_data, self.client_key, CLIENT_KEY, files)?;
+        match (chain, key, self.token) {
+            (Some(chain_pem), Some(key_pem), _) => Ok(Identity::Certificate { chain_pem, key_pem }),
             (None, None, Some(token)) => Ok(Identity::Token(token)),
             (None, None, None) => Ok(Identity::Anonymous),
             _ => {
                 Err(AccessError::unusable("client-certificate-data", "it needs client-key-data, and that it"))
             }
+        }
+    }
+}
+
+/// The names of a field that holds data, and of the one that says in which file they are.
+type Names = (&'static str, &'static str);
+const CERTIFICATE_AUTHORITY: Names = ("certificate-authority-data", "certificate-authority");
+const CLIENT_CERTIFICATE: Names = ("client-certificate-data", "client-certificate");
+const CLIENT_KEY: Names = ("client-key-data", "client-key");
+
+/// What is given as data, or else in a file.
+fn part(
+    data: Option<String>,
+    path: Option<String>,
+    (holding, naming): Names,
+    files: Option<&Files>,
+) -> Result<Option<Vec<u8>>, AccessError> {
+    match (data, path, files) {
+        (None, None, _) => Ok(None),
+        (Some(data), None, _) | (Some(data), Some(_), Some(_)) => decode(&data, holding).map(Some),
+        (_, Some(_), None) => Err(AccessError::Unsupported { field: naming }),
+        (None, Some(path), Some(read)) => {
+            read(&path).map(Some).map_err(|error| AccessError::unusable(naming, error))
         }
     }
 }
@@ -290,6 +349,27 @@ users:
             .replace("client-key-data: S0VZ", "");
         let access = Access::from_kubeconfig(text.as_bytes()).expect("a kubeconfig");
         assert!(access.identity == Identity::Token("abc".into()));
+    }
+
+    #[test]
+    fn files_are_read_by_a_caller_who_says_how() {
+        let text = YAML
+            .replace("certificate-authority-data: Q0E=", "certificate-authority: ca.crt")
+            .replace("client-certificate-data: Q0hBSU4=", "client-certificate: own.crt")
+            .replace("client-key-data: S0VZ", "client-key: own.key");
+        check(&text, "client-certificate is not supported: put the data into the file");
+        let files = |path: &str| match path {
+            "ca.crt" | "own.crt" | "own.key" => Ok(path.as_bytes().to_vec()),
+            _ => Err(io::Error::from(io::ErrorKind::NotFound)),
+        };
+        let identity = Identity::Certificate { chain_pem: b"own.crt".to_vec(), key_pem: b"own.key".to_vec() };
+        let access = Access::from_kubeconfig_with(text.as_bytes(), Some(&files)).expect("a kubeconfig");
+        assert!(access.authority_pem == b"ca.crt" && access.identity == identity);
+        let users = Users::from_kubeconfig(text.as_bytes(), &files).expect("a kubeconfig");
+        assert!(users.by_name["admin"] == identity && users.current == Some(identity));
+        let other = text.replace("own.key", "gone.key");
+        let told = Users::from_kubeconfig(other.as_bytes(), &files).err().map(|error| error.to_string());
+        assert_eq!(told.as_deref(), Some("cannot use client-key"));
     }
 
     #[test]

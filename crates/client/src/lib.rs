@@ -26,7 +26,7 @@ mod several;
 mod tests;
 mod transport;
 
-pub use access::{Access, AccessError, Identity};
+pub use access::{Access, AccessError, Files, Identity, Users};
 pub use backoff::Backoff;
 pub use cache::Changed;
 pub use caches::{Caches, Follow, Picture};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use api::audit::{Policy, Sink, Trail, Webhook, WebhookSettings};
+use api::audit::{Log, Policy, Sink, Trail, Truncation, Webhook, WebhookSettings};
 use api::dial::Dial;
 use host::{Host, Time};
 
@@ -38,9 +38,15 @@ pub fn begin(host: &Host, dial: Arc<dyn Dial>, settings: &Audit) -> Result<Optio
     Ok(Some(Trail::new(host, policy, log, webhook)))
 }
 
-fn log(host: &Host, path: &Path, settings: &Audit) -> Result<Box<dyn Sink>> {
+fn log(host: &Host, path: &Path, settings: &Audit) -> Result<Log> {
+    let truncation = truncation(
+        "log",
+        settings.audit_log_truncate_enabled,
+        settings.audit_log_truncate_max_event_size,
+        settings.audit_log_truncate_max_batch_size,
+    )?;
     if path == Path::new("-") {
-        return Ok(Box::new(Printed));
+        return Ok(Log { sink: Box::new(Printed), truncation });
     }
     let megabytes = if settings.audit_log_maxsize == 0 { FILE_MEGABYTES } else { settings.audit_log_maxsize };
     let keep = Keep {
@@ -48,15 +54,36 @@ fn log(host: &Host, path: &Path, settings: &Audit) -> Result<Box<dyn Sink>> {
         age: Duration::from_secs(settings.audit_log_maxage * 86_400),
         files: settings.audit_log_maxbackup,
     };
-    Ok(Box::new(Files::open(host.clone(), path, keep)?))
+    Ok(Log { sink: Box::new(Files::open(host.clone(), path, keep)?), truncation })
+}
+
+fn truncation(
+    way: &str,
+    enabled: bool,
+    event_bytes: usize,
+    batch_bytes: usize,
+) -> Result<Option<Truncation>> {
+    if enabled && batch_bytes < event_bytes {
+        bail!(
+            "--audit-{way}-truncate-max-batch-size {batch_bytes} must be no less than --audit-{way}-truncate-max-event-size {event_bytes}"
+        );
+    }
+    Ok(enabled.then_some(Truncation { event_bytes, batch_bytes }))
 }
 
 fn webhook_at(host: &Host, dial: Arc<dyn Dial>, file: &Path, settings: &Audit) -> Result<Webhook> {
     let program = Program::read(file)?;
+    let truncation = truncation(
+        "webhook",
+        settings.audit_webhook_truncate_enabled,
+        settings.audit_webhook_truncate_max_event_size,
+        settings.audit_webhook_truncate_max_batch_size,
+    )?;
     let settings = WebhookSettings {
         url: program.url,
         authorities: program.authorities,
-        token: program.token,
+        credentials: program.credentials,
+        truncation,
         batch_len: settings.audit_webhook_batch_max_size,
         batch_wait: Duration::from_secs(settings.audit_webhook_batch_wait_seconds),
     };

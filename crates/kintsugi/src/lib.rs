@@ -1,5 +1,6 @@
 //! The wiring: which parts a server and an agent are made of. The binary runs it, the simulator too.
 
+pub mod admission;
 pub mod agent;
 pub mod audit_log;
 pub mod certificates;

@@ -24,7 +24,7 @@ use crate::servers::Presence;
 use crate::settings::Cluster;
 use crate::tls::{self, Dialer};
 use crate::vault::Vault;
-use crate::{audit_log, certificates, joining, shared, strangers};
+use crate::{admission, audit_log, certificates, joining, shared, strangers};
 
 /// Who issues the tokens of service accounts, as tokens name it.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -124,6 +124,7 @@ impl Server {
             front_proxy_ca: keys.front_proxy.cert.clone(),
             has_shared_storage: cluster.shared_dir.is_some(),
             guard: Arc::new(Warden::new(store.clone(), authenticator.clone())),
+            introduced: admission::introduced(cluster.admission_control_config_file.as_deref())?,
             audit: audit_log::begin(host, dial.clone(), &cluster.audit)?,
             dial,
             upkeep: Arc::new(Keeper { vault, tokens, dir: place.keys(), is_shared: store.is_shared() }),

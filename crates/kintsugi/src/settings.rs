@@ -106,6 +106,9 @@ pub struct Cluster {
     /// Where the cluster's objects are stored.
     #[command(flatten)]
     pub store: StoreSettings,
+    /// A file (AdmissionConfiguration of apiserver.config.k8s.io/v1) that says what is shown to webhooks of admission
+    #[arg(long, value_name = "FILE")]
+    pub admission_control_config_file: Option<PathBuf>,
     /// What is written down of requests.
     #[command(flatten)]
     pub audit: Audit,
@@ -318,6 +321,31 @@ pub struct Audit {
     /// How many seconds an event waits for others that go to the webhook with it, at most
     #[arg(long, value_name = "SECONDS", default_value_t = api::audit::BATCH_WAIT.as_secs())]
     pub audit_webhook_batch_wait_seconds: u64,
+    /// Whether events that are too long for the file go there without what was sent and answered, marked as cut short
+    #[arg(long)]
+    pub audit_log_truncate_enabled: bool,
+    /// The bytes from which an event is too long for the file; one that is so even without bodies is left out
+    #[arg(long, value_name = "BYTES", default_value_t = api::audit::EVENT_LEN, value_parser = bytes)]
+    pub audit_log_truncate_max_event_size: usize,
+    /// Taken as upstream's; events are written to the file one after the other, whatever this says
+    #[arg(long, value_name = "BYTES", default_value_t = api::audit::BATCH_LEN_BYTES, value_parser = bytes)]
+    pub audit_log_truncate_max_batch_size: usize,
+    /// Whether events that are too long for the webhook go there without what was sent and answered, marked as cut short
+    #[arg(long)]
+    pub audit_webhook_truncate_enabled: bool,
+    /// The bytes from which an event is too long for the webhook; one that is so even without bodies is left out
+    #[arg(long, value_name = "BYTES", default_value_t = api::audit::EVENT_LEN, value_parser = bytes)]
+    pub audit_webhook_truncate_max_event_size: usize,
+    /// How many bytes of events go to the webhook at once, at most
+    #[arg(long, value_name = "BYTES", default_value_t = api::audit::BATCH_LEN_BYTES, value_parser = bytes)]
+    pub audit_webhook_truncate_max_batch_size: usize,
+}
+
+fn bytes(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("must be a positive number".into()),
+        Ok(bytes) => Ok(bytes),
+    }
 }
 
 fn batch_len(text: &str) -> Result<usize, String> {

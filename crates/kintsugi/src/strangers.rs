@@ -2,17 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use api::Credentials;
 use api::auth::outside::{OidcSettings, Outside, WebhookSettings};
-use api::dial::Dial;
+use api::dial::{ClientPair, Dial};
+
 use client::{Access, Identity};
 use host::Host;
 
 use crate::settings::Strangers;
+use crate::tls;
 
 /// Those outside who are asked about tokens, as the settings say.
 pub fn outside(host: &Host, dial: Arc<dyn Dial>, settings: &Strangers) -> Result<Option<Arc<Outside>>> {
@@ -54,7 +58,7 @@ fn webhook(settings: &Strangers) -> Result<Option<WebhookSettings>> {
     Ok(Some(WebhookSettings {
         url: program.url,
         authorities: program.authorities,
-        token: program.token,
+        credentials: program.credentials,
         cache_time: Duration::from_secs(settings.authentication_token_webhook_cache_seconds),
     }))
 }
@@ -65,25 +69,40 @@ pub struct Program {
     pub url: String,
     /// The authorities that may have signed its certificate, as PEM.
     pub authorities: Vec<u8>,
-    /// The token by which it knows us.
-    pub token: Option<String>,
+    /// What we show to it.
+    pub credentials: Credentials,
 }
 
 impl Program {
     /// Reads the kubeconfig.
     pub fn read(file: &Path) -> Result<Self> {
         let text = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let using = || format!("cannot use {}", file.display());
         let access =
-            Access::from_kubeconfig(&text).with_context(|| format!("cannot use {}", file.display()))?;
-        let token = match access.identity {
-            Identity::Token(token) => Some(token),
-            Identity::Anonymous => None,
-            Identity::Certificate { .. } => {
-                bail!("{}: a webhook is shown a token, or nothing; no client certificate", file.display())
-            }
-        };
-        Ok(Self { url: access.server, authorities: access.authority_pem, token })
+            Access::from_kubeconfig_with(&text, Some(&|path| beside(file, path))).with_context(using)?;
+        let credentials = credentials(access.identity).with_context(using)?;
+        Ok(Self { url: access.server, authorities: access.authority_pem, credentials })
     }
+}
+
+/// Reads a file that a kubeconfig names: by its whole path, or by that from the kubeconfig's folder.
+pub fn beside(kubeconfig: &Path, path: &str) -> io::Result<Vec<u8>> {
+    let dir = kubeconfig.parent().unwrap_or(Path::new(""));
+    let path = dir.join(path);
+    fs::read(&path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+/// What we show as this user; a certificate and a key that do not fit together are refused.
+pub fn credentials(identity: Identity) -> Result<Credentials> {
+    Ok(match identity {
+        Identity::Anonymous => Credentials::default(),
+        Identity::Token(token) => Credentials { token: Some(token), client: None },
+        Identity::Certificate { chain_pem, key_pem } => {
+            let pair = ClientPair { chain: chain_pem, key: key_pem };
+            tls::check_client(&pair)?;
+            Credentials { token: None, client: Some(Arc::new(pair)) }
+        }
+    })
 }
 
 #[cfg(test)]
@@ -100,6 +119,7 @@ mod tests {
     use hyper_util::rt::TokioIo;
     use jiff::Timestamp;
     use rustls::ServerConfig;
+    use rustls::server::WebPkiClientVerifier;
     use serde_json::{Value, json};
     use tokio::net::TcpListener;
     use tokio_rustls::TlsAcceptor;
@@ -118,6 +138,15 @@ mod tests {
     }
 
     async fn serve(host: &Host, answer: impl FnOnce(&str) -> Handler) -> Other {
+        serve_known(host, None, answer).await
+    }
+
+    /// One that takes clients with a certificate of `clients` alone, where that is given.
+    async fn serve_known(
+        host: &Host,
+        clients: Option<&PemPair>,
+        answer: impl FnOnce(&str) -> Handler,
+    ) -> Other {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let authority = pki::new_authority("theirs", host.now()).expect("keys can be drawn");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
@@ -125,8 +154,20 @@ mod tests {
         let purpose = Purpose::Server(vec!["127.0.0.1".into()]);
         let own = pki::issue(&authority, "them", "", &purpose, host.now()).expect("own authority");
         let (chain, key) = own.to_der().expect("own PEM");
-        let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
-        let acceptor = TlsAcceptor::from(Arc::new(config.expect("own certificate")));
+        let config = match clients {
+            None => {
+                let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
+                Arc::new(config.expect("own certificate"))
+            }
+            Some(clients) => {
+                let mut known = rustls::RootCertStore::empty();
+                known.add(clients.to_der().expect("own PEM").0.remove(0)).expect("an authority");
+                let verifier = WebPkiClientVerifier::builder(Arc::new(known)).build().expect("an authority");
+                let config = ServerConfig::builder().with_client_cert_verifier(verifier);
+                Arc::new(config.with_single_cert(chain, key).expect("own certificate"))
+            }
+        };
+        let acceptor = TlsAcceptor::from(config);
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (handler, noted, spawner) = (answer(&url), asked.clone(), host.clone());
         let serving = host.spawn(async move {
@@ -258,6 +299,54 @@ mod tests {
         assert!(provider.asked.lock().expect("nobody panics").is_empty());
     }
 
+    /// Settings whose kubeconfig leads to the webhook, as this user.
+    fn asking(dir: &Path, webhook: &Other, user: Value) -> Strangers {
+        fs::write(dir.join("ca.crt"), &webhook.authority.cert).expect("a folder of our own");
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "w", "cluster": {"server": format!("{}/review", webhook.url), "certificate-authority": "ca.crt"}}],
+            "users": [{"name": "u", "user": user}],
+            "contexts": [{"name": "c", "context": {"cluster": "w", "user": "u"}}],
+        });
+        let file = dir.join("webhook");
+        fs::write(&file, config.to_string()).expect("a folder of our own");
+        Strangers {
+            authentication_token_webhook_config_file: Some(file),
+            authentication_token_webhook_cache_seconds: 120,
+            ..Strangers::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_webhook_that_wants_a_certificate_is_shown_the_one_of_its_kubeconfig() {
+        let host = Host::real();
+        let dir = tempfile::tempdir().expect("a folder of our own");
+        let clients = pki::new_authority("clients", host.now()).expect("keys can be drawn");
+        let webhook = serve_known(&host, Some(&clients), |_| {
+            Arc::new(|_, _, _| {
+                let status = json!({"authenticated": true, "user": {"username": "ann"}});
+                Some(json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": status}))
+            })
+        })
+        .await;
+        let own = pki::issue(&clients, "api", "", &Purpose::Client, host.now()).expect("own authority");
+        let other = pki::issue(&clients, "other", "", &Purpose::Client, host.now()).expect("own authority");
+        for (name, text) in [("own.crt", &own.cert), ("own.key", &own.key), ("other.key", &other.key)] {
+            fs::write(dir.path().join(name), text).expect("a folder of our own");
+        }
+        let user = |key: &str| json!({"client-certificate": "own.crt", "client-key": key});
+        let identified = async |user: Value| {
+            let settings = asking(dir.path(), &webhook, user);
+            let outside = outside(&host, dial(&host), &settings).expect("good settings").expect("somebody");
+            outside.identify("t", &api(), &api()).await
+        };
+        assert_eq!(identified(user("own.key")).await.expect("it knows us").0.name, "ann");
+        assert!(identified(json!({})).await.is_err());
+        assert!(identified(json!({"token": "ours"})).await.is_err());
+        let unfit = asking(dir.path(), &webhook, user("other.key"));
+        assert!(outside(&host, dial(&host), &unfit).is_err(), "the key is another certificate's");
+    }
+
     #[tokio::test]
     async fn a_webhook_is_asked_once_and_sees_our_token() {
         let host = Host::real();
@@ -273,23 +362,7 @@ mod tests {
             })
         })
         .await;
-        let data = {
-            use base64::Engine;
-            base64::engine::general_purpose::STANDARD.encode(&webhook.authority.cert)
-        };
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "c",
-            "clusters": [{"name": "w", "cluster": {"server": format!("{}/review", webhook.url), "certificate-authority-data": data}}],
-            "users": [{"name": "u", "user": {"token": "ours"}}],
-            "contexts": [{"name": "c", "context": {"cluster": "w", "user": "u"}}],
-        });
-        let file = dir.path().join("webhook");
-        fs::write(&file, config.to_string()).expect("a folder of our own");
-        let settings = Strangers {
-            authentication_token_webhook_config_file: Some(file),
-            authentication_token_webhook_cache_seconds: 120,
-            ..Strangers::default()
-        };
+        let settings = asking(dir.path(), &webhook, json!({"token": "ours"}));
         let outside =
             outside(&host, dial(&host), &settings).expect("good settings").expect("somebody to ask");
         for _ in 0..3 {

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use api::dial::{Backend, Dial, Duplex, Tls, Trust};
+use api::dial::{Backend, ClientPair, Dial, Duplex, Shows, Tls, Trust};
 use async_trait::async_trait;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
@@ -215,15 +215,35 @@ impl Dialer {
             true => unverified(),
             false => ClientConfig::builder().with_root_certificates(trusted(trust)?),
         };
-        let config = match trust.front_proxy {
-            true => {
+        let config = match &trust.shows {
+            Shows::Nothing => builder.with_no_client_auth(),
+            Shows::FrontProxy => {
                 let (chain, key) = self.front_proxy.to_der()?;
                 builder.with_client_auth_cert(chain, key)?
             }
-            false => builder.with_no_client_auth(),
+            Shows::Own(pair) => {
+                let (chain, key) = der(pair)?;
+                builder.with_client_auth_cert(chain, key)?
+            }
         };
         Ok(Arc::new(config).into())
     }
+}
+
+/// A client's certificate and key as the handshake wants them.
+fn der(pair: &ClientPair) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+    let chain = CertificateDer::pem_slice_iter(&pair.chain).collect::<Result<Vec<_>, _>>();
+    let chain = chain.context("the client certificate")?;
+    anyhow::ensure!(!chain.is_empty(), "there is no certificate in the client certificate");
+    let key = PrivateKeyDer::from_pem_slice(&pair.key).context("the client key")?;
+    Ok((chain, key))
+}
+
+/// Whether a client's certificate and key can be shown.
+pub fn check_client(pair: &ClientPair) -> Result<()> {
+    let (chain, key) = der(pair)?;
+    unverified().with_client_auth_cert(chain, key).context("the client certificate and its key")?;
+    Ok(())
 }
 
 fn unverified() -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {

@@ -13,6 +13,8 @@ use crate::auth::{Attributes, Identity};
 const ID_LEN_MAX: usize = 64;
 /// The most addresses that are noted of a request: what proxies on its way added.
 const SOURCES_MAX: usize = 16;
+/// The annotation of an event that is cut short.
+const TRUNCATED: &str = "audit.k8s.io/truncated";
 
 /// The id by which all that is written of a request is found: the client's own where it gives one.
 pub fn id_of(headers: &HeaderMap) -> Option<String> {
@@ -140,6 +142,19 @@ pub fn without_managed_fields(mut tree: Tree) -> Tree {
         items.iter_mut().for_each(strip);
     }
     tree
+}
+
+/// An event without what was sent and answered, which says that it is cut short; `None` for one that has neither to lose.
+pub fn without_bodies(event: &Tree) -> Option<Tree> {
+    if !matches!(event["level"].as_str(), Some("Request" | "RequestResponse")) {
+        return None;
+    }
+    let mut cut = event.clone();
+    let fields = cut.as_object_mut()?;
+    fields.remove("requestObject");
+    fields.remove("responseObject");
+    cut["annotations"][TRUNCATED] = json!("true");
+    Some(cut)
 }
 
 #[cfg(test)]

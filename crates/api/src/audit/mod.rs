@@ -28,7 +28,7 @@ use crate::registry::Resource;
 use crate::request::Validation;
 
 pub use policy::Policy;
-pub use trail::{Sink, Trail};
+pub use trail::{BATCH_LEN_BYTES, EVENT_LEN, Log, Sink, Trail, Truncation};
 pub use webhook::{BATCH_LEN, BATCH_WAIT, Webhook, WebhookSettings};
 
 use policy::{Level, Stage, Wanted};

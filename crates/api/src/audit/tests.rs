@@ -10,7 +10,7 @@ use http::{Method, Request};
 use model::Tree;
 use serde_json::{Value, json};
 
-use super::{Policy, Sink, Trail};
+use super::{Log, Policy, Sink, Trail};
 use crate::answer::Body;
 use crate::service::tests::{Lab, lab_with};
 use crate::settings::Settings;
@@ -37,7 +37,8 @@ async fn audited(rules: &str) -> Audited {
     let text = format!("{{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{rules}]}}");
     let policy = Policy::read(text.as_bytes()).expect("a good policy");
     let lines = Lines::default();
-    let trail = Trail::new(&host, policy, Some(Box::new(lines.clone())), None);
+    let trail =
+        Trail::new(&host, policy, Some(Log { sink: Box::new(lines.clone()), truncation: None }), None);
     let lab = lab_with(Settings { audit: Some(trail.clone()), ..Settings::default() }).await;
     Audited { lab, trail, lines }
 }

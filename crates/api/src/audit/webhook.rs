@@ -12,9 +12,9 @@ use futures_util::stream::FuturesUnordered;
 use host::Host;
 use tokio::sync::mpsc;
 
-use super::trail::Counts;
+use super::trail::{Counts, Truncation};
 use crate::dial::Dial;
-use crate::outbound::{CallError, Callee, Outbound, exchange};
+use crate::outbound::{CallError, Callee, Credentials, Outbound, exchange};
 
 /// How many events go out at once unless another number is given: upstream's.
 pub const BATCH_LEN: usize = 400;
@@ -33,18 +33,20 @@ const TRIES: u32 = 5;
 const BACKOFF: Duration = Duration::from_secs(10);
 
 /// Where the webhook is, and how events go there.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct WebhookSettings {
     /// Its URL; https.
     pub url: String,
     /// The authorities that may have signed its certificate, as PEM; empty for those that the machine trusts.
     pub authorities: Vec<u8>,
-    /// The token by which it knows us.
-    pub token: Option<String>,
+    /// What we show to it.
+    pub credentials: Credentials,
     /// How many events go out at once.
     pub batch_len: usize,
     /// How long the first event of a batch waits for others.
     pub batch_wait: Duration,
+    /// How long events and batches may be; without it, as long as they are.
+    pub truncation: Option<Truncation>,
 }
 
 /// A webhook that takes events.
@@ -60,16 +62,25 @@ impl Webhook {
     /// # Errors
     /// Why nobody can be reached so.
     pub fn new(host: &Host, dial: Arc<dyn Dial>, settings: WebhookSettings) -> Result<Self, String> {
-        let callee = Callee::at(&settings.url, &settings.authorities)?;
+        let callee = Callee::at(&settings.url, &settings.authorities)?.shown(settings.credentials.clone());
         Ok(Self { settings, callee, outbound: Outbound::new(host.clone(), dial) })
+    }
+
+    /// How long events and batches may be.
+    pub(super) fn truncation(&self) -> Option<Truncation> {
+        self.settings.truncation
+    }
+
+    /// Bytes that a batch may have, unless one event alone has more.
+    fn batch_bytes(&self) -> usize {
+        self.settings.truncation.map_or(BATCH_BYTES, |truncation| truncation.batch_bytes.min(BATCH_BYTES))
     }
 
     /// Sends one batch, again and again for a while.
     async fn post(&self, host: &Host, body: &Bytes) -> Result<(), CallError> {
         let (mut rest, mut tried) = (BACKOFF, 1);
         loop {
-            let token = self.settings.token.as_deref();
-            let sent = exchange(&self.outbound, host, &self.callee, token, Some(body), ANSWER_TIMEOUT).await;
+            let sent = exchange(&self.outbound, host, &self.callee, Some(body), ANSWER_TIMEOUT).await;
             match sent {
                 Ok(_) => return Ok(()),
                 Err(why) if tried == TRIES => return Err(why),
@@ -90,10 +101,14 @@ pub async fn send(
     counts: Arc<Counts>,
 ) {
     let mut under_way = FuturesUnordered::new();
+    let mut left_over = None;
     loop {
-        let first = tokio::select! {
-            first = waiting.recv() => first,
-            Some(()) = under_way.next(), if !under_way.is_empty() => continue,
+        let first = match left_over.take() {
+            Some(event) => Some(event),
+            None => tokio::select! {
+                first = waiting.recv() => first,
+                Some(()) = under_way.next(), if !under_way.is_empty() => continue,
+            },
         };
         let Some(first) = first else { break };
         let mut batch = vec![first];
@@ -103,7 +118,10 @@ pub async fn send(
             let mut gathering = pin!(gathering);
             loop {
                 tokio::select! {
-                    _ = &mut gathering => break,
+                    gathered = &mut gathering => {
+                        left_over = gathered.flatten();
+                        break;
+                    }
                     Some(()) = under_way.next(), if !under_way.is_empty() => {}
                 }
             }
@@ -116,13 +134,22 @@ pub async fn send(
     while under_way.next().await.is_some() {}
 }
 
-async fn gather(webhook: &Webhook, waiting: &mut mpsc::Receiver<Bytes>, batch: &mut Vec<Bytes>) {
-    let mut len: usize = batch.iter().map(Bytes::len).sum();
-    while batch.len() < webhook.settings.batch_len && len < BATCH_BYTES {
-        let Some(event) = waiting.recv().await else { return };
+/// Fills a batch; gives the event that found no room in it any more.
+async fn gather(
+    webhook: &Webhook,
+    waiting: &mut mpsc::Receiver<Bytes>,
+    batch: &mut Vec<Bytes>,
+) -> Option<Bytes> {
+    let (max, mut len) = (webhook.batch_bytes(), batch.iter().map(Bytes::len).sum::<usize>());
+    while batch.len() < webhook.settings.batch_len && len < max {
+        let event = waiting.recv().await?;
         len += event.len();
+        if len > max {
+            return Some(event);
+        }
         batch.push(event);
     }
+    None
 }
 
 async fn deliver(host: &Host, webhook: &Webhook, batch: Vec<Bytes>, counts: &Counts) {
@@ -180,9 +207,10 @@ mod tests {
         let settings = WebhookSettings {
             url: "https://log.example.com/take".into(),
             authorities: Vec::new(),
-            token: Some("ours".into()),
+            credentials: Credentials { token: Some("ours".into()), client: None },
             batch_len: 3,
             batch_wait: Duration::from_secs(30),
+            truncation: Some(Truncation { event_bytes: 100, batch_bytes: 150 }),
         };
         let webhook = Webhook::new(&host, Arc::new(Way(outside.clone())), settings).expect("a good URL");
         let policy = b"{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: Metadata}]}";
@@ -207,6 +235,15 @@ mod tests {
         trail.close().await;
         assert_eq!(batches(&outside), [json!([4])]);
         assert!(trail.metrics().contains("apiserver_audit_event_total 5\n"), "{}", trail.metrics());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_has_no_more_bytes_than_it_may() {
+        let (host, trail, outside) = begin(0);
+        let event = |number: u8| json!({"number": number, "text": "x".repeat(60)});
+        (0..3).for_each(|number| trail.write(&event(number)));
+        host.sleep(Duration::from_secs(61)).await;
+        assert_eq!(batches(&outside), [json!([event(0)]), json!([event(1)]), json!([event(2)])]);
     }
 
     #[tokio::test(start_paused = true)]

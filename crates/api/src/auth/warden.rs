@@ -97,12 +97,15 @@ impl Guard for Warden {
     }
 
     fn rules_of(&self, who: &Identity, namespace: &str) -> model::Tree {
-        let rules = self.rules().rules_of(who, namespace);
+        let rules = once(self.rules().rules_of(who, namespace));
         let (paths, resources): (Vec<_>, Vec<_>) = rules.iter().partition(|rule| !rule.paths.is_empty());
-        let listed = |rules: Vec<&super::rbac::Rule>| {
-            rules.into_iter().map(|rule| rule.to_review()).collect::<Vec<_>>()
-        };
-        json!({"resourceRules": listed(resources), "nonResourceRules": listed(paths), "incomplete": false})
+        let listed = |rules: Vec<&Rule>| rules.into_iter().map(Rule::to_review).collect::<Vec<_>>();
+        let mut review = json!({"resourceRules": listed(resources), "nonResourceRules": listed(paths), "incomplete": false});
+        if who.node().is_some() {
+            review["incomplete"] = json!(true);
+            review["evaluationError"] = json!("node authorizer does not support user rule resolution");
+        }
+        review
     }
 
     fn issue(&self, asked: &TokenAsked, now: Timestamp) -> Result<TokenIssued, Refusal> {
@@ -154,6 +157,23 @@ impl Guard for Warden {
     }
 }
 
+/// The rules without those, and without the paths, that an earlier one grants in the same words.
+fn once(rules: Vec<Rule>) -> Vec<Rule> {
+    let mut kept: Vec<Rule> = Vec::new();
+    for mut rule in rules {
+        let is_listed = |path: &String| {
+            kept.iter().any(|earlier| earlier.verbs == rule.verbs && earlier.paths.contains(path))
+        };
+        let paths: Vec<String> = rule.paths.iter().filter(|path| !is_listed(path)).cloned().collect();
+        if paths.is_empty() != rule.paths.is_empty() || kept.contains(&rule) {
+            continue;
+        }
+        rule.paths = paths;
+        kept.push(rule);
+    }
+    kept
+}
+
 fn bound(asked: &TokenAsked) -> Bound {
     let named = |(name, uid): &(String, String)| Ref { name: name.clone(), uid: uid.clone() };
     let of_kind = |wanted: &str| {
@@ -166,5 +186,27 @@ fn bound(asked: &TokenAsked) -> Bound {
         pod: of_kind("Pod"),
         secret: of_kind("Secret"),
         node: asked.node.as_ref().map(named),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_two_roles_grant_in_the_same_words_is_listed_once() {
+        let texts = |all: &[&str]| all.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+        let paths = |paths: &[&str]| Rule { verbs: texts(&["get"]), paths: texts(paths), ..Rule::default() };
+        let pods = |verb: &str| Rule {
+            verbs: texts(&[verb]),
+            api_groups: texts(&[""]),
+            resources: texts(&["pods"]),
+            ..Rule::default()
+        };
+        let all =
+            vec![paths(&["/api", "/healthz"]), pods("get"), paths(&["/healthz", "/livez"]), pods("get")];
+        let rest = [pods("list"), paths(&["/api"])];
+        let wanted = [paths(&["/api", "/healthz"]), pods("get"), paths(&["/livez"]), pods("list")];
+        assert_eq!(once([all, rest.to_vec()].concat()), wanted);
     }
 }

@@ -240,7 +240,7 @@ impl Asking<'_> {
     ) -> Result<Bytes, CallError> {
         let backends = callee.backends(&View(self.store), self.host.chance().u64());
         let backends = backends.map_err(CallError::Unresolved)?;
-        self.outbound.post(&backends, &callee.authority(), path, review, hook.timeout).await
+        self.outbound.post(callee, &backends, path, review, hook.timeout).await
     }
 
     /// The resource in whose version a webhook is asked.

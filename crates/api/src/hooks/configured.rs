@@ -9,7 +9,16 @@ use store::{Range, Store, StoreError, Watch};
 
 use super::matching::Rule;
 use crate::cel::Conditions;
-use crate::outbound::Callee;
+use crate::outbound::{Callee, Introductions};
+
+/// What is shown to webhooks of each sort.
+#[derive(Clone, Default)]
+pub struct Introduced {
+    /// To mutating ones.
+    pub mutating: Arc<Introductions>,
+    /// To validating ones.
+    pub validating: Arc<Introductions>,
+}
 
 /// What a webhook may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +64,7 @@ pub struct Hook {
 
 /// A snapshot of what is configured, and a place in the history from which to look for newer configurations.
 pub struct Configured {
+    introduced: Introduced,
     watches: [Watch; 2],
     mutating: Arc<[Hook]>,
     validating: Arc<[Hook]>,
@@ -62,17 +72,17 @@ pub struct Configured {
 
 impl Configured {
     /// What is configured now.
-    pub fn new(store: &Store) -> Result<Self, StoreError> {
-        let (mutating, first) = read(store, Sort::Mutating)?;
-        let (validating, second) = read(store, Sort::Validating)?;
-        Ok(Self { watches: [first, second], mutating, validating })
+    pub fn new(store: &Store, introduced: Introduced) -> Result<Self, StoreError> {
+        let (mutating, first) = read(store, Sort::Mutating, &introduced.mutating)?;
+        let (validating, second) = read(store, Sort::Validating, &introduced.validating)?;
+        Ok(Self { introduced, watches: [first, second], mutating, validating })
     }
 
     /// The webhooks of a sort, read anew when a configuration came, changed or went.
     pub fn now(&mut self, sort: Sort, store: &Store) -> Arc<[Hook]> {
         // Nothing to be read means that nothing changed; anything else, an error too, is a reason to look.
         if self.watches.iter_mut().any(|watch| !matches!(watch.try_next(), Ok(None)))
-            && let Ok(newer) = Self::new(store)
+            && let Ok(newer) = Self::new(store, self.introduced.clone())
         {
             *self = newer;
         }
@@ -90,13 +100,21 @@ fn gvr(sort: Sort) -> &'static Gvr {
     }
 }
 
-fn read(store: &Store, sort: Sort) -> Result<(Arc<[Hook]>, Watch), StoreError> {
+fn read(
+    store: &Store,
+    sort: Sort,
+    introductions: &Introductions,
+) -> Result<(Arc<[Hook]>, Watch), StoreError> {
     let range = Range { prefix: format!("/{}/", gvr(sort)), ..Range::default() };
     let page = store.list(&range)?;
     let watch = store.watch(&range.prefix, page.revision)?;
     // The store lists by name, which is the order in which they are asked.
     let all = page.records.iter().filter_map(|record| serde_json::from_slice::<Tree>(&record.value).ok());
-    let hooks: Vec<Hook> = all.flat_map(|configuration| hooks(&configuration, sort)).collect();
+    let hooks = all.flat_map(|configuration| hooks(&configuration, sort)).map(|hook| {
+        let callee = hook.callee.map(|callee| callee.introduced(introductions));
+        Hook { callee, ..hook }
+    });
+    let hooks: Vec<Hook> = hooks.collect();
     Ok((hooks.into(), watch))
 }
 

@@ -18,7 +18,7 @@ use crate::registry::Registry;
 use crate::view::View;
 
 pub use ask::{Asking, Mutated};
-pub use configured::{Hook, Sort};
+pub use configured::{Hook, Introduced, Sort};
 pub use matching::{Act, Operation};
 pub use review::user_info;
 
@@ -34,8 +34,8 @@ pub struct Hooks {
 
 impl Hooks {
     /// Those that a store's configurations name.
-    pub fn new(store: &Store) -> Result<Self, StoreError> {
-        Ok(Self { configured: Mutex::new(Configured::new(store)?), counts: Counts::default() })
+    pub fn new(store: &Store, introduced: Introduced) -> Result<Self, StoreError> {
+        Ok(Self { configured: Mutex::new(Configured::new(store, introduced)?), counts: Counts::default() })
     }
 
     /// Those of one sort, as they are configured at this moment.

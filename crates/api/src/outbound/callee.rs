@@ -4,11 +4,15 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, HOST, HeaderValue, InvalidHeaderValue};
 use model::tree::{items, text, whole};
 use model::{Key, Tree, World, kinds};
 use serde_json::{Value, json};
 
-use crate::dial::{Backend, Tls, Trust};
+use super::CallError;
+use super::credentials::{Credentials, Introductions};
+use crate::dial::{Backend, Shows, Tls, Trust};
 
 /// A program outside that is asked over https.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +20,8 @@ pub struct Callee {
     place: Place,
     /// Its path, with a leading slash.
     pub path: String,
+    /// The token by which it knows us.
+    pub(super) token: Option<String>,
     trust: Arc<Trust>,
 }
 
@@ -48,10 +54,12 @@ impl Callee {
         if uri.scheme_str() != Some("https") || host.is_empty() {
             return Err(format!("Unparsable URL: {url:?} is no https URL"));
         }
-        let trust = Trust { name: host.clone(), authorities: bundle, unverified: false, front_proxy: false };
+        let trust =
+            Trust { name: host.clone(), authorities: bundle, unverified: false, shows: Shows::Nothing };
         Ok(Self {
             place: Place::Host(host, uri.port_u16().unwrap_or(443)),
             path: rooted(uri.path()),
+            token: None,
             trust: Arc::new(trust),
         })
     }
@@ -67,11 +75,12 @@ impl Callee {
             name: format!("{name}.{namespace}.svc"),
             authorities: Vec::new(),
             unverified: false,
-            front_proxy: false,
+            shows: Shows::Nothing,
         };
         Self {
             place: Place::Service(namespace.to_owned(), name.to_owned(), port),
             path: "/".to_owned(),
+            token: None,
             trust: Arc::new(trust),
         }
     }
@@ -84,10 +93,26 @@ impl Callee {
         callee.trust = Arc::new(Trust {
             authorities: authorities(spec)?,
             unverified: spec["insecureSkipTLSVerify"] == true,
-            front_proxy: true,
+            shows: Shows::FrontProxy,
             ..(*callee.trust).clone()
         });
         Ok(callee)
+    }
+
+    /// The same, who is shown this.
+    pub fn shown(mut self, credentials: Credentials) -> Self {
+        self.token = credentials.token;
+        if let Some(pair) = credentials.client {
+            self.trust = Arc::new(Trust { shows: Shows::Own(pair), ..(*self.trust).clone() });
+        }
+        self
+    }
+
+    /// The same, who is shown what is meant for it.
+    pub fn introduced(self, introductions: &Introductions) -> Self {
+        let (Place::Host(_, port) | Place::Service(_, _, port)) = &self.place;
+        let credentials = introductions.to(&self.trust.name, *port).clone();
+        self.shown(credentials)
     }
 
     /// Host and port as the other side knows them.
@@ -101,6 +126,18 @@ impl Callee {
             (Place::Host(..), 443) => name,
             _ => format!("{name}:{port}"),
         }
+    }
+
+    /// Says in a request's head who is asked and, where it knows us by a token, who asks.
+    pub(super) fn name_both(&self, headers: &mut HeaderMap) -> Result<(), CallError> {
+        let unresolved = |why: InvalidHeaderValue| CallError::Unresolved(why.to_string());
+        headers.insert(HOST, self.authority().parse().map_err(unresolved)?);
+        if let Some(token) = &self.token {
+            let mut value: HeaderValue = format!("Bearer {token}").parse().map_err(unresolved)?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        Ok(())
     }
 
     /// Where it is reached now, in the order in which to try; `turn` shares the load.

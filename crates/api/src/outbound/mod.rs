@@ -4,6 +4,7 @@
 //! again only after a whole answer. It knows no objects, and never decides whether somebody is to be asked.
 
 mod callee;
+mod credentials;
 mod plain;
 
 use std::collections::HashMap;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use host::{Host, Moment, Task};
-use http::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -23,6 +24,7 @@ use hyper_util::rt::TokioIo;
 use crate::dial::{Backend, Dial};
 
 pub use callee::{Callee, ready};
+pub use credentials::{Credentials, Introductions};
 pub use plain::exchange;
 
 /// How large an answer may be, in bytes: a review's object is at most 3 MiB, and a few of them go to one conversion.
@@ -110,14 +112,14 @@ impl Outbound {
         Self { host, dial, idle: Mutex::default() }
     }
 
-    /// Posts JSON to the first of `backends` that takes a connection; gives the JSON that it answers with success.
+    /// Posts JSON to the first of a callee's `backends` that takes a connection; gives the JSON that it answers with success.
     ///
     /// # Errors
     /// When there is no such answer within `limit`.
     pub async fn post(
         &self,
+        callee: &Callee,
         backends: &[Backend],
-        authority: &str,
         path: &str,
         body: Bytes,
         limit: Duration,
@@ -130,7 +132,7 @@ impl Outbound {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             headers.insert(ACCEPT, HeaderValue::from_static("application/json, */*"));
             headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-            headers.insert(HOST, authority.parse().map_err(|why| CallError::Unresolved(format!("{why}")))?);
+            callee.name_both(headers)?;
             Ok(request)
         };
         let asked = async {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use host::Host;
 use http::Request;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use http_body_util::Full;
 use model::{Gvr, Key, Object, World};
 
@@ -32,7 +32,6 @@ pub async fn exchange(
     outbound: &Outbound,
     host: &Host,
     callee: &Callee,
-    bearer: Option<&str>,
     body: Option<&Bytes>,
     limit: Duration,
 ) -> Result<Bytes, CallError> {
@@ -45,14 +44,10 @@ pub async fn exchange(
         .map_err(|why| unresolved(&why))?;
         let headers = request.headers_mut();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        headers.insert(HOST, callee.authority().parse().map_err(|why| unresolved(&why))?);
         if body.is_some() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        if let Some(bearer) = bearer {
-            let value = format!("Bearer {bearer}").parse().map_err(|why| unresolved(&why))?;
-            headers.insert(AUTHORIZATION, value);
-        }
+        callee.name_both(headers)?;
         Ok(request)
     };
     let backends = callee.backends(&Nowhere, 0).map_err(CallError::Unresolved)?;

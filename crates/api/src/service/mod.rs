@@ -156,7 +156,7 @@ impl Service {
         };
         let service = Self(Arc::new(inner));
         crate::bootstrap::run(&service).await?;
-        let hooks = Hooks::new(service.store())?;
+        let hooks = Hooks::new(service.store(), service.settings().introduced.clone())?;
         service.0.hooks.get_or_init(|| hooks);
         let policies = policy::Kept::new(service.store())?;
         service.0.policies.get_or_init(|| policies);

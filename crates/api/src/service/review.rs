@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use http::StatusCode;
-use model::{Tree, kinds};
+use model::tree::{items, text};
+use model::{FieldSelector, Selector, Tree, kinds};
 use serde_json::{Value, json};
 
 use super::Call;
@@ -82,6 +83,9 @@ impl Call<'_> {
     fn review_access(&self, who: &Identity, spec: &Tree) -> Tree {
         let decision = self.inner.settings.guard.may(who, &attributes(spec));
         let mut status = json!({"allowed": decision.allowed});
+        if let Some(why) = not_understood(&spec["resourceAttributes"]) {
+            status["evaluationError"] = json!(why);
+        }
         if !decision.reason.is_empty() {
             status["reason"] = json!(decision.reason);
         }
@@ -91,7 +95,7 @@ impl Call<'_> {
 
 /// What a review asks for.
 fn attributes(spec: &Tree) -> Attributes {
-    let text = |tree: &Tree, name: &str| tree[name].as_str().unwrap_or_default().to_owned();
+    let text = |tree: &Tree, name: &str| text(tree, name).to_owned();
     let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
     if path.is_object() {
         return Attributes { verb: text(path, "verb"), path: text(path, "path"), ..Attributes::default() };
@@ -99,7 +103,10 @@ fn attributes(spec: &Tree) -> Attributes {
     Attributes {
         verb: text(resource, "verb"),
         group: text(resource, "group"),
-        version: text(resource, "version"),
+        version: match text(resource, "version").as_str() {
+            "" => "*".to_owned(),
+            version => version.to_owned(),
+        },
         resource: text(resource, "resource"),
         subresource: text(resource, "subresource"),
         namespace: text(resource, "namespace"),
@@ -111,15 +118,46 @@ fn attributes(spec: &Tree) -> Attributes {
 
 /// The fields that a review's selector asks to have certain values.
 fn selected(selector: &Tree) -> Vec<(String, String)> {
-    let mut fields = required_fields(selector["rawSelector"].as_str().unwrap_or_default());
-    let terms = selector["requirements"].as_array().into_iter().flatten();
-    fields.extend(terms.filter_map(|term| {
-        match (term["operator"].as_str(), term["values"].as_array()?.as_slice()) {
-            (Some("In"), [value]) => Some((term["key"].as_str()?.to_owned(), value.as_str()?.to_owned())),
+    let mut fields = required_fields(text(selector, "rawSelector"));
+    fields.extend(items(selector, "requirements").iter().filter_map(|term| {
+        match (text(term, "operator"), items(term, "values")) {
+            ("In", [value]) => Some((text(term, "key").to_owned(), value.as_str()?.to_owned())),
             _ => None,
         }
     }));
     fields
+}
+
+/// Which selectors of a review say something that nobody here understands: what they ask for beside it still counts.
+fn not_understood(resource: &Tree) -> Option<String> {
+    let is_field =
+        |term: &Tree| matches!(text(term, "operator"), "In" | "NotIn") && items(term, "values").len() == 1;
+    let is_label = |term: &Tree| matches!(text(term, "operator"), "In" | "NotIn" | "Exists" | "DoesNotExist");
+    let told = [
+        (
+            "fieldSelector",
+            FieldSelector::parse(raw(resource, "fieldSelector")).is_ok(),
+            &is_field as &dyn Fn(&Tree) -> bool,
+        ),
+        ("labelSelector", Selector::parse(raw(resource, "labelSelector")).is_ok(), &is_label),
+    ];
+    let told: Vec<String> = told
+        .into_iter()
+        .filter_map(|(field, is_raw_good, is_good)| {
+            let terms = items(&resource[field], "requirements");
+            let partially = match terms.iter().filter(|term| is_good(term)).count() {
+                good if is_raw_good && good == terms.len() => return None,
+                0 => "",
+                _ => "partially ",
+            };
+            Some(format!("spec.resourceAttributes.{field} {partially}ignored due to parse error"))
+        })
+        .collect();
+    (!told.is_empty()).then(|| told.join("; "))
+}
+
+fn raw<'a>(resource: &'a Tree, field: &str) -> &'a str {
+    text(&resource[field], "rawSelector")
 }
 
 fn subject(spec: &Tree) -> Identity {
@@ -134,4 +172,34 @@ fn subject(spec: &Tree) -> Identity {
 
 fn texts(list: &Tree) -> Vec<String> {
     list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(resource: Tree, wanted: Option<&str>) {
+        let told = not_understood(&resource);
+        let wanted = wanted.map(|wanted| format!("spec.resourceAttributes.{wanted} due to parse error"));
+        assert_eq!(told, wanted, "{resource}");
+    }
+
+    #[test]
+    fn what_is_not_understood_of_a_selector_is_told_and_the_rest_counts() {
+        let good = json!({"key": "a", "operator": "In", "values": ["b"]});
+        let later = json!({"key": "a", "operator": "Later", "values": ["b"]});
+        let fields = |terms: &[&Tree]| json!({"fieldSelector": {"requirements": terms}});
+        check(json!({}), None);
+        check(
+            json!({"fieldSelector": {"rawSelector": "a=b,c!=d"}, "labelSelector": {"rawSelector": "a in (b)"}}),
+            None,
+        );
+        check(json!({"fieldSelector": {"rawSelector": "a=b,rubbish"}}), Some("fieldSelector ignored"));
+        check(json!({"labelSelector": {"rawSelector": "a in b"}}), Some("labelSelector ignored"));
+        check(fields(&[&good]), None);
+        check(fields(&[&good, &later]), Some("fieldSelector partially ignored"));
+        check(fields(&[&json!({"key": "a", "operator": "Exists"})]), Some("fieldSelector ignored"));
+        check(json!({"labelSelector": {"requirements": [{"key": "a", "operator": "Exists"}]}}), None);
+        assert_eq!(selected(&fields(&[&good, &later])["fieldSelector"]), [("a".to_owned(), "b".to_owned())]);
+    }
 }

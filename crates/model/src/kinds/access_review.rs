@@ -2,6 +2,7 @@
 
 use super::Faults;
 use crate::Tree;
+use crate::syntax;
 use crate::tree::{items, text};
 
 /// Notes what is wrong with a review's question.
@@ -51,11 +52,19 @@ fn selector(selector: &Tree, field: &str, faults: &mut Faults) {
         faults.required(format!("{field}.requirements"), &why);
     }
     for (index, requirement) in requirements.iter().enumerate() {
+        let values = items(requirement, "values");
+        let is_of_labels = field.ends_with("labelSelector");
         let field = format!("{field}.requirements[{index}]");
-        if text(requirement, "key").is_empty() {
+        let key = text(requirement, "key");
+        if is_of_labels {
+            faults.each(&format!("{field}.key"), key, syntax::qualified_name(key));
+            for (at, value) in values.iter().enumerate() {
+                let reasons = syntax::label_value(value.as_str().unwrap_or_default());
+                faults.each(&format!("{field}.values[{at}]"), value.clone(), reasons);
+            }
+        } else if key.is_empty() {
             faults.required(format!("{field}.key"), "must be specified");
         }
-        let values = items(requirement, "values");
         // Operators that are not known are for servers that know them.
         match text(requirement, "operator") {
             "In" | "NotIn" if values.is_empty() => {

@@ -96,11 +96,10 @@ async fn ask(
     outbound: &Outbound,
     host: &Host,
     callee: &Callee,
-    bearer: Option<&str>,
     body: Option<&Tree>,
 ) -> Result<Tree, CallError> {
     let body = body.map(|body| Bytes::from(body.to_string()));
-    let answer = exchange(outbound, host, callee, bearer, body.as_ref(), ANSWER_TIMEOUT).await?;
+    let answer = exchange(outbound, host, callee, body.as_ref(), ANSWER_TIMEOUT).await?;
     serde_json::from_slice(&answer).map_err(|why| CallError::Broken(format!("the answer is no JSON: {why}")))
 }
 

@@ -144,7 +144,7 @@ impl Oidc {
         let base = self.settings.issuer_url.trim_end_matches('/');
         let get = async |url: &str| {
             let callee = Callee::at(url, &self.settings.authorities)?;
-            let got = ask(&self.outbound, host, &callee, None, None).await;
+            let got = ask(&self.outbound, host, &callee, None).await;
             got.map_err(|why| format!("Get {url:?}: {why}"))
         };
         let discovery = get(&format!("{base}/.well-known/openid-configuration")).await?;

@@ -11,20 +11,20 @@ use sha2::{Digest, Sha256};
 
 use super::{ask, shared};
 use crate::auth::{AUTHENTICATED, Identity};
-use crate::outbound::{Callee, Outbound};
+use crate::outbound::{Callee, Credentials, Outbound};
 
 /// How many answers are remembered: a user or two for each of a thousand machines, at some 300 bytes each.
 const KEPT_MAX: usize = 4096;
 
 /// Where the webhook is.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct WebhookSettings {
     /// Its URL; https.
     pub url: String,
     /// The authorities that may have signed its certificate, as PEM; empty for those that the machine trusts.
     pub authorities: Vec<u8>,
-    /// The token by which it knows us.
-    pub token: Option<String>,
+    /// What we show to it.
+    pub credentials: Credentials,
     /// How long an answer is remembered.
     pub cache_time: Duration,
 }
@@ -42,7 +42,7 @@ pub struct Webhook {
 
 impl Webhook {
     pub fn new(settings: WebhookSettings, outbound: Arc<Outbound>) -> Result<Self, String> {
-        let callee = Callee::at(&settings.url, &settings.authorities)?;
+        let callee = Callee::at(&settings.url, &settings.authorities)?.shown(settings.credentials.clone());
         Ok(Self { settings, callee, outbound, kept: Mutex::default() })
     }
 
@@ -63,8 +63,7 @@ impl Webhook {
             "metadata": {"creationTimestamp": null},
             "spec": {"token": token, "audiences": wanted},
         });
-        let answer =
-            ask(&self.outbound, host, &self.callee, self.settings.token.as_deref(), Some(&review)).await;
+        let answer = ask(&self.outbound, host, &self.callee, Some(&review)).await;
         // What could not be asked is asked again.
         let answer = answer.map_err(|why| format!("webhook: Post {:?}: {why}", self.settings.url))?;
         let said = read(&answer, wanted, own).map_err(|why| format!("webhook: {why}"));
