@@ -16,7 +16,7 @@ use crate::verbs::meta;
 /// The longest value that is noted for the audit log, in bytes: upstream's.
 const NOTE_LEN_MAX: usize = 10 * 1024;
 
-/// What policies came to, when they let an act happen.
+/// What policies came to: their warnings and notes are told whether or not they let an act happen.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Judged {
     /// What the author is to be told.
@@ -42,18 +42,10 @@ enum Decision {
 }
 
 /// Asks all validating policies that an act concerns.
-///
-/// # Errors
-/// What the first policy that refuses it says.
-pub fn validate(
-    policies: &Policies,
-    act: &Act<'_>,
-    object: Option<&Tree>,
-    asking: &Asking<'_>,
-) -> Result<Judged, Refusal> {
+pub fn validate(policies: &Policies, act: &Act<'_>, object: Option<&Tree>, asking: &Asking<'_>) -> Judged {
     let mut judged = Judged::default();
     if is_excluded(act) {
-        return Ok(judged);
+        return judged;
     }
     for policy in &policies.validating {
         let target = match policy.matching.target(act, object, asking.registry, asking.world) {
@@ -72,13 +64,18 @@ pub fn validate(
             judged.bound((policy, binding), &target, act, object, asking);
         }
     }
-    match judged.denied.first() {
-        Some(denial) => Err(denial.refusal(act, object)),
-        None => Ok(judged),
-    }
+    judged
 }
 
 impl Judged {
+    /// Whether the act may happen.
+    ///
+    /// # Errors
+    /// What the first policy that refuses it says.
+    pub fn verdict(&self, act: &Act<'_>, object: Option<&Tree>) -> Result<(), Refusal> {
+        self.denied.first().map_or(Ok(()), |denial| Err(denial.refusal(act, object)))
+    }
+
     fn misconfigured(&mut self, policy: &Policy, binding: Option<&Binding>, why: &str) {
         if policy.ignorable {
             return;

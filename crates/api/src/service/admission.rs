@@ -119,10 +119,10 @@ impl Call<'_> {
         }
         let (registry, view) = (self.inner.registry(), View(&self.inner.store));
         let asking = policy::Asking { registry: &registry, world: &view, guard: &*self.inner.settings.guard };
-        let judged = policy::validate(&policies, act, object, &asking)?;
+        let judged = policy::validate(&policies, act, object, &asking);
         judged.warnings.iter().for_each(|warning| self.told.warn(warning));
         judged.notes.iter().for_each(|(key, value)| self.told.note(key, value));
-        Ok(())
+        judged.verdict(act, object)
     }
 
     /// Lets the mutating webhooks have an object.

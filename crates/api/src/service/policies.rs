@@ -75,6 +75,23 @@ async fn what_a_policy_forbids_is_refused_as_invalid() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_refused_is_warned_all_the_same() {
+    let lab = lab().await;
+    let validations = json!([{"expression": "has(object.data)", "message": "say something"}]);
+    lab.validating(json!({"matchConstraints": rules("", "configmaps"), "validations": validations})).await;
+    let binding =
+        json!({"metadata": {"name": "w"}, "spec": {"policyName": "p", "validationActions": ["Warn"]}});
+    let (code, told) = lab.post(&format!("{GROUP}/validatingadmissionpolicybindings"), binding).await;
+    assert_eq!(code, 201, "{told}");
+    let request = http::Request::post(MAPS).body(json!({"metadata": {"name": "a"}}).to_string().into());
+    let answer = lab.service.call(&lab.admin, request.expect("a good request")).await;
+    assert_eq!(answer.status(), 422);
+    let wanted =
+        "299 - \"Validation failed for ValidatingAdmissionPolicy 'p' with binding 'w': say something\"";
+    assert_eq!(answer.headers()["warning"], wanted);
+}
+
+#[tokio::test(start_paused = true)]
 async fn messages_reasons_and_variables() {
     let lab = lab().await;
     let spec = json!({"matchConstraints": rules("", "configmaps"),
