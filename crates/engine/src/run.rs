@@ -266,7 +266,7 @@ impl Engine {
     }
 
     /// Gives back the memory that the first look at everything took, and later what much news has left, when nothing is to
-    /// be done. What was read out of objects is let go of: most are not looked at again for long.
+    /// be done. What was read at the first look is let go of: most objects are not looked at again for long.
     async fn clear_away(&mut self) {
         let is_still = self.left.news == self.left.news_at_beat;
         self.left.news_at_beat = self.left.news;
@@ -274,7 +274,9 @@ impl Engine {
         if !is_due || !self.queue.is_quiet() {
             return;
         }
-        self.caches.forget_seen();
+        if !self.left.is_settled {
+            self.caches.forget_seen();
+        }
         self.left = Left { is_settled: true, ..Left::default() };
         self.host.give_back_memory().await;
     }
