@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use model::tree::{entries, items, text};
-use model::{Quantity, Tree, kinds, tree};
+use model::{Object, Quantity, Tree, kinds, tree};
 use serde_json::json;
 
 use super::{Asked, Extra};
@@ -19,7 +19,7 @@ fn amounts(tree: &Tree, path: &str) -> Amounts {
 
 fn limits(asked: &Asked<'_>) -> Vec<Tree> {
     let ranges = asked.world.list(&kinds::LIMIT_RANGE, asked.namespace);
-    let trees = ranges.iter().filter_map(|range| range.tree().ok());
+    let trees = ranges.iter().filter_map(Object::seen::<Tree>);
     trees.flat_map(|range| items(&range, "spec.limits").to_vec()).collect()
 }
 

@@ -1,7 +1,9 @@
 //! A pod's priority is what its class says; there is at most one default class.
 
+use std::sync::Arc;
+
 use model::tree::{flag, text, whole};
-use model::{Key, Tree, kinds, tree};
+use model::{Key, Object, Tree, kinds, tree};
 
 use super::{Asked, Extra, Operation};
 use crate::refusal::Refusal;
@@ -22,10 +24,10 @@ fn resolve(asked: &Asked<'_>, pod: &mut Tree) -> Result<(), Refusal> {
     let name = text(pod, "spec.priorityClassName").to_owned();
     let class =
         match name.as_str() {
-            "" => default_class(asked)?,
+            "" => default_class(asked),
             name => {
                 let found = asked.world.get(&Key::new(&kinds::PRIORITY_CLASS, "", name));
-                let class = found.and_then(|class| class.tree().ok());
+                let class = found.and_then(|class| class.seen::<Tree>());
                 Some(class.ok_or_else(|| {
                     asked.forbid(pod, format!("no PriorityClass with name {name} was found"))
                 })?)
@@ -59,15 +61,11 @@ fn resolve(asked: &Asked<'_>, pod: &mut Tree) -> Result<(), Refusal> {
 }
 
 /// The default class; of several the lowest, as upstream takes it.
-fn default_class(asked: &Asked<'_>) -> Result<Option<Tree>, Refusal> {
+fn default_class(asked: &Asked<'_>) -> Option<Arc<Tree>> {
     let classes = asked.world.list(&kinds::PRIORITY_CLASS, "");
-    // Each pod asks, and most classes say nothing of it: those need not be read.
-    const SAYS: &[u8] = b"\"globalDefault\"";
-    let saying = classes.iter().filter(|class| class.bytes().windows(SAYS.len()).any(|bytes| bytes == SAYS));
-    let trees = saying.filter_map(|class| class.tree().ok());
-    Ok(trees
-        .filter(|class| flag(class, "globalDefault"))
-        .min_by_key(|class| whole(class, "value").unwrap_or(0)))
+    let defaults =
+        classes.iter().filter_map(Object::seen::<Tree>).filter(|class| flag(class, "globalDefault"));
+    defaults.min_by_key(|class| whole(class, "value").unwrap_or(0))
 }
 
 fn one_default(asked: &Asked<'_>, class: &Tree) -> Result<(), Refusal> {

@@ -24,7 +24,7 @@ pub fn admit(asked: &Asked<'_>, object: &mut Tree, _extra: &mut Extra) -> Result
         };
     }
     let found =
-        asked.world.get(&Key::new(&kinds::RUNTIME_CLASS, "", &name)).and_then(|class| class.tree().ok());
+        asked.world.get(&Key::new(&kinds::RUNTIME_CLASS, "", &name)).and_then(|class| class.seen::<Tree>());
     let class = found
         .ok_or_else(|| asked.forbid(object, format!("pod rejected: RuntimeClass \"{name}\" not found")))?;
     let overhead = &class["overhead"]["podFixed"];

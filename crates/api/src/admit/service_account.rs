@@ -34,7 +34,8 @@ pub fn admit(asked: &Asked<'_>, object: &mut Tree, _extra: &mut Extra) -> Result
         );
         return Err(asked.forbid(object, why));
     };
-    let account = account.tree().map_err(|why| Refusal::internal(why.to_string()))?;
+    let account =
+        account.seen::<Tree>().ok_or_else(|| Refusal::internal("a service account is no object"))?;
     if !is_set(object, "spec.imagePullSecrets") && is_set(&account, "imagePullSecrets") {
         object["spec"]["imagePullSecrets"] = account["imagePullSecrets"].clone();
     }

@@ -2,7 +2,7 @@
 
 use model::schema::{Schema, Shape};
 use model::{Time, Tree};
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 use super::owned::Fields;
 
@@ -36,6 +36,23 @@ pub struct Entry {
 }
 
 impl Manager {
+    /// An entry of `managedFields`: what it owns, and since when.
+    fn entry(&self, time: Value, fields: Value) -> Value {
+        let mut entry = Map::new();
+        entry.insert("manager".into(), self.name.as_str().into());
+        entry.insert("operation".into(), if self.applies { "Apply" } else { "Update" }.into());
+        entry.insert("apiVersion".into(), self.api_version.as_str().into());
+        entry.insert("fieldsType".into(), "FieldsV1".into());
+        entry.insert("fieldsV1".into(), fields);
+        if !time.is_null() {
+            entry.insert("time".into(), time);
+        }
+        if !self.part.is_empty() {
+            entry.insert("subresource".into(), self.part.as_str().into());
+        }
+        Value::Object(entry)
+    }
+
     fn is(&self, other: &Manager) -> bool {
         self.name == other.name
             && self.applies == other.applies
@@ -77,39 +94,30 @@ pub fn write(object: &mut Tree, entries: &[Entry]) {
 
 impl Entry {
     fn written(&self) -> Value {
-        let mut entry = json!({
-            "manager": self.manager.name,
-            "operation": if self.manager.applies { "Apply" } else { "Update" },
-            "apiVersion": self.manager.api_version,
-            "fieldsType": "FieldsV1",
-            "fieldsV1": self.fields.to_v1(),
-        });
-        if !self.time.is_null() {
-            entry["time"] = self.time.clone();
-        }
-        if !self.manager.part.is_empty() {
-            entry["subresource"] = json!(self.manager.part);
-        }
-        entry
+        self.manager.entry(self.time.clone(), self.fields.to_v1())
     }
 }
 
-/// Notes a write that is no apply: what `new` changes against `old` is the manager's from now on, and nobody else's.
+/// Notes the creation of an object, when it was no apply: all of it is the manager's.
+pub fn note_creation(schema: &Schema, shape: &Shape, new: &mut Tree, manager: &Manager, now: Time) {
+    let fields = Fields::v1_of_object(schema, shape, new);
+    let Some(metadata) = new.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    if fields.as_object().is_none_or(Map::is_empty) {
+        metadata.remove("managedFields");
+    } else {
+        let entry = manager.entry(crate::verbs::stamp(now), fields);
+        metadata.insert("managedFields".into(), Value::Array(vec![entry]));
+    }
+}
+
+/// Notes a change that is no apply: what `new` changes against `old` is the manager's from now on, and nobody else's.
 ///
 /// `new` may carry `managedFields` of its own: an empty list (with or without an empty entry) resets them; anything
 /// else that a client sends is ignored in favour of what was.
-pub fn note_update(
-    schema: &Schema,
-    shape: &Shape,
-    old: Option<&Tree>,
-    new: &mut Tree,
-    manager: &Manager,
-    now: Time,
-) {
-    let nothing = json!({});
-    let resets = is_reset(new) && old.is_some();
-    let mut entries = if resets { Vec::new() } else { old.map(read).unwrap_or_default() };
-    let (changed, removed) = Fields::difference(schema, shape, old.unwrap_or(&nothing), new);
+pub fn note_update(schema: &Schema, shape: &Shape, old: &Tree, new: &mut Tree, manager: &Manager, now: Time) {
+    let resets = is_reset(new);
+    let mut entries = if resets { Vec::new() } else { read(old) };
+    let (changed, removed) = Fields::difference(schema, shape, old, new);
     if !resets {
         take(&mut entries, manager, changed, &removed, now);
         fold_oldest(&mut entries);
@@ -171,6 +179,7 @@ fn fold_oldest(entries: &mut Vec<Entry>) {
 #[cfg(test)]
 mod tests {
     use model::schema::builtin;
+    use serde_json::json;
 
     use super::*;
 
@@ -193,10 +202,10 @@ mod tests {
     #[test]
     fn a_writer_owns_what_it_changes_and_others_lose_it() {
         let mut first = json!({"metadata": {"name": "a"}, "data": {"x": "1", "y": "1"}});
-        note_update(builtin(), &shape(), None, &mut first, &manager("ann"), at(1));
+        note_creation(builtin(), &shape(), &mut first, &manager("ann"), at(1));
         let mut second = first.clone();
         second["data"] = json!({"x": "2", "z": "1"});
-        note_update(builtin(), &shape(), Some(&first), &mut second, &manager("bob"), at(2));
+        note_update(builtin(), &shape(), &first, &mut second, &manager("bob"), at(2));
         assert_eq!(owned(&first), [("ann".into(), vec![".data.x".into(), ".data.y".into()])]);
         assert_eq!(owned(&second), [("bob".to_owned(), vec![".data.x".to_owned(), ".data.z".to_owned()])]);
     }
@@ -204,12 +213,12 @@ mod tests {
     #[test]
     fn an_empty_list_resets_and_an_unchanged_write_changes_nothing() {
         let mut first = json!({"metadata": {"name": "a"}, "data": {"x": "1"}});
-        note_update(builtin(), &shape(), None, &mut first, &manager("ann"), at(1));
+        note_creation(builtin(), &shape(), &mut first, &manager("ann"), at(1));
         let mut same = first.clone();
-        note_update(builtin(), &shape(), Some(&first), &mut same, &manager("bob"), at(2));
+        note_update(builtin(), &shape(), &first, &mut same, &manager("bob"), at(2));
         assert_eq!(same, first);
         same["metadata"]["managedFields"] = json!([]);
-        note_update(builtin(), &shape(), Some(&first), &mut same, &manager("bob"), at(2));
+        note_update(builtin(), &shape(), &first, &mut same, &manager("bob"), at(2));
         assert!(same["metadata"].get("managedFields").is_none());
     }
 
@@ -219,14 +228,7 @@ mod tests {
         for writer in 0..15 {
             let old = object.clone();
             object["data"][format!("k{writer:02}")] = json!("1");
-            note_update(
-                builtin(),
-                &shape(),
-                Some(&old),
-                &mut object,
-                &manager(&format!("w{writer}")),
-                at(writer),
-            );
+            note_update(builtin(), &shape(), &old, &mut object, &manager(&format!("w{writer}")), at(writer));
         }
         let names: Vec<String> = owned(&object).into_iter().map(|(name, _)| name).collect();
         assert_eq!((names.len(), names.iter().filter(|name| *name == ANCIENT).count()), (10, 1));

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use model::schema::{ListMerge, Schema, Shape};
+use serde_json::map::Entry;
 use serde_json::{Map, Value, json};
 
 /// One step of a path into an object.
@@ -134,6 +135,21 @@ impl Fields {
         (changed.without_server_owned(), removed.without_server_owned())
     }
 
+    /// What [`Fields::of_object`] says, as `fieldsV1` carries it: of a new object that is all there is to know.
+    pub fn v1_of_object(schema: &Schema, shape: &Shape, object: &Value) -> Value {
+        let mut fields = written(schema, shape, object);
+        fields.remove("f:apiVersion");
+        fields.remove("f:kind");
+        if let Some(Value::Object(metadata)) = fields.get_mut("f:metadata") {
+            metadata
+                .retain(|step, _| !step.strip_prefix("f:").is_some_and(|name| UNOWNED_META.contains(&name)));
+            if metadata.is_empty() {
+                fields.remove("f:metadata");
+            }
+        }
+        Value::Object(fields)
+    }
+
     fn without_server_owned(mut self) -> Fields {
         for name in ["apiVersion", "kind"] {
             self.below.remove(&Step::Name(name.into()));
@@ -162,6 +178,34 @@ impl Fields {
                 }
             }
             _ => self.here = true,
+        }
+    }
+}
+
+/// All fields of a value as `fieldsV1` carries them; empty for what is one field as a whole.
+fn written(schema: &Schema, shape: &Shape, value: &Value) -> Map<String, Value> {
+    let mut fields = Map::new();
+    for part in parts(schema, shape, value).into_iter().flatten() {
+        let mut below = written(schema, part.shape, part.value);
+        if !below.is_empty() && !matches!(part.step, Step::Name(_)) {
+            below.insert(".".into(), Value::Object(Map::new()));
+        }
+        match fields.entry(part.step.written()) {
+            Entry::Vacant(place) => drop(place.insert(Value::Object(below))),
+            // Two items of the same keys are one field.
+            Entry::Occupied(mut known) => add(known.get_mut(), below),
+        }
+    }
+    fields
+}
+
+/// Adds fields to some.
+fn add(fields: &mut Value, more: Map<String, Value>) {
+    let Value::Object(fields) = fields else { return };
+    for (step, below) in more {
+        match (fields.get_mut(&step), below) {
+            (Some(known), Value::Object(below)) => add(known, below),
+            (_, below) => drop(fields.insert(step, below)),
         }
     }
 }
@@ -336,6 +380,7 @@ mod tests {
         let fields = Fields::of_object(builtin(), &deployment(), &object);
         assert_eq!(fields.to_v1(), wanted);
         assert_eq!(Fields::from_v1(&wanted), fields, "what is written can be read");
+        assert_eq!(Fields::v1_of_object(builtin(), &deployment(), &object), wanted, "and written at once");
     }
 
     #[test]
@@ -346,6 +391,27 @@ mod tests {
             json!({"f:metadata": {"f:labels": {"f:x": {}}},
                    "f:spec": {"f:replicas": {}, "f:template": {"f:spec": {"f:containers": {
                        "k:{\"name\":\"c\"}": {".": {}, "f:args": {}, "f:image": {}, "f:name": {}}}}}}}),
+        );
+    }
+
+    #[test]
+    fn two_items_of_the_same_keys_are_one_field() {
+        check_set(
+            json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "i"}, {"name": "c", "tty": true}]}}}}),
+            json!({"f:spec": {"f:template": {"f:spec": {"f:containers": {
+                "k:{\"name\":\"c\"}": {".": {}, "f:image": {}, "f:name": {}, "f:tty": {}}}}}}}),
+        );
+    }
+
+    #[test]
+    fn what_is_the_servers_is_nobodys() {
+        check_set(
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a", "uid": "u", "managedFields": []}}),
+            json!({}),
+        );
+        check_set(
+            json!({"metadata": {"name": "a", "finalizers": ["x/y"], "annotations": {}}, "status": {}}),
+            json!({"f:metadata": {"f:annotations": {}, "f:finalizers": {"v:\"x/y\"": {}}}, "f:status": {}}),
         );
     }
 

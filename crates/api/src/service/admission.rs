@@ -15,7 +15,6 @@ use crate::refusal::Refusal;
 use crate::request::WriteOptions;
 use crate::verbs::delete::{DeleteOptions, Propagation};
 use crate::verbs::{meta, metadata};
-use crate::view::View;
 
 /// What webhooks said already, for as long as one request is tried: they are not asked the same again because
 /// somebody else was faster.
@@ -102,7 +101,7 @@ impl Call<'_> {
             return Ok(None);
         }
         let sent = unstamped(act, object);
-        let (registry, view) = (self.inner.registry(), View(&self.inner.store));
+        let (registry, view) = (self.inner.registry(), self.inner.view());
         let asking = policy::Asking { registry: &registry, world: &view, guard: &*self.inner.settings.guard };
         let changed = policy::mutate(&policies, act, &sent, only, &asking)?;
         let object = Some(changed.object).filter(|new| *new != sent);
@@ -117,7 +116,7 @@ impl Call<'_> {
         if policies.validating.is_empty() {
             return Ok(());
         }
-        let (registry, view) = (self.inner.registry(), View(&self.inner.store));
+        let (registry, view) = (self.inner.registry(), self.inner.view());
         let asking = policy::Asking { registry: &registry, world: &view, guard: &*self.inner.settings.guard };
         let judged = policy::validate(&policies, act, object, &asking);
         judged.warnings.iter().for_each(|warning| self.told.warn(warning));

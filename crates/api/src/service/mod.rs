@@ -60,6 +60,7 @@ use crate::registry::{Registry, Resource};
 use crate::request::{self, Query, Route, Target};
 use crate::settings::Settings;
 use crate::upkeep;
+use crate::view::{Known, Remembering};
 
 pub use away::say_who;
 pub use fence::mark_restored;
@@ -103,6 +104,8 @@ pub(crate) struct Inner {
     pub turns: Turns,
     /// Forms of objects that watchers share.
     pub shown: Arc<Shown>,
+    /// What admission has read.
+    known: Known,
     /// What else `/metrics` tells.
     more_metrics: OnceLock<Metrics>,
 }
@@ -137,7 +140,7 @@ impl Service {
         let converter = Converter::new(outbound.clone(), host.clone(), store.clone());
         let extensions = Extensions::new(&store)?;
         let (hooks, policies) = (OnceLock::new(), OnceLock::new());
-        let (turns, shown) = (Turns::default(), Arc::default());
+        let (turns, shown, known) = (Turns::default(), Arc::default(), Known::default());
         let inner = Inner {
             host,
             store,
@@ -152,6 +155,7 @@ impl Service {
             policies,
             turns,
             shown,
+            known,
             more_metrics,
         };
         let service = Self(Arc::new(inner));
@@ -301,6 +305,11 @@ impl Inner {
     /// The resources that are served now: as the definitions that are stored at this moment say.
     pub fn registry(&self) -> Arc<Registry> {
         self.served.lock().unwrap_or_else(PoisonError::into_inner).now(&self.store)
+    }
+
+    /// The store as admission sees it.
+    pub fn view(&self) -> Remembering<'_> {
+        Remembering::new(&self.store, &self.known)
     }
 
     fn metrics(&self) -> String {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::{StreamExt, stream};
 use http::{Method, StatusCode};
-use model::{Time, Tree, kinds};
+use model::{Time, Tree, World, kinds};
 use serde_json::json;
 use store::{Change, Expect, Record, StoreError, Txn};
 
@@ -33,7 +33,6 @@ use crate::request::{Query, WriteOptions};
 use crate::tags;
 use crate::verbs::delete::DeleteOptions;
 use crate::verbs::{Drawn, Verdict, create, delete, meta, metadata, scale, update};
-use crate::view::View;
 
 /// How often a write is decided anew when others keep being faster. Upstream tries five times; more would only hide a
 /// writer that never gets through.
@@ -137,7 +136,7 @@ impl Call<'_> {
     fn admit_new(&self, mut object: Tree, drawn: &Drawn) -> Result<(Tree, Extra), Refusal> {
         codec::settle(&self.resource, &mut object);
         let mut extra = Extra::default();
-        let view = View(&self.inner.store);
+        let view = self.inner.view();
         admit::mutate(&self.asked(Operation::Create, "", None, drawn, &view), &mut object, &mut extra)?;
         Ok((object, extra))
     }
@@ -176,7 +175,7 @@ impl Call<'_> {
         mut extra: Extra,
         drawn: &Drawn,
     ) -> Result<(Tree, Extra), Refusal> {
-        let view = View(&self.inner.store);
+        let view = self.inner.view();
         let asked = self.asked(Operation::Create, "", None, drawn, &view);
         codec::settle(&self.resource, &mut object);
         admit::finish(&asked, &mut object, &mut extra)?;
@@ -272,7 +271,11 @@ impl Call<'_> {
     fn note_owner(&self, old: Option<&Tree>, new: &mut Tree, part: &str, now: Time) -> Result<(), Refusal> {
         if self.media() != patch::APPLY || self.method != Method::PATCH {
             let (schema, shape) = codec::shape(&self.resource);
-            managed::note_update(schema, &shape, old, new, &self.writer(part, false)?, now);
+            let manager = self.writer(part, false)?;
+            match old {
+                Some(old) => managed::note_update(schema, &shape, old, new, &manager, now),
+                None => managed::note_creation(schema, &shape, new, &manager, now),
+            }
         }
         Ok(())
     }
@@ -338,7 +341,7 @@ impl Call<'_> {
         self.validated(&act, Some(&seen(scale, &new)), memo).await?;
         let verdict = update::conclude(&self.resource, old, new);
         if matches!(verdict, Verdict::Remove(_)) {
-            admit::release(&self.resource, old, &View(&self.inner.store), &mut extra);
+            admit::release(&self.resource, old, &self.inner.view(), &mut extra);
         }
         Ok((verdict, extra))
     }
@@ -353,7 +356,7 @@ impl Call<'_> {
     ) -> Result<(Tree, Extra), Refusal> {
         codec::settle(&self.resource, &mut new);
         let mut extra = Extra::default();
-        let view = View(&self.inner.store);
+        let view = self.inner.view();
         admit::mutate(&self.asked(Operation::Update, part, Some(old), drawn, &view), &mut new, &mut extra)?;
         Ok((new, extra))
     }
@@ -367,7 +370,7 @@ impl Call<'_> {
         drawn: &Drawn,
         mut extra: Extra,
     ) -> Result<(Tree, Extra), Refusal> {
-        let view = View(&self.inner.store);
+        let view = self.inner.view();
         let asked = self.asked(Operation::Update, part, Some(old), drawn, &view);
         update::prepare(&self.resource, old, &mut new, part);
         admit::finish(&asked, &mut new, &mut extra)?;
@@ -433,7 +436,7 @@ impl Call<'_> {
                 fence::keep(&held.object, &mut new);
                 Verdict::Put(new)
             }
-            Verdict::Remove(last) if fence::reserves(&held.object, deleter, &View(&self.inner.store)) => {
+            Verdict::Remove(last) if fence::reserves(&held.object, deleter, &self.inner.view()) => {
                 if last == held.object {
                     Verdict::Keep(last)
                 } else {
@@ -513,9 +516,9 @@ impl Call<'_> {
             let verdict = delete::delete(&self.resource, &held.object, options, now)?;
             self.admitted_end(&held.object, options, in_collection, &mut memo).await?;
             let mut extra = Extra::default();
-            let verdict = admit::end(&self.resource, &held.object, verdict, &View(&self.inner.store), now);
+            let verdict = admit::end(&self.resource, &held.object, verdict, &self.inner.view(), now);
             if matches!(verdict, Verdict::Remove(_)) {
-                admit::release(&self.resource, &held.object, &View(&self.inner.store), &mut extra);
+                admit::release(&self.resource, &held.object, &self.inner.view(), &mut extra);
             }
             match self.carry_out(&held, verdict, extra, options.dry_run).await? {
                 Tried::Done(done) => return Ok(done),
@@ -578,7 +581,7 @@ impl Call<'_> {
         part: &'b str,
         old: Option<&'b Tree>,
         drawn: &'b Drawn,
-        view: &'b View<'b>,
+        view: &'b dyn World,
     ) -> Asked<'b> {
         Asked {
             resource: &self.resource,
