@@ -116,6 +116,11 @@ impl Cache {
         self.by_owner.get(uid).into_iter().flatten().filter_map(|(namespace, name)| self.get(namespace, name))
     }
 
+    /// Whether any object names `uid` among its owners.
+    pub fn owns_any(&self, uid: &str) -> bool {
+        self.by_owner.contains_key(uid)
+    }
+
     /// Takes an object as it is `now`. `None` when it is no news.
     pub fn put(&mut self, gvr: &Gvr, object: Object, now: Time) -> Option<Changed> {
         self.revision = self.revision.max(object.revision());

@@ -224,6 +224,10 @@ impl World for Picture<'_> {
         of(&self.0, &lease.gvr).find_map(|cache| cache.renewed_since(&lease.namespace, &lease.name))
     }
 
+    fn owns_any(&self, uid: &str) -> bool {
+        self.0.values().any(|cache| cache.owns_any(uid))
+    }
+
     fn held_since(&self, key: &Key) -> Option<Time> {
         of(&self.0, &key.gvr).find_map(|cache| cache.held_since(&key.namespace, &key.name))
     }
@@ -250,6 +254,10 @@ impl World for Caches {
 
     fn renewed_since(&self, lease: &Key) -> Option<Time> {
         self.read(|world| world.renewed_since(lease))
+    }
+
+    fn owns_any(&self, uid: &str) -> bool {
+        self.read(|world| world.owns_any(uid))
     }
 
     fn held_since(&self, key: &Key) -> Option<Time> {

@@ -9,7 +9,6 @@ use model::kinds::of;
 use model::{Controller, Gvr, Key, Object, Plan, Precondition, Time, Tree, Watch, World};
 use serde_json::json;
 
-use crate::garbage::Header;
 use crate::status::{self, Says};
 
 /// The finalizer that keeps a definition until its objects are gone.
@@ -30,8 +29,8 @@ pub static CONTROLLER: Controller = Controller {
 
 /// A change of a custom object wakes its definition, when that is ending.
 fn wakes(object: &Object, world: &dyn World) -> Vec<Key> {
-    let header = object.seen::<Header>().unwrap_or_default();
-    let Some(resource) = world.resource_of(&header.api_version, &header.kind) else { return Vec::new() };
+    let (api_version, kind) = object.says_it_is();
+    let Some(resource) = world.resource_of(&api_version, &kind) else { return Vec::new() };
     let key = key_of(&resource.gvr);
     let is_ending = world.get(&key).is_some_and(|definition| definition.is_ending());
     if is_ending { vec![key] } else { Vec::new() }

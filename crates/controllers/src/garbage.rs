@@ -10,7 +10,6 @@ use model::{
     Controller, Key, Object, Owner, Plan, Precondition, Propagation, Resource, Time, Tree, Watch, World,
     Write,
 };
-use serde::Deserialize;
 use serde_json::json;
 
 use crate::owning;
@@ -31,16 +30,6 @@ pub static CONTROLLER: Controller = Controller {
     reconcile,
 };
 
-/// What an object says it is.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct Header {
-    /// Group and version.
-    pub api_version: String,
-    /// The kind.
-    pub kind: String,
-}
-
 /// What one owner is to its child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tie {
@@ -54,8 +43,8 @@ enum Tie {
 
 /// The keys that a change of any object wakes: its own, its children's when it is gone, its owners' when they wait.
 fn wakes(object: &Object, world: &dyn World) -> Vec<Key> {
-    let header = object.seen::<Header>().unwrap_or_default();
-    let Some(resource) = world.resource_of(&header.api_version, &header.kind) else { return Vec::new() };
+    let (api_version, kind) = object.says_it_is();
+    let Some(resource) = world.resource_of(&api_version, &kind) else { return Vec::new() };
     let key = key_of(&resource, object);
     let is_gone = world.get(&key).is_none_or(|there| there.uid() != object.uid());
     let mut keys: Vec<Key> = owners_that_wait(object, world);
@@ -155,7 +144,7 @@ fn collect(plan: &mut Plan, key: &Key, object: &Object, world: &dyn World) {
             let stay = stay.map(|(owner, _, _)| owning::written(owner)).collect();
             owning::set_owners(plan, &key.gvr, object, stay, "an owner is gone, another one stays");
         }
-        () if is(Tie::Waits) && has_children(world, object) => {
+        () if is(Tie::Waits) && world.owns_any(object.uid()) => {
             unblock_circle(plan, key, object, world);
             delete(plan, key, object, Propagation::Foreground, "its owner waits for it and its children");
         }
@@ -231,6 +220,10 @@ fn key_of(resource: &Resource, object: &Object) -> Key {
 
 /// Every object that names this one as its owner.
 fn children(world: &dyn World, object: &Object) -> Vec<(Resource, Object)> {
+    // Most objects have none, and to ask for each resource takes long.
+    if !world.owns_any(object.uid()) {
+        return Vec::new();
+    }
     let resources = world.resources().into_iter();
     let owned = |resource: Resource| {
         let children = world.owned_by(&resource.gvr, object.uid());
@@ -240,10 +233,6 @@ fn children(world: &dyn World, object: &Object) -> Vec<(Resource, Object)> {
         object.namespace().is_empty() || child.namespace() == object.namespace()
     };
     resources.flat_map(owned).filter(reachable).collect()
-}
-
-fn has_children(world: &dyn World, object: &Object) -> bool {
-    world.resources().iter().any(|resource| !world.owned_by(&resource.gvr, object.uid()).is_empty())
 }
 
 #[cfg(test)]

@@ -19,9 +19,18 @@ const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 pub static CONTROLLER: Controller = Controller {
     name: "pod-garbage-collector",
     primary: of::POD,
-    also: &[Watch { gvr: of::NODE, wakes: of_node }],
+    also: &[Watch { gvr: of::POD, wakes: of_pod }, Watch { gvr: of::NODE, wakes: of_node }],
     reconcile,
 };
+
+/// A pod itself, if it is on its way out or its node is not there: of others nothing is to be decided.
+fn of_pod(pod: &Object, world: &dyn World) -> Vec<Key> {
+    let read = Pod::read(pod.clone());
+    let has_lost_its_node =
+        || !read.node().is_empty() && world.get(&Key::new(&NODE, "", read.node())).is_none();
+    let matters = pod.is_ending() || has_lost_its_node();
+    if matters { vec![Key::new(&POD, pod.namespace(), pod.name())] } else { Vec::new() }
+}
 
 /// The pods of a node that is gone or out of service.
 fn of_node(node: &Object, world: &dyn World) -> Vec<Key> {

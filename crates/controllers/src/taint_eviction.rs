@@ -17,7 +17,11 @@ const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 pub static CONTROLLER: Controller = Controller {
     name: "taint-eviction-controller",
     primary: of::POD,
-    also: &[Watch { gvr: of::NODE, wakes: of_node }, Watch { gvr: of::LEASE, wakes: of_lease }],
+    also: &[
+        Watch { gvr: of::POD, wakes: of_pod },
+        Watch { gvr: of::NODE, wakes: of_node },
+        Watch { gvr: of::LEASE, wakes: of_lease },
+    ],
     reconcile,
 };
 
@@ -31,6 +35,16 @@ struct Node {
 #[serde(default)]
 struct Spec {
     taints: Vec<Taint>,
+}
+
+/// A pod itself, if its node tolerates not everyone: on most nodes there is nothing to decide.
+fn of_pod(pod: &Object, world: &dyn World) -> Vec<Key> {
+    let read = Pod::read(pod.clone());
+    let node = Key::new(&NODE, "", read.node());
+    match world.get(&node) {
+        Some(node) if !evicting(&node).is_empty() => vec![Key::new(&POD, pod.namespace(), pod.name())],
+        _ => Vec::new(),
+    }
 }
 
 /// The pods of a node that tolerates not everyone.

@@ -178,9 +178,11 @@ impl Engine {
     /// Notes who is woken by what.
     fn wire(&mut self) {
         for (member, one) in self.members.iter().enumerate() {
-            let own = (&one.controller.primary, None);
-            let also = one.controller.also.iter().map(|watch| (&watch.gvr, Some(watch.wakes)));
-            for (gvr, wakes) in std::iter::once(own).chain(also) {
+            let Controller { primary, also, .. } = one.controller;
+            let says_itself = also.iter().any(|watch| watch.gvr == *primary);
+            let own = (!says_itself).then_some((primary, None));
+            let also = also.iter().map(|watch| (&watch.gvr, Some(watch.wakes)));
+            for (gvr, wakes) in own.into_iter().chain(also) {
                 let waker = Waker { member, wakes };
                 match *gvr == EVERY {
                     true => self.every.push(waker),

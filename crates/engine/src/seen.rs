@@ -123,6 +123,10 @@ impl World for Seen<'_> {
         self.caches.owned_by(gvr, uid)
     }
 
+    fn owns_any(&self, uid: &str) -> bool {
+        self.caches.owns_any(uid)
+    }
+
     fn held_since(&self, key: &Key) -> Option<Time> {
         self.caches.held_since(key)
     }

@@ -9,7 +9,8 @@ use crate::{Gvr, Key, Object, Plan, Time, World};
 pub struct Controller {
     /// Its name, such as `replicaset-controller`: the source of its events and its user agent.
     pub name: &'static str,
-    /// The resource whose keys it takes: every change of such an object wakes the object's own key.
+    /// The resource whose keys it takes: every change of such an object wakes the object's own key, unless a watch of the
+    /// same resource in `also` says which changes matter. Where most do not, that spares as many passes.
     pub primary: Gvr,
     /// The other resources it reads. Whatever it reads has to be listed, or it is not in the caches.
     pub also: &'static [Watch],

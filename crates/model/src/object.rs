@@ -196,6 +196,21 @@ impl Object {
         self.0.meta.owner_references.iter().find(|owner| owner.controller)
     }
 
+    /// The `apiVersion` and the `kind` that it names; empty where it names none.
+    pub fn says_it_is(&self) -> (Cow<'_, str>, Cow<'_, str>) {
+        #[derive(Default, Deserialize)]
+        #[serde(default, rename_all = "camelCase")]
+        struct Header {
+            api_version: String,
+            kind: String,
+        }
+        if let Some((api_version, kind)) = canonical_header(&self.0.bytes) {
+            return (api_version.into(), kind.into());
+        }
+        let Header { api_version, kind } = self.view().unwrap_or_default();
+        (api_version.into(), kind.into())
+    }
+
     /// A typed view, decoded anew; for logic that needs names. Never a form to store or patch.
     pub fn view<T: DeserializeOwned>(&self) -> Result<T, NotAnObject> {
         Ok(serde_json::from_slice(&self.0.bytes)?)
@@ -230,8 +245,46 @@ impl Object {
     }
 }
 
+/// The `apiVersion` and the `kind` with which canonical bytes begin; `None` where these do not, or not plainly.
+fn canonical_header(bytes: &[u8]) -> Option<(&str, &str)> {
+    let (api_version, rest) = plain_text(bytes.strip_prefix(b"{\"apiVersion\":")?)?;
+    let (kind, _) = plain_text(rest.strip_prefix(b",\"kind\":")?)?;
+    Some((api_version, kind))
+}
+
+/// The text that begins some JSON, and what follows it; `None` where it does not begin with a text, or with one in which
+/// something is escaped.
+fn plain_text(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let bytes = bytes.strip_prefix(b"\"")?;
+    let end = bytes.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+    let (text, rest) = bytes.split_at(end);
+    Some((std::str::from_utf8(text).ok()?, rest.strip_prefix(b"\"")?))
+}
+
 impl PartialEq for Object {
     fn eq(&self, other: &Self) -> bool {
         self.0.bytes == other.0.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_object_says_it_is_is_read_from_any_form() {
+        let check = |text: &str, api_version: &str, kind: &str| {
+            let object = Object::read(Bytes::from(text.to_owned())).expect("an object");
+            assert_eq!(object.says_it_is(), (api_version.into(), kind.into()), "{text}");
+        };
+        check(
+            r#"{"apiVersion":"apps/v1","kind":"DaemonSet","metadata":{"name":"a"}}"#,
+            "apps/v1",
+            "DaemonSet",
+        );
+        check(r#"{"kind": "Pod", "apiVersion": "v1"}"#, "v1", "Pod");
+        check(r#"{"apiVersion":"v1","kind":"\u0050od"}"#, "v1", "Pod");
+        check(r#"{"apiVersion":"v1","kind":7}"#, "", "");
+        check(r#"{"metadata":{}}"#, "", "");
     }
 }

@@ -29,6 +29,11 @@ pub trait World {
         all
     }
 
+    /// Whether any object, of whatever resource, names `uid` among its owners.
+    fn owns_any(&self, uid: &str) -> bool {
+        self.resources().iter().any(|resource| !self.owned_by(&resource.gvr, uid).is_empty())
+    }
+
     /// Every resource this world holds, custom ones included, ordered by group and plural.
     fn resources(&self) -> Vec<Resource> {
         let all = kinds::KINDS.iter().filter(|kind| kind.verbs == kinds::Verbs::All);

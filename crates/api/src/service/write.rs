@@ -437,11 +437,7 @@ impl Call<'_> {
                 Verdict::Put(new)
             }
             Verdict::Remove(last) if fence::reserves(&held.object, deleter, &self.inner.view()) => {
-                if last == held.object {
-                    Verdict::Keep(last)
-                } else {
-                    Verdict::Put(last)
-                }
+                if last == held.object { Verdict::Keep(last) } else { Verdict::Put(last) }
             }
             other => other,
         }

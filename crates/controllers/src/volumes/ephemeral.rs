@@ -11,9 +11,16 @@ use crate::{naming, owning};
 pub static CONTROLLER: Controller = Controller {
     name: "ephemeral-volume-controller",
     primary: of::POD,
-    also: &[Watch { gvr: of::PERSISTENT_VOLUME_CLAIM, wakes: owner }],
+    also: &[Watch { gvr: of::POD, wakes: of_pod }, Watch { gvr: of::PERSISTENT_VOLUME_CLAIM, wakes: owner }],
     reconcile,
 };
+
+/// A pod itself, if it has such a volume.
+fn of_pod(pod: &Object, _: &dyn World) -> Vec<Key> {
+    let read = Pod::read(pod.clone());
+    let matters = read.spec().volumes.iter().any(|volume| volume.ephemeral.is_some());
+    if matters { vec![Key::new(&POD, pod.namespace(), pod.name())] } else { Vec::new() }
+}
 
 fn owner(claim: &Object, _: &dyn World) -> Vec<Key> {
     model::controller::owner(claim, &POD, "Pod")

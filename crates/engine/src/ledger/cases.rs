@@ -151,10 +151,12 @@ impl Cases {
     }
 
     fn pod(&mut self, changed: &Changed, world: &dyn World, now: Time) -> Vec<Entry> {
+        if let (None, Some(pod)) = (&changed.old, &changed.new) {
+            return self.replaces(pod, now).into_iter().collect();
+        }
         let mut entries = Vec::new();
         let seen = |object: &Option<Object>| object.as_ref().map(|pod| (pod.clone(), view(pod)));
         match (seen(&changed.old), seen(&changed.new)) {
-            (None, Some((pod, _))) => entries.extend(self.replaces(&pod, now)),
             (Some(old), Some(new)) if old.0.uid() == new.0.uid() => {
                 entries.extend(self.containers(&old.1, &new, now));
                 entries.extend(self.readiness(&old.1, &new, now));
@@ -174,7 +176,7 @@ impl Cases {
                 }
                 entries.extend(new.and_then(|(pod, _)| self.replaces(&pod, now)));
             }
-            (None, None) => {}
+            (None, _) => {}
         }
         entries
     }
