@@ -26,6 +26,7 @@ mod owning;
 pub mod pod_cleanup;
 mod pods;
 pub mod quota;
+pub mod relocation;
 mod replicas;
 pub mod replicaset;
 pub mod replication_controller;
@@ -46,6 +47,7 @@ pub mod volumes;
 pub static ALL: &[&Controller] = &[
     &deployment::CONTROLLER,
     &rollback::CONTROLLER,
+    &relocation::CONTROLLER,
     &job::CONTROLLER,
     &cronjob::CONTROLLER,
     &daemonset::CONTROLLER,

@@ -22,6 +22,10 @@ pub const HELD_REST: Duration = Duration::from_secs(5);
 /// How long after one lease was taken the next may be: time to bind and attach elsewhere what the first one held.
 pub const TAKEOVER_PACE: Duration = Duration::from_secs(1);
 
+/// How long after one pod was moved, because it fails where its like do not, the next may be: time to see whether that
+/// helped.
+pub const MOVE_PACE: Duration = Duration::from_secs(10);
+
 const LEASE: Gvr = crate::ballot::LEASE;
 const PODS: Gvr = Gvr::new("", "v1", "pods");
 const SERVICES: Gvr = Gvr::new("", "v1", "services");
@@ -45,7 +49,7 @@ pub enum Verdict {
     },
 }
 
-/// An act that rests on the silence of a node.
+/// An act that rests on the silence of a node, or on a comparison of nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deed {
     /// A pod is to be taken from the node.
@@ -60,6 +64,11 @@ pub enum Deed {
         /// The Services that would be left without a ready address.
         empties: Vec<String>,
     },
+    /// A pod that keeps failing on its node is to go to another.
+    Move {
+        /// Its uid.
+        pod: String,
+    },
     /// The node's lease is to be taken from it.
     TakeOver {
         /// Whose lease.
@@ -72,6 +81,7 @@ pub enum Deed {
 pub struct Governor {
     condemned: Option<(String, Time)>,
     taken: Option<(String, Time)>,
+    moved: Option<(String, Time)>,
 }
 
 impl Governor {
@@ -93,6 +103,12 @@ impl Governor {
                 Verdict::No { why: format!("it would leave {} without an address", empties.join(", ")) }
             }
             Deed::Drop { .. } => Verdict::Go,
+            Deed::Move { pod } => match pace(&mut self.moved, pod, MOVE_PACE, now) {
+                Verdict::Wait { until, .. } => {
+                    Verdict::Wait { until, why: "another pod was moved just before".into() }
+                }
+                verdict => verdict,
+            },
             Deed::Evict { node } | Deed::TakeOver { node } => pace(&mut self.condemned, node, NODE_PACE, now),
         }
     }
@@ -107,7 +123,10 @@ impl Governor {
         };
         let nodes = Nodes::look(world);
         let Some(node) = node_of(&pod).filter(|node| nodes.is_silent(node)) else {
-            return Verdict::Go;
+            return match write {
+                Write::Evict { .. } => self.judge(&Deed::Move { pod: pod.uid().to_owned() }, &nodes, now),
+                _ => Verdict::Go,
+            };
         };
         // A fenced pod is let go once its lease is lost: that it runs no more is proven.
         if pod_epoch(&pod).is_some() && nodes.proven.contains_key(&node) {
@@ -284,6 +303,21 @@ mod tests {
             Verdict::Go,
             "else it would never be replaced"
         );
+    }
+
+    #[test]
+    fn pods_are_moved_one_after_the_other_and_not_while_the_world_looks_wrong() {
+        let mut governor = Governor::new();
+        let shift = |pod: &str| Deed::Move { pod: pod.into() };
+        assert_eq!(governor.judge(&shift("x"), &nodes(3, &[]), at(5)), Verdict::Go);
+        let waits = governor.judge(&shift("y"), &nodes(3, &[]), at(6));
+        assert_eq!(waits, Verdict::Wait { until: at(15), why: "another pod was moved just before".into() });
+        assert!(matches!(governor.judge(&shift("y"), &nodes(3, &[0, 0]), at(20)), Verdict::No { .. }));
+        assert_eq!(governor.judge(&shift("y"), &nodes(3, &[]), at(20)), Verdict::Go);
+        let evict = Write::Evict { pod: Key::new(&PODS, "a", "web-2"), when: Default::default() };
+        let world = Text::new(WORLD);
+        assert!(matches!(governor.judge_write(&evict, &world, at(21)), Verdict::Wait { .. }));
+        assert_eq!(governor.judge_write(&evict, &world, at(30)), Verdict::Go);
     }
 
     #[test]

@@ -35,8 +35,9 @@ use model::fence::Terms;
 /// The name by which the scheduler asks for its client; all others are controllers.
 pub const SCHEDULER: &str = scheduler::NAME;
 
-/// Controllers that act on the silence of nodes, by name.
-const GOVERNED: &[&str] = &["node-lifecycle-controller", "taint-eviction-controller", "fence-controller"];
+/// Controllers that act on the silence of nodes, or on what pods suffer there, by name.
+const GOVERNED: &[&str] =
+    &["node-lifecycle-controller", "taint-eviction-controller", "fence-controller", "relocation-controller"];
 
 /// Everyone who decides: the controllers and the scheduler.
 pub fn members() -> Vec<Member> {

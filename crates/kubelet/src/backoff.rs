@@ -47,19 +47,31 @@ pub struct Curve {
     pub max: Duration,
     /// From when a wait counts.
     pub since: Since,
+    /// After how many failures in one sandbox the pod gets a fresh one, once; `None`: never.
+    pub fresh_after: Option<u32>,
 }
 
+/// How many more failures say that a fresh sandbox does not help either: what is wrong is not in what it made anew.
+pub const FRESH_FAILS_AFTER: u32 = 3;
+
 impl Curve {
-    /// Ours: three at once, then 0.5, 1, 2, 4 … at most 60 s apart.
+    /// Ours: three at once, then 0.5, 1, 2, 4 … at most 60 s apart. Six failures are past what a restart mends: the
+    /// pauses between them have begun, and none of them helped.
     pub const HEALING: Curve = Curve {
         free: 3,
         first: Duration::from_millis(500),
         max: Duration::from_secs(60),
         since: Since::Start,
+        fresh_after: Some(6),
     };
-    /// Kubernetes' own: one at once, then 10, 20, 40 … at most 300 s after the last end.
-    pub const KUBERNETES: Curve =
-        Curve { free: 1, first: Duration::from_secs(10), max: Duration::from_secs(300), since: Since::End };
+    /// Kubernetes' own: one at once, then 10, 20, 40 … at most 300 s after the last end; in the same sandbox for ever.
+    pub const KUBERNETES: Curve = Curve {
+        free: 1,
+        first: Duration::from_secs(10),
+        max: Duration::from_secs(300),
+        since: Since::End,
+        fresh_after: None,
+    };
 
     /// The wait before restart number `restarts` (from 0).
     pub fn wait(&self, restarts: u32) -> Duration {
@@ -91,13 +103,18 @@ impl Restarts {
 
     /// What is remembered after a run from `started` to `ended`: nothing when it was quiet for long.
     pub fn after(&self, started: Time, ended: Time) -> Restarts {
-        if lasted(started, ended) >= QUIET { Restarts::default() } else { *self }
+        if is_quiet(started, ended) { Restarts::default() } else { *self }
     }
 
     /// One more restart after a run from `started` to `ended`.
     pub fn counted(&self, started: Time, ended: Time) -> Restarts {
         Restarts { count: self.after(started, ended).count.saturating_add(1) }
     }
+}
+
+/// Whether a run was so long that what was before it is forgotten.
+pub fn is_quiet(started: Time, ended: Time) -> bool {
+    lasted(started, ended) >= QUIET
 }
 
 /// The wait after the `failures`-th failure in a row (from 1) to pull an image.

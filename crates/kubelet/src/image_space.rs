@@ -178,8 +178,8 @@ mod tests {
             Image { id: "sha256:a".into(), tags: vec!["docker.io/shop/web:1".into()], ..Image::default() };
         let mut last = LastUsed::new();
         let used = BTreeSet::from(["shop/web:1".to_owned()]);
-        note(&mut last, &[image.clone()], &used, at(1));
-        note(&mut last, &[image.clone()], &used, at(2));
+        note(&mut last, std::slice::from_ref(&image), &used, at(1));
+        note(&mut last, std::slice::from_ref(&image), &used, at(2));
         note(&mut last, &[image], &BTreeSet::new(), at(3));
         assert_eq!(last.values().copied().collect::<Vec<_>>(), [at(2)]);
         note(&mut last, &[], &used, at(4));

@@ -151,7 +151,7 @@ pub async fn make_sandbox(agent: &Agent, pod: &PodView) -> Result<Vec<IpAddr>, S
     if !made.alive {
         // One whose monitor ended, and that could not be removed then: nothing can start in it.
         agent.means.network.detach(&pod.uid).await?;
-        agent.means.runtime.remove_sandbox(&pod.uid).await?;
+        agent.means.runtime.drop_sandbox(&pod.uid).await?;
         made = agent.means.runtime.create_sandbox(sandbox).await?;
     }
     let Some(netns) = made.netns else { return Ok(agent.settings.node_addresses.clone()) };

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus as TheirStatus, ResourceRequire
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as ApiTime;
 use runtime::{ContainerRef, ContainerState, ContainerStatus, Exit, Image, Sandbox};
 
-use crate::backoff::Restarts;
+use crate::backoff::{self, Restarts};
 use crate::pod::{Allotment, Member, PodView};
 use crate::probe::{Pace, ProbeKind, Tally};
 
@@ -36,6 +36,8 @@ pub struct PodMemory {
     pub sandbox: Step<SandboxHere>,
     /// Which sandbox this is, from 1; runs of an earlier one say nothing of this one.
     pub epoch: u32,
+    /// Why this sandbox was made anew, if it was because its containers kept failing.
+    pub fresh: Option<Fresh>,
     /// The pod's addresses.
     pub addresses: Vec<IpAddr>,
     /// The volumes.
@@ -115,6 +117,15 @@ pub struct SandboxHere {
     pub is_lost: bool,
 }
 
+/// Why a sandbox was made anew for a pod that kept failing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fresh {
+    /// The container that kept failing.
+    pub name: String,
+    /// How often it had failed in the sandbox before.
+    pub failures: u32,
+}
+
 /// How far the clearing away of a finished pod is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Clearing {
@@ -166,6 +177,8 @@ pub struct ContainerMemory {
     pub restart_count: u32,
     /// Its restarts since it was last quiet.
     pub restarts: Restarts,
+    /// How often it failed in this sandbox since it was last quiet.
+    pub failures_here: u32,
     /// Its image.
     pub image: Step<ImageHere>,
     /// How often in a row its image could not be had.
@@ -457,9 +470,20 @@ impl PodMemory {
             annotations: BTreeMap::new(),
         };
         self.started(member, &status, runtime::Resources::default());
-        if let Some(run) = self.container(member.name()).runs.last_mut() {
+        let container = self.container(member.name());
+        container.failures_here = container.failures_here.saturating_add(1);
+        if let Some(run) = container.runs.last_mut() {
             run.end_reason = Some("StartError");
             run.post_start = Hook::Done;
+        }
+    }
+
+    /// Notes that a sandbox is there in which nothing has run yet.
+    pub fn entered(&mut self, addresses: Vec<IpAddr>) {
+        self.epoch += 1;
+        self.addresses = addresses;
+        for container in self.containers.values_mut() {
+            container.failures_here = 0;
         }
     }
 
@@ -470,10 +494,17 @@ impl PodMemory {
         if !run.is_running() {
             return false;
         }
+        let is_failure = exit.code != 0 || container.killing.is_some();
+        let was_quiet = backoff::is_quiet(exit.started_at, exit.finished_at);
         run.state = ContainerState::Exited(exit);
         container.killing = None;
         container.is_resizing = false;
         container.resize_trouble = None;
+        if was_quiet {
+            container.failures_here = 0;
+            self.fresh.take_if(|fresh| fresh.name == name);
+        }
+        container.failures_here = container.failures_here.saturating_add(u32::from(is_failure));
         true
     }
 

@@ -6,10 +6,12 @@
 use std::time::Duration;
 
 use host::Time;
+use model::diagnosis;
 
 use crate::backoff::{self, Curve};
 use crate::memory::{
-    Clearing, ContainerMemory, Ending, Failure, Hook, ImageHere, KillStage, Killing, PodMemory, Run, Step,
+    Clearing, ContainerMemory, Ending, Failure, Fresh, Hook, ImageHere, KillStage, Killing, PodMemory, Run,
+    Step,
 };
 use crate::pod::{Member, PodView, Role};
 use crate::probe::ProbeKind;
@@ -66,6 +68,11 @@ pub enum Act {
     MakeSandbox,
     /// Remove a sandbox whose monitor ended.
     DropSandbox,
+    /// Remove a sandbox in which a container keeps failing, so that the pod gets a fresh one.
+    RenewSandbox {
+        /// The container.
+        name: String,
+    },
     /// Make the volumes.
     PrepareVolumes,
     /// Have a container's image.
@@ -368,6 +375,10 @@ fn run(seen: &Seen<'_>, plan: &mut Decision) {
             plan.act(Act::DropSandbox);
             false
         }
+        Step::Done(_) if let Some(member) = worn_by(seen) => {
+            plan.act(Act::RenewSandbox { name: member.name().to_owned() });
+            return;
+        }
         other => step(other, Act::MakeSandbox, seen.now, plan),
     };
     let is_wide_enough = fit_amounts(seen, has_sandbox, plan);
@@ -382,6 +393,50 @@ fn run(seen: &Seen<'_>, plan: &mut Decision) {
             _ => launch(seen, member, has_volumes && has_sandbox, plan),
         }
     }
+}
+
+/// The container for whose failures the sandbox is to be made anew: a restart cannot help a full shared memory, a bad
+/// route, or what a run before left behind. Once, and not while anything in it runs: that would be harmed.
+fn worn_by<'a>(seen: &Seen<'a>) -> Option<&'a Member> {
+    let after = seen.curve.fresh_after?;
+    if seen.memory.fresh.is_some() || seen.memory.is_anything_running() {
+        return None;
+    }
+    failing(seen).find(|member| seen.container(member).failures_here >= after)
+}
+
+/// The containers that wait to be restarted.
+fn failing<'a>(seen: &Seen<'a>) -> impl Iterator<Item = &'a Member> {
+    let (seen, pod) = (*seen, seen.pod);
+    pod.members.iter().filter(move |member| {
+        !seen.is_busy(member)
+            && seen.container(member).last().is_some()
+            && matches!(fate(&seen, member), Fate::Wait { .. })
+    })
+}
+
+/// What was tried on this node for a container that keeps failing, beside restarts, as a reason and a message.
+pub fn tried(seen: &Seen<'_>) -> Option<(&'static str, String)> {
+    let after = seen.curve.fresh_after?;
+    let fresh = seen.memory.fresh.as_ref();
+    for member in failing(seen) {
+        let (name, failures) = (member.name(), seen.container(member).failures_here);
+        if fresh.is_some() && failures >= backoff::FRESH_FAILS_AFTER {
+            let message = format!("container {name} failed {failures} times in a fresh sandbox, too");
+            return Some((diagnosis::FAILS_HERE, message));
+        }
+        if fresh.is_none() && failures >= after + backoff::FRESH_FAILS_AFTER {
+            let message = format!(
+                "container {name} failed {failures} times; the sandbox was kept, because others run in it"
+            );
+            return Some((diagnosis::FAILS_HERE, message));
+        }
+    }
+    let Fresh { name, failures } = fresh.filter(|_| failing(seen).next().is_some())?;
+    Some((
+        diagnosis::FRESH_SANDBOX,
+        format!("container {name} failed {failures} times: the pod got a fresh sandbox"),
+    ))
 }
 
 /// Asks for something that is made once; says whether it is there.

@@ -268,11 +268,18 @@ fn conditions(seen: &Seen<'_>, status: &PodStatus, is_over: bool, before: &PodSt
         ("PodScheduled", (true, "", String::new())),
     ];
     let silence = seen.memory.silence.clone().map(|why| (PASSING[2], (true, "StorageSilent", why)));
+    let failing = plan::tried(seen).filter(|_| seen.memory.ending.is_none() && !is_over);
+    let failing = failing.map(|(reason, why)| (PASSING[3], (true, reason, why)));
     let failure = seen.memory.ending.as_ref().and_then(|ending| ending.failure.as_ref());
     let leaving = failure.filter(|failure| failure.reason == farewell::REASON);
     let disrupted =
         leaving.map(|failure| ("DisruptionTarget", (true, "TerminationByKubelet", failure.message.clone())));
-    let told = told.into_iter().chain(resizing(seen).into_iter().flatten()).chain(silence).chain(disrupted);
+    let told = told
+        .into_iter()
+        .chain(resizing(seen).into_iter().flatten())
+        .chain(silence)
+        .chain(failing)
+        .chain(disrupted);
     let all = told.map(|(kind, (is_true, reason, message))| {
         let value = if is_true { "True" } else { "False" };
         let known = find(before, kind).filter(|known| known.status == value);
@@ -291,8 +298,10 @@ fn conditions(seen: &Seen<'_>, status: &PodStatus, is_over: bool, before: &PodSt
     all.collect()
 }
 
-/// The conditions that are there only while a change of the pod's amounts is, or a silence of its storage.
-const PASSING: [&str; 3] = ["PodResizePending", "PodResizeInProgress", diagnosis::STORAGE_SILENT];
+/// The conditions that are there only while a change of the pod's amounts is, a silence of its storage, or a container
+/// that keeps failing.
+const PASSING: [&str; 4] =
+    ["PodResizePending", "PodResizeInProgress", diagnosis::STORAGE_SILENT, diagnosis::KEEPS_FAILING];
 
 /// What keeps the pod from having the amounts that it asks for, and whether those it was allotted are being given.
 fn resizing(seen: &Seen<'_>) -> [Option<(&'static str, Told)>; 2] {

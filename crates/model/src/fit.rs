@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1 as api;
 use serde::Deserialize;
 
+use crate::avoid::{self, AVOIDED_BY, Avoided};
 use crate::pod::{self, Amounts};
 use crate::selector::{self, Requirement};
 
@@ -66,6 +67,8 @@ pub struct NodeFacts {
     pub is_unschedulable: bool,
     /// What it has for pods.
     pub allocatable: Amounts,
+    /// Whose pods keep away from it, or did.
+    pub avoided: Vec<Avoided>,
 }
 
 /// Why a node does not take a pod.
@@ -221,6 +224,9 @@ impl From<api::Node> for NodeFacts {
         let allocatable = node.status.and_then(|status| status.allocatable).unwrap_or_default();
         Self {
             name: node.metadata.name.unwrap_or_default(),
+            avoided: avoid::read(
+                node.metadata.annotations.as_ref().and_then(|all| all.get(AVOIDED_BY)).map(String::as_str),
+            ),
             labels: node.metadata.labels.unwrap_or_default(),
             taints: spec.taints.unwrap_or_default(),
             is_unschedulable: spec.unschedulable.unwrap_or(false),

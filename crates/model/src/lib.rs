@@ -1,5 +1,6 @@
 //! The nouns of the house: kinds, objects, selectors, quantities, plans. No I/O and no clock.
 
+pub mod avoid;
 pub mod controller;
 pub mod diagnosis;
 pub mod fence;

@@ -35,6 +35,10 @@ pub trait Runtime: Send + Sync + 'static {
     async fn create_sandbox(&self, spec: SandboxSpec) -> Result<Sandbox, RuntimeError>;
     /// Kills what runs in it and removes it with its containers and files. Gone already counts as done.
     async fn remove_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError>;
+    /// The same, but its logs stay: the pod is about to get another sandbox.
+    async fn drop_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError> {
+        self.remove_sandbox(pod_uid).await
+    }
     /// Everything here, found anew from the monitors: what a restarted agent adopts.
     async fn sandboxes(&self) -> Result<Vec<Sandbox>, RuntimeError>;
 

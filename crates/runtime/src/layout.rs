@@ -96,9 +96,13 @@ impl Pod {
     pub fn container(&self, id: &str) -> PathBuf {
         self.containers().join(id)
     }
+    /// The logs of all its containers.
+    pub fn all_logs(&self) -> PathBuf {
+        self.dir.join("logs")
+    }
     /// The logs of a container, all runs.
     pub fn logs(&self, name: &str) -> PathBuf {
-        self.dir.join("logs").join(name)
+        self.all_logs().join(name)
     }
     /// The log of one run of a container.
     pub fn log(&self, name: &str, attempt: u32) -> PathBuf {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use model::fit::{HostPort, NodeFacts};
 use model::kinds::{NAMESPACE, NODE, POD};
 use model::pod::{self, Amounts};
-use model::{Object, Quantity, World};
+use model::{Object, Quantity, Time, World};
 
 use crate::facts::{Facts, Near};
 
@@ -41,6 +41,8 @@ pub struct Cluster<'w> {
     pub world: &'w dyn World,
     /// The nodes by name.
     pub places: Vec<Place>,
+    /// The time.
+    pub now: Time,
     /// How many pods must not be near others.
     pub shy: usize,
     namespaces: BTreeMap<String, Object>,
@@ -53,14 +55,14 @@ const MEMORY_AT_LEAST: i64 = 200 * 1024 * 1024;
 
 impl<'w> Cluster<'w> {
     /// Counts up a world.
-    pub fn read(world: &'w dyn World, pods: &[Resident]) -> Self {
+    pub fn read(world: &'w dyn World, pods: &[Resident], now: Time) -> Self {
         let nodes = world.list(&NODE, "");
         let mut places: Vec<Place> =
             nodes.iter().filter_map(Object::seen::<NodeFacts>).map(Place::empty).collect();
         places.sort_by(|one, other| one.node.name.cmp(&other.node.name));
         let namespaces = world.list(&NAMESPACE, "").into_iter();
         let namespaces = namespaces.map(|object| (object.name().to_owned(), object)).collect();
-        let mut cluster = Self { world, places, shy: 0, namespaces };
+        let mut cluster = Self { world, places, now, shy: 0, namespaces };
         for pod in pods.iter().filter(|pod| pod.facts.resides()) {
             cluster.put(pod.clone(), &pod.facts.fit.node);
         }

@@ -44,7 +44,7 @@ pub fn all(world: &dyn World, now: Time) -> Plan {
             meta.name().to_owned(),
         )
     });
-    let mut cluster = Cluster::read(world, &pods);
+    let mut cluster = Cluster::read(world, &pods, now);
     let mut placed = 0;
     for pod in waiting {
         if placed == PLACED_MAX {

@@ -11,6 +11,8 @@ use crate::{neighbours, spread};
 const BEST: i64 = 100;
 
 // How much the aspects count, as users know it: a taint that is only a wish outweighs everything else.
+// A node on which a pod like it kept failing is taken where no other will do: that counts more than all the rest.
+const AVOIDED: i64 = 12;
 const TAINTS: i64 = 3;
 const AFFINITY: i64 = 2;
 const SPREAD: i64 = 2;
@@ -37,7 +39,10 @@ pub fn best(pod: &Resident, cluster: &Cluster<'_>, candidates: &[usize]) -> Opti
     );
     let score = |nth: usize, index: &usize| {
         let (room, balance) = room(pod, at(index));
-        TAINTS * taints[nth]
+        let is_avoided =
+            at(index).node.avoided.iter().any(|one| one.counts(cluster.now) && one.concerns(&pod.object));
+        AVOIDED * if is_avoided { 0 } else { BEST }
+            + TAINTS * taints[nth]
             + AFFINITY * affinity[nth]
             + NEIGHBOURS * liking[nth]
             + SPREAD * crowd[nth]

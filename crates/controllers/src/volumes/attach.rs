@@ -402,6 +402,13 @@ mod tests {
         check(&format!("nodes a\n {volume}{by_hand}"), 5, decide, "");
         let silent = "nodes a status.conditions=[{\"type\":\"Ready\",\"status\":\"Unknown\"}]\n";
         check(&format!("{silent}{volume}{ours}"), 500, decide, "");
+        let lost = "leases kube-node-lease/a metadata.annotations.[healing.kintsugi.dev/lease-state]=Lost\n";
+        check(
+            &format!("{silent}{lost}{volume}{ours}"),
+            5,
+            decide,
+            "delete volumeattachments csi-x # its node's lease is lost",
+        );
     }
 
     #[test]

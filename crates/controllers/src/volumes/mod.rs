@@ -80,7 +80,7 @@ fn claims_of_pod(pod: &Object, world: &dyn World) -> Vec<Key> {
     keys.filter(|key| world.get(key).is_some_and(|claim| claim.is_ending())).collect()
 }
 
-fn claim_names(pod: &Pod) -> Vec<String> {
+pub(crate) fn claim_names(pod: &Pod) -> Vec<String> {
     let volumes = pod.spec().volumes.iter();
     let named = volumes.filter_map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
         (Some(claim), _) => Some(claim.claim_name.clone()),

@@ -35,6 +35,9 @@ pub const RESTARTS_IN_VAIN: i64 = 4;
 const LASTING: [&str; 5] =
     ["ReadinessFailed", "ContainerExited", "CrashLooping", "CannotStart", "StorageSilent"];
 
+/// The fault of a pod that was moved because it failed on its node alone.
+const FAILS_ON_NODE: &str = "FailsOnNode";
+
 /// How the action of a mend begins in which another pod takes the place of one that went.
 const REPLACED: &str = "replaced by";
 
@@ -225,7 +228,7 @@ impl Cases {
                 ready.or_else(|| {
                     let key = self.replacements.remove(pod.uid())?;
                     let lost = self.open.get_mut(&key)?;
-                    if let (Some(to), "NodeLost") = (&new.spec.node_name, lost.fault) {
+                    if let (Some(to), "NodeLost" | FAILS_ON_NODE) = (&new.spec.node_name, lost.fault) {
                         lost.action = format!("{} on {to}", lost.action);
                     }
                     self.end(&key, Outcome::Recovered, now)
@@ -263,11 +266,21 @@ impl Cases {
                         now,
                     ));
                 }
+                Some(_) if is_open && fault == "CrashLooping" => {
+                    entries.extend(body.tried().and_then(|why| self.tells_more(&key, why)));
+                }
                 None if is_open && is_over => entries.extend(self.end(&key, Outcome::Recovered, now)),
                 _ => {}
             }
         }
         entries
+    }
+
+    /// A mend under way for which more was tried, which is told once.
+    fn tells_more(&mut self, key: &Key, what: &str) -> Option<Entry> {
+        let open = self.open.get_mut(key).filter(|open| !open.action.contains(what))?;
+        open.action = format!("{}; {what}", open.action);
+        Some(Entry { repair: open.clone(), is_new: false })
     }
 
     /// A replacement that runs now: the act is done.
@@ -295,8 +308,14 @@ impl Cases {
         });
         let evicted =
             body.status.conditions.iter().any(|one| one.r#type == "DisruptionTarget" && one.status == "True");
+        let fails_here = body.keeps_failing().filter(|one| evicted && one.reason == diagnosis::FAILS_HERE);
+        let compared = fails_here.map(|one| {
+            let node = body.spec.node_name.as_deref().unwrap_or_default();
+            format!("{} on node {node}; others of its kind do not fail elsewhere", one.message)
+        });
         let (fault, evidence) = match (is_node_lost, body.status.phase.as_str()) {
             (true, _) => ("NodeLost", "its node fell silent"),
+            (false, _) if let Some(compared) = &compared => (FAILS_ON_NODE, compared.as_str()),
             (false, _) if evicted || body.status.reason == "Evicted" => ("PodEvicted", "it was evicted"),
             (false, "Failed") => ("PodFailed", "its containers failed for good"),
             (false, _) => ("PodDeleted", "it was deleted"),
@@ -477,6 +496,7 @@ struct Status {
 struct Condition {
     r#type: String,
     status: String,
+    reason: String,
     message: String,
 }
 
@@ -549,6 +569,18 @@ impl Pod {
         })
     }
 
+    /// What its node says of a container that keeps failing.
+    fn keeps_failing(&self) -> Option<&Condition> {
+        let mut all = self.status.conditions.iter();
+        all.find(|one| one.r#type == diagnosis::KEEPS_FAILING && one.status == "True")
+    }
+
+    /// What was tried for it beside restarts.
+    fn tried(&self) -> Option<&'static str> {
+        let reason = self.keeps_failing()?.reason.as_str();
+        (reason == diagnosis::FRESH_SANDBOX).then_some("given a fresh sandbox")
+    }
+
     /// Whether its storage is silent, and what its node says of that.
     fn silence(&self) -> Option<(&'static str, String)> {
         let mut all = self.status.conditions.iter();
@@ -592,6 +624,40 @@ mod tests {
         let mut tree = pod(name, "True", 0, json!({}))?.tree().expect("a tree");
         tree["metadata"]["deletionTimestamp"] = json!("1970-01-01T00:00:01Z");
         Some(Object::read(tree.to_string().into()).expect("an object"))
+    }
+
+    #[test]
+    fn a_pod_that_is_moved_tells_what_was_compared_and_where_it_went() {
+        let says = |reason: &str, more: bool| {
+            let mut all = vec![json!({"type": "Ready", "status": "False"})];
+            all.push(json!({"type": diagnosis::KEEPS_FAILING, "status": "True", "reason": reason, "message": "it failed 3 times"}));
+            if more {
+                all.push(
+                    json!({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}),
+                );
+            }
+            let waits = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+            json!({"conditions": all, "containerStatuses": [{"name": "web", "restartCount": 6, "state": waits}]})
+        };
+        let mut cases = Cases::default();
+        let mut take = |old: Option<Object>, new: Option<Object>, second: i64| {
+            let changed = Changed { key: Key::new(&PODS, "a", "x"), old, new };
+            let told = cases.take(&changed, &Text::new(""), at(second));
+            told.into_iter().map(|entry| (entry.repair.fault, entry.repair.action)).collect::<Vec<_>>()
+        };
+        let failing = || pod("x", "False", 6, says(diagnosis::FAILS_HERE, false));
+        take(failing(), pod("x", "False", 6, says(diagnosis::FRESH_SANDBOX, false)), 5);
+        let tried = take(failing(), pod("x", "False", 6, says(diagnosis::FRESH_SANDBOX, false)), 6);
+        assert_eq!(tried, [("CrashLooping", "held back between restarts; given a fresh sandbox".into())]);
+        let mut gone =
+            pod("x", "False", 6, says(diagnosis::FAILS_HERE, true)).expect("a pod").tree().expect("a tree");
+        gone["metadata"]["deletionTimestamp"] = json!("1970-01-01T00:00:01Z");
+        let gone = Some(Object::read(gone.to_string().into()).expect("an object"));
+        take(failing(), gone, 7);
+        let next = || pod("y", "False", 0, json!({"containerStatuses": []}));
+        assert_eq!(take(None, next(), 8), [(FAILS_ON_NODE, "replaced by y".into())]);
+        let ready = pod("y", "True", 0, json!({}));
+        assert_eq!(take(next(), ready, 9), [(FAILS_ON_NODE, "replaced by y on n".into())]);
     }
 
     fn exited(restarts: i64, state: &str) -> Option<Object> {

@@ -34,6 +34,8 @@ fn number(text: &str) -> i64 {
 /// a runs@5                  it runs since second 5
 /// a ended@5-7=1             it ran from 5 to 7 and ended with 1
 /// a restarts=4              it was restarted four times since it was quiet
+/// a failures=6              it failed six times in this sandbox
+/// fresh a                   the sandbox was made anew because that container kept failing
 /// a bad liveness            a probe is bad
 /// a killing=30 stopping     it is being killed until 30, and that far
 /// ending@10+30              the pod is being ended since 10, with 30 seconds of grace
@@ -60,6 +62,9 @@ pub fn world(pod: &PodView, facts: &str) -> PodMemory {
             ["lost"] => {
                 memory.sandbox = Step::Done(SandboxHere { is_lost: true });
                 memory.volumes = Step::Done(());
+            }
+            ["fresh", name] => {
+                memory.fresh = Some(Fresh { name: (*name).to_owned(), failures: 6 });
             }
             ["renewing"] => memory.is_renewing = true,
             ["removed"] => memory.clearing = Clearing::Removed,
@@ -128,6 +133,10 @@ fn container_fact(pod: &PodView, memory: &mut PodMemory, name: &str, what: &str)
         memory.container(name).restarts.count = u32::try_from(number(count)).expect("a count");
         return;
     }
+    if let Some(count) = what.strip_prefix("failures=") {
+        memory.container(name).failures_here = u32::try_from(number(count)).expect("a count");
+        return;
+    }
     if what == "starting" {
         memory.container(name).is_starting = true;
         return;
@@ -169,7 +178,7 @@ fn container_fact(pod: &PodView, memory: &mut PodMemory, name: &str, what: &str)
 /// A pod of containers with these limits of CPU.
 fn limited(cpu: &[&str]) -> PodView {
     let one = |(name, cpu): (char, &&str)| json!({"name": name.to_string(), "image": "i:1", "resources": {"limits": {"cpu": cpu}, "requests": {"cpu": cpu}}});
-    let containers: Vec<Value> = ('a'..'z').zip(cpu).map(one).collect();
+    let containers: Vec<Value> = ('a'..='z').zip(cpu).map(one).collect();
     pod_with(json!({}), json!({"restartPolicy": "Always", "containers": containers}), json!({}))
 }
 
@@ -262,6 +271,56 @@ fn ended_containers_restart_as_the_curve_says() {
     check(json!({}), &format!("{ground}a ended@0-1=1\na restarts=5"), 1, "wake 2");
     check(json!({}), &format!("{ground}a ended@0-1=1\na restarts=5"), 2, "start a");
     check(json!({}), &format!("{ground}a ended@0-600=1\na restarts=50"), 600, "start a");
+}
+
+#[test]
+fn a_pod_that_keeps_failing_gets_a_fresh_sandbox_once_and_never_while_anything_runs_in_it() {
+    let alone = json!({"containers": [{"name": "a", "image": "i:1"}]});
+    let failing = "laid\nimage a\na ended@0-1=1\na restarts=7\n";
+    let renew = r#"RenewSandbox { name: "a" }"#;
+    check(alone.clone(), &format!("{failing}a failures=5"), 1, "wake 8");
+    check(alone.clone(), &format!("{failing}a failures=6"), 1, renew);
+    check(alone.clone(), &format!("{failing}a failures=6"), 8, "start a");
+    check(alone.clone(), &format!("{failing}a failures=9\nfresh a"), 1, "wake 8");
+    check(json!({}), &format!("{failing}a failures=9\nb runs@0"), 1, "wake 8");
+    check(json!({}), &format!("{failing}a failures=9\nb ended@0-1=0\nimage b\nb restarts=7"), 1, renew);
+    check(json!({"restartPolicy": "Never"}), &format!("{failing}a failures=9\nb runs@0"), 1, "");
+}
+
+#[test]
+fn kubernetes_own_curve_keeps_a_sandbox_for_ever() {
+    let spec = json!({"restartPolicy": "Always", "containers": [{"name": "a", "image": "i:1"}]});
+    let pod = pod_with(json!({}), spec, json!({}));
+    let memory = world(&pod, "laid\nimage a\na ended@0-1=1\na restarts=7\na failures=60");
+    let curve = &Curve::KUBERNETES;
+    let seen = Seen { pod: &pod, memory: &memory, curve, now: at(1), node: Default::default() };
+    assert_eq!((told(&decide(&seen)).as_str(), tried(&seen)), ("wake 301", None));
+}
+
+#[test]
+fn failures_are_counted_by_sandbox_and_forgotten_after_a_quiet_run() {
+    let pod = limited(&["1"]);
+    let mut memory = world(&pod, "laid\na runs@0\na failures=5\nfresh a");
+    let exit = |code: i32, from: i64, to: i64| Exit {
+        code,
+        signal: None,
+        oom_killed: false,
+        started_at: at(from),
+        finished_at: at(to),
+        message: String::new(),
+    };
+    let mut ends = |code: i32, to: i64| {
+        memory.containers.get_mut("a").expect("it is there").runs[0].state =
+            ContainerState::Running { started_at: at(0), pid: 1 };
+        assert!(memory.exited("a", "a", exit(code, 0, to)));
+        let counted = memory.container("a").failures_here;
+        (counted, memory.fresh.is_some())
+    };
+    assert_eq!(ends(1, 9), (6, true));
+    assert_eq!(ends(0, 9), (6, true), "it ended well");
+    assert_eq!(ends(1, 600), (1, false));
+    memory.entered(Vec::new());
+    assert_eq!((memory.container("a").failures_here, memory.epoch), (0, 2));
 }
 
 #[test]

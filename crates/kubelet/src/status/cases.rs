@@ -68,6 +68,21 @@ fn a_pod_goes_from_pending_to_running() {
 }
 
 #[test]
+fn a_pod_that_keeps_failing_says_what_was_tried_for_it() {
+    let tried = |facts: &str| {
+        let pod = view(json!({}), json!({}));
+        let status = of(&pod, &format!("laid\nimage a\na restarts=9\n{facts}"), 1);
+        find(&status, diagnosis::KEEPS_FAILING).map(|one| one.reason.clone().unwrap_or_default())
+    };
+    let failing = "a ended@0-1=1\n";
+    assert_eq!(tried(&format!("{failing}a failures=6")), None);
+    assert_eq!(tried(&format!("{failing}a failures=1\nfresh a")).as_deref(), Some("FreshSandbox"));
+    assert_eq!(tried(&format!("{failing}a failures=3\nfresh a")).as_deref(), Some("FailsHere"));
+    assert_eq!(tried(&format!("{failing}a failures=9")).as_deref(), Some("FailsHere"), "others run there");
+    assert_eq!(tried("a runs@0\na failures=3\nfresh a"), None, "nobody knows yet");
+}
+
+#[test]
 fn a_container_tells_that_an_image_it_mounts_cannot_be_had() {
     let spec = json!({
         "containers": [{"name": "a", "image": "i:1", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],

@@ -7,6 +7,7 @@ use runtime::RuntimeError;
 use super::*;
 use crate::ask::Question;
 use crate::jobs;
+use crate::memory::Fresh;
 use crate::pod::Member;
 use crate::probe::Pace;
 
@@ -18,7 +19,10 @@ impl Worker {
         match act {
             Act::End(ending) => self.end(ending),
             Act::MakeSandbox => self.make_sandbox(),
-            Act::DropSandbox => self.drop_sandbox(),
+            Act::DropSandbox => {
+                self.drop_sandbox("Pod sandbox changed, it will be killed and re-created.".into());
+            }
+            Act::RenewSandbox { name } => self.renew_sandbox(name),
             Act::PrepareVolumes => self.prepare_volumes(),
             Act::Pull { name } => self.pull(&name),
             Act::PullShown { volume } => self.pull_shown(volume),
@@ -60,15 +64,22 @@ impl Worker {
         self.job(async move { Report::Sandbox(jobs::make_sandbox(&agent, &pod).await) });
     }
 
-    fn drop_sandbox(&mut self) {
-        let message = "Pod sandbox changed, it will be killed and re-created.";
+    fn renew_sandbox(&mut self, name: String) {
+        let failures = self.memory.container(&name).failures_here;
+        let message = format!(
+            "Container {name} failed {failures} times in this sandbox: it will be killed and re-created."
+        );
+        self.memory.fresh = Some(Fresh { name, failures });
+        self.drop_sandbox(message);
+    }
+
+    fn drop_sandbox(&mut self, message: String) {
         self.agent.events.normal(Agent::about(&self.pod, None), "SandboxChanged", message);
         self.memory.sandbox = Step::Working;
         let (agent, uid) = (self.agent.clone(), self.pod.uid.clone());
         self.job(async move {
             let detached = agent.means.network.detach(&uid).await.map_err(|error| jobs::spelled(&error));
-            let removed =
-                agent.means.runtime.remove_sandbox(&uid).await.map_err(|error| jobs::spelled(&error));
+            let removed = agent.means.runtime.drop_sandbox(&uid).await.map_err(|error| jobs::spelled(&error));
             Report::Dropped(detached.and(removed))
         });
     }

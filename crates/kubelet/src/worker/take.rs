@@ -332,8 +332,7 @@ impl Worker {
     fn take_sandbox(&mut self, result: Result<Vec<std::net::IpAddr>, SandboxFault>, now: Time) {
         self.memory.sandbox = match result {
             Ok(addresses) => {
-                self.memory.epoch += 1;
-                self.memory.addresses = addresses;
+                self.memory.entered(addresses);
                 self.memory.whole = Some(crate::resources::pod_limits(&self.pod));
                 self.sandbox_failures = 0;
                 Step::Done(SandboxHere::default())

@@ -11,7 +11,7 @@ const CHANGES_MAX: usize = 6;
 const VALUE_LEN_MAX: usize = 80;
 
 /// Labels that name a revision: ReplicaSets' and those of ControllerRevisions.
-const REVISION_LABELS: [&str; 2] = ["pod-template-hash", "controller-revision-hash"];
+pub const REVISION_LABELS: [&str; 2] = ["pod-template-hash", "controller-revision-hash"];
 
 /// The revision of its owner that a pod, or a ReplicaSet or ControllerRevision, is of; empty when it has none.
 pub fn revision_of(object: &Tree) -> &str {

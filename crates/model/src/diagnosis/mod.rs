@@ -9,7 +9,7 @@ mod exits;
 use crate::tree::{at, flag, items, text, whole};
 use crate::{Object, Tree};
 
-pub use changes::{changes, is_of, newest_first, revision_of};
+pub use changes::{REVISION_LABELS, changes, is_of, newest_first, revision_of};
 
 /// How many statements and how many next steps a diagnosis has at most: what people read before they act.
 pub const STATEMENTS_MAX: usize = 12;
@@ -98,10 +98,14 @@ pub fn is_well(pod: &Tree) -> bool {
         || text(pod, "status.phase") == "Succeeded"
 }
 
-/// Whether a condition of a pod is True.
-fn is_true(pod: &Tree, condition: &str) -> bool {
+/// A condition of a pod that is True.
+pub fn holds<'a>(pod: &'a Tree, condition: &str) -> Option<&'a Tree> {
     let conditions = items(pod, "status.conditions");
-    conditions.iter().any(|one| text(one, "type") == condition && text(one, "status") == "True")
+    conditions.iter().find(|one| text(one, "type") == condition && text(one, "status") == "True")
+}
+
+fn is_true(pod: &Tree, condition: &str) -> bool {
+    holds(pod, condition).is_some()
 }
 
 fn containers(pod: &Tree) -> impl Iterator<Item = &Tree> {
@@ -116,6 +120,13 @@ fn spec<'a>(pod: &'a Tree, name: &str) -> Option<&'a Tree> {
 
 /// The condition of a pod whose storage does not answer; there only while it does not.
 pub const STORAGE_SILENT: &str = "healing.kintsugi.dev/StorageSilent";
+
+/// The condition of a pod of which a container keeps failing whatever its node tries; there only while that waits.
+pub const KEEPS_FAILING: &str = "healing.kintsugi.dev/KeepsFailing";
+/// Its reason once the pod got a fresh sandbox.
+pub const FRESH_SANDBOX: &str = "FreshSandbox";
+/// Its reason once all was tried that its node can try.
+pub const FAILS_HERE: &str = "FailsHere";
 
 fn placing(pod: &Tree, known: &mut Diagnosis) {
     let scheduled = items(pod, "status.conditions").iter().find(|one| text(one, "type") == "PodScheduled");

@@ -28,7 +28,7 @@ use crate::cgroup::Cgroups;
 use crate::images::{self, Store, failed};
 use crate::kernel::events::Hub;
 use crate::kernel::link::Link;
-use crate::layout::{self, Layout};
+use crate::layout::{self, Layout, Pod};
 use crate::wire::{ContainerRecord, Reply, Request, SandboxFile, StartSpec};
 use crate::*;
 
@@ -178,12 +178,12 @@ impl KernelRuntime {
         let make = move || {
             if layout.pod(&uid).dir.exists() {
                 spawn::clear_remains(&layout, &cgroups, &uid)?;
-                fs::remove_dir_all(layout.pod(&uid).dir)?;
+                spawn::clear_but_logs(&layout.pod(&uid))?;
             }
             let done = spawn::start_monitor(&exe, &layout.pod(&uid), &file);
             if done.is_err() {
                 let _ = spawn::clear_remains(&layout, &cgroups, &uid);
-                let _ = fs::remove_dir_all(layout.pod(&uid).dir);
+                let _ = spawn::clear_but_logs(&layout.pod(&uid));
             }
             done
         };
@@ -192,6 +192,30 @@ impl KernelRuntime {
         made.map_err(|error| failed("make a sandbox", error))?;
         let link = Link::open(&self.host, pod, self.hub.clone()).await?;
         link.ok_or_else(|| failed("make a sandbox", "its monitor ended at once"))
+    }
+
+    /// Ends a sandbox; `clear` removes of its files what is to go.
+    async fn end_sandbox(
+        &self,
+        pod_uid: &str,
+        clear: impl FnOnce(&Pod) -> std::io::Result<()> + Send + 'static,
+    ) -> Result<(), RuntimeError> {
+        layout::check_uid(pod_uid)?;
+        let _turn = self.turn(pod_uid).await;
+        // One that does not answer is cleared away like one that is gone: that is what is asked for.
+        if let Ok(Some(link)) = self.link_in_turn(pod_uid).await {
+            link.end();
+            if let Err(error) = link.ask(Request::Quit).await {
+                tracing::warn!(pod = pod_uid, %error, "the monitor did not clean up, so the agent does");
+            }
+        }
+        self.keep_link(pod_uid, None);
+        let (layout, cgroups, uid) = (self.layout.clone(), self.cgroups.clone(), pod_uid.to_owned());
+        let clear = move || {
+            spawn::clear_remains(&layout, &cgroups, &uid)?;
+            clear(&layout.pod(&uid))
+        };
+        self.host.blocking(clear).await.map_err(|error| failed(format!("remove sandbox {pod_uid}"), error))
     }
 
     async fn start_spec(&self, mut spec: ContainerSpec) -> Result<StartSpec, RuntimeError> {
@@ -240,6 +264,14 @@ impl KernelRuntime {
     }
 }
 
+/// Removes a folder; one that is not there is removed already.
+fn remove_folder(dir: &Path) -> std::io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// The image's environment, with the pod's above it.
 fn merge_env(image: &[String], pod: Vec<String>) -> Vec<String> {
     let name = |entry: &String| entry.split_once('=').map_or(entry.clone(), |(name, _)| name.to_owned());
@@ -285,25 +317,11 @@ impl Runtime for KernelRuntime {
     }
 
     async fn remove_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError> {
-        layout::check_uid(pod_uid)?;
-        let _turn = self.turn(pod_uid).await;
-        // One that does not answer is cleared away like one that is gone: that is what is asked for.
-        if let Ok(Some(link)) = self.link_in_turn(pod_uid).await {
-            link.end();
-            if let Err(error) = link.ask(Request::Quit).await {
-                tracing::warn!(pod = pod_uid, %error, "the monitor did not clean up, so the agent does");
-            }
-        }
-        self.keep_link(pod_uid, None);
-        let (layout, cgroups, uid) = (self.layout.clone(), self.cgroups.clone(), pod_uid.to_owned());
-        let clear = move || {
-            spawn::clear_remains(&layout, &cgroups, &uid)?;
-            match fs::remove_dir_all(layout.pod(&uid).dir) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            }
-        };
-        self.host.blocking(clear).await.map_err(|error| failed(format!("remove sandbox {pod_uid}"), error))
+        self.end_sandbox(pod_uid, |pod| remove_folder(&pod.dir)).await
+    }
+
+    async fn drop_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError> {
+        self.end_sandbox(pod_uid, spawn::clear_but_logs).await
     }
 
     async fn sandboxes(&self) -> Result<Vec<Sandbox>, RuntimeError> {

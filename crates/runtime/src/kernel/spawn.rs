@@ -65,6 +65,26 @@ pub(crate) fn clear_remains(layout: &Layout, cgroups: &Cgroups, pod_uid: &str) -
     clear_group(&group)
 }
 
+/// Removes the files of a sandbox that was cleared, but for its logs: they tell why the pod needs another one. A folder
+/// without logs goes, too.
+pub(crate) fn clear_but_logs(pod: &Pod) -> io::Result<()> {
+    let entries = match fs::read_dir(&pod.dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    let mut has_logs = false;
+    for entry in entries {
+        let entry = entry?;
+        let path = entry.path();
+        match () {
+            () if path == pod.all_logs() => has_logs = true,
+            () if entry.file_type()?.is_dir() => fs::remove_dir_all(path)?,
+            () => fs::remove_file(path)?,
+        }
+    }
+    if has_logs { Ok(()) } else { fs::remove_dir(&pod.dir) }
+}
+
 /// Removes a group as soon as the kernel lets it go.
 pub(crate) fn clear_group(group: &Group) -> io::Result<()> {
     let mut done = group.remove();

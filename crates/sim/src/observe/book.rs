@@ -313,6 +313,11 @@ impl Book {
         self.page().happened.clone()
     }
 
+    /// The deadline of a fenced pod has passed, and something of it runs.
+    pub fn expired(&self) {
+        self.happened("fenced pod ended by its deadline");
+    }
+
     /// A container has ended.
     pub fn ended(&self, uid: &str, container: &str, id: &str) {
         let mut page = self.page();

@@ -229,6 +229,11 @@ fn of_pod(sight: &Sight, uid: &str, pod: &Tree, field: &str) -> String {
             let mut reasons = containers(pod).map(|one| text(one, "state.waiting.reason"));
             reasons.find(|reason| !reason.is_empty()).unwrap_or_default().to_owned()
         }
+        "tried" => {
+            let all = items(pod, "status.conditions");
+            let mut told = all.filter(|one| text(one, "type") == model::diagnosis::KEEPS_FAILING);
+            told.next().map(|one| text(one, "reason")).unwrap_or_default().to_owned()
+        }
         "starts" => {
             let own = sight.starts.iter().filter(|((whose, _), _)| whose == uid);
             own.map(|(_, count)| *count).sum::<u32>().to_string()

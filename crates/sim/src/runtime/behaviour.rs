@@ -1,6 +1,6 @@
 //! What a simulated container does, as its arguments say. Pure.
 //!
-//! An argument holds clauses, with `;` between them: `run`, `exit 1 after 3s`, `crash 4 times`, `ready after 10s`,
+//! An argument holds clauses, with `;` between them: `run`, `exit 1 after 3s`, `crash 4 times`, `crash on b` (a node), `crash in 1 sandboxes`, `ready after 10s`,
 //! `never ready`, `hang after 20s`, `stop in 2s`, `ignore SIGTERM`, `fail to start`. What is none of these is let be,
 //! as the words of a real program would be.
 
@@ -24,6 +24,10 @@ pub struct Behaviour {
     pub starts: bool,
     /// How many of its first runs crash, and after how long.
     pub crashes: (u32, Duration),
+    /// The node on which every run crashes.
+    pub bad_node: Option<String>,
+    /// How many of a pod's first sandboxes every run crashes in.
+    pub bad_sandboxes: u32,
     /// When the other runs end by themselves, and with which code.
     pub exit: Option<(Duration, i32)>,
     /// When it begins to serve; `None`: never.
@@ -39,6 +43,8 @@ impl Default for Behaviour {
         Self {
             starts: true,
             crashes: (0, CRASH_AFTER),
+            bad_node: None,
+            bad_sandboxes: 0,
             exit: None,
             serves_after: Some(SERVES_AFTER),
             hangs_after: None,
@@ -67,6 +73,8 @@ impl Behaviour {
             ["crash", count, "times", "after", after] => {
                 self.crash(time(after).unwrap_or(CRASH_AFTER), count)
             }
+            ["crash", "on", node] => self.bad_node = Some((*node).to_owned()),
+            ["crash", "in", count, "sandboxes"] => self.bad_sandboxes = count.parse().unwrap_or(0),
             ["ready", "after", after] => self.serves_after = time(after),
             ["never", "ready"] => self.serves_after = None,
             ["hang", "after", after] => self.hangs_after = time(after),
@@ -81,10 +89,11 @@ impl Behaviour {
         self.crashes = (count.parse().unwrap_or(0), after);
     }
 
-    /// When and how the run with this number (from 0) ends by itself.
-    pub fn exit_of(&self, run: u32) -> Option<(Duration, i32)> {
+    /// When and how the run with this number (from 0) ends by itself, in the pod's sandbox of this number (from 0) on a node.
+    pub fn exit_of(&self, run: u32, sandbox: u32, node: &str) -> Option<(Duration, i32)> {
         let (count, after) = self.crashes;
-        if run < count { Some((after, 1)) } else { self.exit }
+        let is_bad = self.bad_node.as_deref() == Some(node) || sandbox < self.bad_sandboxes;
+        if run < count || is_bad { Some((after, 1)) } else { self.exit }
     }
 
     /// Whether it serves after it has run for so long.
@@ -111,15 +120,25 @@ mod tests {
     #[test]
     fn words_of_a_real_program_run_for_ever() {
         assert_eq!(read("/bin/web|--listen|:80"), Behaviour::default());
-        assert_eq!(read("run").exit_of(0), None);
+        assert_eq!(read("run").exit_of(0, 0, "a"), None);
     }
 
     #[test]
     fn the_first_runs_may_crash_and_the_later_ones_run() {
         let behaviour = read("crash 2 times after 1s");
-        assert_eq!([0, 1, 2].map(|run| behaviour.exit_of(run)), [Some((SECOND, 1)), Some((SECOND, 1)), None]);
-        assert_eq!(read("exit 0 after 1s").exit_of(99), Some((SECOND, 0)));
-        assert_eq!(read("crash 2 times; exit 0 after 1s").exit_of(2), Some((SECOND, 0)));
+        assert_eq!(
+            [0, 1, 2].map(|run| behaviour.exit_of(run, 0, "a")),
+            [Some((SECOND, 1)), Some((SECOND, 1)), None]
+        );
+        assert_eq!(read("exit 0 after 1s").exit_of(99, 0, "a"), Some((SECOND, 0)));
+        assert_eq!(read("crash 2 times; exit 0 after 1s").exit_of(2, 0, "a"), Some((SECOND, 0)));
+    }
+
+    #[test]
+    fn a_node_or_a_sandbox_may_be_bad() {
+        let behaviour = read("crash on b; crash in 2 sandboxes");
+        assert!(behaviour.exit_of(9, 5, "b").is_some());
+        assert_eq!([0, 1, 2].map(|at| behaviour.exit_of(9, at, "a").is_some()), [true, true, false]);
     }
 
     #[test]

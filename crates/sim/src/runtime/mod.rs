@@ -51,6 +51,9 @@ const EVENTS_WAITING_MAX: usize = 4096;
 
 const SIGKILL: i32 = 9;
 
+/// Under this name the sandboxes of a pod are counted, beside the runs of its containers.
+const SANDBOXES: &str = "";
+
 /// The containers of one machine; clones share them.
 #[derive(Clone)]
 pub struct SimRuntime(Arc<Inner>);
@@ -200,6 +203,9 @@ impl SimRuntime {
                 let running = state.sandboxes.get(&whose).into_iter().flat_map(SimSandbox::running);
                 running.map(|one| one.status.container.clone()).collect()
             };
+            if !running.is_empty() {
+                runtime.0.book.expired();
+            }
             host.sleep(kill).await;
             for container in running {
                 runtime.finish(&container.pod_uid, &container.id, 128 + SIGKILL, Some(SIGKILL));
@@ -312,7 +318,11 @@ impl Runtime for SimRuntime {
         let now = self.0.host.now();
         let mut state = self.state();
         let uid = spec.pod_uid.clone();
-        let made = state.sandboxes.entry(uid.clone()).or_insert_with(|| SimSandbox::new(spec, now));
+        if !state.sandboxes.contains_key(&uid) {
+            let number = state.count_run(&uid, SANDBOXES);
+            state.sandboxes.insert(uid.clone(), SimSandbox::new(spec.clone(), number, now));
+        }
+        let made = state.sandboxes.get(&uid).ok_or_else(|| missing(&uid))?;
         let shown = made.shown();
         drop(state);
         self.watch_deadline(&uid);
@@ -356,7 +366,7 @@ impl Runtime for SimRuntime {
             return Err(RuntimeError::Start("exec: no such file or directory".to_owned()));
         }
         let status = made.status.clone();
-        if let Some((after, code)) = made.behaviour.exit_of(run) {
+        if let Some((after, code)) = made.behaviour.exit_of(run, sandbox.number, &self.0.node) {
             made.life = Some(self.later(after, &status.container, code, None));
         }
         let whose = sandbox.spec.clone();

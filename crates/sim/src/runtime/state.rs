@@ -33,6 +33,8 @@ pub struct State {
 pub struct SimSandbox {
     /// What it was made of.
     pub spec: SandboxSpec,
+    /// The how manieth of its pod it is here, from 0.
+    pub number: u32,
     created_at: Time,
     /// Whether its monitor runs.
     pub alive: bool,
@@ -102,8 +104,8 @@ impl State {
 
 impl SimSandbox {
     /// An empty sandbox.
-    pub fn new(spec: SandboxSpec, created_at: Time) -> Self {
-        Self { spec, created_at, alive: true, containers: Vec::new(), watch: None }
+    pub fn new(spec: SandboxSpec, number: u32, created_at: Time) -> Self {
+        Self { spec, number, created_at, alive: true, containers: Vec::new(), watch: None }
     }
 
     /// As the agent sees it.
