@@ -49,7 +49,7 @@ pub fn read(annotation: Option<&str>) -> Vec<Avoided> {
 /// The revision that a pod's labels name; empty when they name none.
 pub fn revision(pod: &Object) -> &str {
     let labels = &pod.meta().labels;
-    REVISION_LABELS.iter().find_map(|label| labels.get(*label)).unwrap_or_default()
+    REVISION_LABELS.iter().find_map(|label| labels.get(label)).unwrap_or_default()
 }
 
 impl Avoided {
