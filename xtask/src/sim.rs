@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use clap::Args as Arguments;
 
-/// What is handed on: `--seed N`, `--seeds N`, `--endless`, `--scenario FILE`, `--accept`, `--timeline`, `--log FILTER`.
+/// What is handed on: `--seed N`, `--seeds N`, `--fence`, `--endless`, `--scenario FILE`, `--accept`, `--timeline`, `--log FILTER`.
 #[derive(Debug, Arguments)]
 pub struct Args {
     /// Arguments of the simulator; `--help` after `--` shows them.
@@ -17,7 +17,7 @@ pub struct Args {
 /// Builds the simulator and runs it.
 pub fn run(root: &Path, args: &Args) -> Result<()> {
     let mut cargo = Command::new("cargo");
-    // A build that is optimised a little is soon worth its while where there is much to run.
+    // An optimised build is soon worth its while where there is much to run.
     let is_much = args.rest.iter().any(|word| word == "--endless" || word.starts_with("--seeds"));
     let profile = if is_much { "seeds" } else { "dev" };
     cargo

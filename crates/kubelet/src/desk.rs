@@ -23,6 +23,9 @@ const RETRY_FIRST: Duration = Duration::from_millis(50);
 /// The longest wait between writes that fail: as long as anybody should have to wait after the API came back.
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
+/// After how long a status is told again over what others wrote as if for the first time.
+const INSISTED_FOR: Duration = Duration::from_secs(10);
+
 /// What is to be told.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
@@ -51,6 +54,7 @@ pub async fn run(
 ) {
     let mut acked: (u64, Arc<Tree>) = Default::default();
     let mut written: Option<Arc<PodStatus>> = None;
+    let (mut insistence, mut insisted_at) = (RETRY_FIRST, agent.means.host.moment());
     while wanted.changed().await.is_ok() {
         let mut wait = RETRY_FIRST;
         loop {
@@ -64,6 +68,18 @@ pub async fn run(
                 report(&told, now.sequence, false).await;
                 break;
             };
+            if written.as_ref() == Some(status) {
+                // Somebody else wrote something else. Two that insist at once write in a circle, while one of them has old news.
+                if agent.means.host.moment().since(insisted_at) > INSISTED_FOR {
+                    insistence = RETRY_FIRST;
+                }
+                agent.means.host.sleep(insistence).await;
+                insistence = (insistence * 2).min(RETRY_MAX);
+                insisted_at = agent.means.host.moment();
+                if wanted.has_changed().unwrap_or(false) {
+                    continue;
+                }
+            }
             let when = Precondition {
                 uid: Some(whose.uid.clone()),
                 resource_version: (*revision > 0).then(|| revision.to_string()),

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Mutex;
 
 use sim::flaw::Flaw;
+use sim::mutation::Mutation;
 use sim::{crew, seeds};
 
 /// How many seeds may pass until a flaw is found.
@@ -22,6 +23,35 @@ fn every_flaw_of_the_world_breaks_its_law() {
         ControlFlow::Continue(())
     });
     let unseen = unseen.into_inner().expect("no flaw panicked");
+    assert!(unseen.is_empty(), "not found within {SEEDS_MAX} seeds: {unseen:?}");
+}
+
+/// Rules of the fence without which whole clusters break its laws, and a seed that has shown it. The walks of `model/tests/fence`
+/// find every rule out, these and the others.
+const FENCE: [(Mutation, u64); 9] = [
+    (Mutation::NoVotes, 1),
+    (Mutation::NoMargin, 1),
+    (Mutation::NoCounting, 1),
+    (Mutation::LoneKeepsNone, 1),
+    (Mutation::LoneVotesRunning, 15),
+    (Mutation::AnswerBeforeCommit, 1),
+    (Mutation::EpochReused, 0),
+    (Mutation::AgentLooksAtDeadline, 0),
+    (Mutation::DeletionIsProof, 9),
+];
+
+#[test]
+fn whole_clusters_with_a_wrong_rule_of_the_fence_break_its_laws() {
+    let unseen = Mutex::new(Vec::new());
+    crew::each(0..FENCE.len() as u64, crew::threads(), |at| {
+        let (mutation, first) = FENCE[at as usize];
+        let is_found = |seed| matches!(seeds::finds_in_fence(seed, mutation), Ok(Some(_)));
+        if !(first..first + SEEDS_MAX).any(is_found) {
+            unseen.lock().expect("no other rule panicked").push(mutation);
+        }
+        ControlFlow::Continue(())
+    });
+    let unseen = unseen.into_inner().expect("no rule panicked");
     assert!(unseen.is_empty(), "not found within {SEEDS_MAX} seeds: {unseen:?}");
 }
 

@@ -4,10 +4,14 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Mutex;
 
+use sim::scenario::Outcome;
 use sim::{crew, seeds};
 
 /// How many seeds each run of the tests tries. `cargo xtask sim --seeds N` and `--endless` try more.
 const SEEDS: u64 = 200;
+
+/// How many that try the fence alone.
+const FENCE_SEEDS: u64 = 40;
 
 /// The faults of the world, as they are counted where they take place.
 const FAULTS: [&str; 28] = [
@@ -43,25 +47,45 @@ const FAULTS: [&str; 28] = [
 
 #[test]
 fn the_laws_hold_and_the_cluster_gets_there_whatever_the_seed() {
-    let (failed, happened) = (Mutex::new(Vec::new()), Mutex::new(BTreeSet::new()));
-    seeds::run_all(0..SEEDS, crew::threads(), seeds::run, |seed, ran| {
+    let happened = Mutex::new(BTreeSet::new());
+    let failed = failures(SEEDS, "", seeds::run, |outcome| {
+        happened.lock().expect("no other seed panicked").extend(outcome.happened.into_keys());
+    });
+    assert!(failed.is_empty(), "{} of {SEEDS} seeds failed\n{}", failed.len(), failed.join("\n"));
+    let happened = happened.into_inner().expect("no seed panicked");
+    let unseen: Vec<&str> = FAULTS.into_iter().filter(|fault| !happened.contains(fault)).collect();
+    assert!(unseen.is_empty(), "no seed had a {unseen:?}");
+}
+
+#[test]
+fn the_fence_holds_on_nodes_that_lose_each_other_die_and_come_back() {
+    let failed = failures(FENCE_SEEDS, " --fence", seeds::run_fence, drop);
+    assert!(failed.is_empty(), "{} of {FENCE_SEEDS} seeds failed\n{}", failed.len(), failed.join("\n"));
+}
+
+/// What the first seeds break, each with how to look at it; `heed` has the outcomes.
+fn failures(
+    count: u64,
+    how: &str,
+    run: fn(u64) -> anyhow::Result<Outcome>,
+    heed: impl Fn(Outcome) + Sync,
+) -> Vec<String> {
+    let failed = Mutex::new(Vec::new());
+    seeds::run_all(0..count, crew::threads(), run, |seed, ran| {
         let faults = match ran {
-            Ok(outcome) => {
-                happened.lock().expect("no other seed panicked").extend(outcome.happened.into_keys());
-                outcome.faults
+            Ok(mut outcome) => {
+                let faults = std::mem::take(&mut outcome.faults);
+                heed(outcome);
+                faults
             }
             Err(error) => vec![format!("{error:#}")],
         };
         if !faults.is_empty() {
-            let replay = format!("replay with `cargo xtask sim --seed {seed} --timeline`");
+            let replay = format!("replay with `cargo xtask sim{how} --seed {seed} --timeline`");
             let told = format!("seed {seed}: {replay}\n  {}", faults.join("\n  "));
             failed.lock().expect("no other seed panicked").push(told);
         }
         ControlFlow::Continue(())
     });
-    let failed = failed.into_inner().expect("no seed panicked");
-    assert!(failed.is_empty(), "{} of {SEEDS} seeds failed\n{}", failed.len(), failed.join("\n"));
-    let happened = happened.into_inner().expect("no seed panicked");
-    let unseen: Vec<&str> = FAULTS.into_iter().filter(|fault| !happened.contains(fault)).collect();
-    assert!(unseen.is_empty(), "no seed had a {unseen:?}");
+    failed.into_inner().expect("no seed panicked")
 }
