@@ -98,6 +98,23 @@ impl ClientError {
         }
     }
 
+    /// What the server said, in its own words; where it said nothing, what happened.
+    pub fn said(&self) -> String {
+        match self {
+            Self::Conflict { message }
+            | Self::NotFound { message }
+            | Self::AlreadyExists { message }
+            | Self::Expired { message }
+            | Self::Refused { message, .. }
+            | Self::TooManyRequests { message, .. }
+                if !message.is_empty() =>
+            {
+                message.clone()
+            }
+            other => other.to_string(),
+        }
+    }
+
     /// The error that an answer with an error status means.
     pub(crate) fn of_answer(code: StatusCode, headers: &http::HeaderMap, body: &[u8]) -> Self {
         let status: Status = serde_json::from_slice(body).unwrap_or_else(|_| Status {

@@ -191,10 +191,13 @@ fn count(plan: &mut Plan, owner: &Owner, active: &[Pod], ending: usize, starts: 
     status::write(plan, &owner.key, &owner.object, &wanted, "the pods changed");
 }
 
-/// Every start that is refused leaves the reason in the status.
+/// The first start that is refused leaves the reason in the status; those that are refused after it do not change it, for
+/// each names another pod, and whoever writes is woken by what it wrote.
 fn fail_with(plan: &mut Plan, owner: &Owner, mut wanted: Tree, mut conditions: Vec<Tree>, now: Time) {
     let says = Says { kind: "ReplicaFailure", status: "True", reason: "FailedCreate", message: "{refusal}" };
-    status::set_condition(&mut conditions, says, now);
+    if status::condition(&conditions, says.kind).is_none_or(|known| known["status"] != says.status) {
+        status::set_condition(&mut conditions, says, now);
+    }
     wanted["conditions"] = status::written(conditions);
     let Some(write) = status::patch(&owner.key, &owner.object, &wanted) else { return };
     for act in &mut plan.acts {
@@ -333,6 +336,10 @@ mod tests {
             world.tree(&key).map(|tree| tree["status"]["conditions"].clone()).unwrap_or_default();
         assert_eq!(conditions[0]["type"], "ReplicaFailure");
         assert_eq!(conditions[0]["message"], "exceeded quota: q");
+        world.refuse("pods", "another pod's name: exceeded quota: q");
+        assert!(world.apply(&decide(&world, at(2)), at(2)).is_err());
+        let later = world.tree(&key).map(|tree| tree["status"]["conditions"].clone()).unwrap_or_default();
+        assert_eq!(later, conditions, "a write of each refusal would wake the next");
         world.allow("pods");
         world.settle(9, at(2), |world| decide(world, at(2)));
         assert!(world.tree(&key).is_some_and(|tree| tree["status"]["conditions"].is_null()));

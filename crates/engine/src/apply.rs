@@ -151,7 +151,7 @@ impl Hand {
             }
             _ => tracing::warn!(by = self.name, what, why = act.why, %error, "refused"),
         }
-        let refusal = error.to_string();
+        let refusal = error.said();
         self.tell(act, None, Some(&refusal));
         (Ended::Failed, self.otherwise(act, &refusal).await)
     }
@@ -180,7 +180,11 @@ impl Hand {
                     return;
                 };
                 note.reason = format!("Failed{deed}");
-                note.message = format!("{}: {refusal}", act.why);
+                note.message = match act.write {
+                    Write::Create { .. } => format!("Error creating: {refusal}"),
+                    Write::Delete { .. } => format!("Error deleting: {refusal}"),
+                    _ => format!("{}: {refusal}", act.why),
+                };
                 note.is_warning = true;
             }
         }

@@ -112,11 +112,17 @@ pub fn note_creation(schema: &Schema, shape: &Shape, new: &mut Tree, manager: &M
 
 /// Notes a change that is no apply: what `new` changes against `old` is the manager's from now on, and nobody else's.
 ///
-/// `new` may carry `managedFields` of its own: an empty list (with or without an empty entry) resets them; anything
-/// else that a client sends is ignored in favour of what was.
+/// `new` may carry `managedFields` of its own, where it is the object itself that is written and no part of it: an empty list
+/// (with or without an empty entry) resets them, and others take the place of those that were, before what changed is noted.
+/// Who moves an object from client-side to server-side apply relies on it. What is no list of managers counts as left out.
 pub fn note_update(schema: &Schema, shape: &Shape, old: &Tree, new: &mut Tree, manager: &Manager, now: Time) {
-    let resets = is_reset(new);
-    let mut entries = if resets { Vec::new() } else { read(old) };
+    let is_whole = manager.part.is_empty();
+    let resets = is_whole && is_reset(new);
+    let mut entries = match resets {
+        true => Vec::new(),
+        false if is_whole && says_who(new) => read(new),
+        false => read(old),
+    };
     let (changed, removed) = Fields::difference(schema, shape, old, new);
     if !resets {
         take(&mut entries, manager, changed, &removed, now);
@@ -131,6 +137,19 @@ fn is_reset(object: &Tree) -> bool {
         [] => true,
         [only] => only.as_object().is_some_and(serde_json::Map::is_empty),
         _ => false,
+    })
+}
+
+/// Whether an object's `managedFields` name managers, and all of them well.
+fn says_who(object: &Tree) -> bool {
+    let entries = object["metadata"]["managedFields"].as_array();
+    entries.is_some_and(|entries| {
+        !entries.is_empty()
+            && entries.iter().all(|entry| {
+                matches!(entry["operation"].as_str(), Some("Apply" | "Update"))
+                    && entry["fieldsType"] == "FieldsV1"
+                    && entry["fieldsV1"].is_object()
+            })
     })
 }
 
@@ -220,6 +239,33 @@ mod tests {
         same["metadata"]["managedFields"] = json!([]);
         note_update(builtin(), &shape(), &first, &mut same, &manager("bob"), at(2));
         assert!(same["metadata"].get("managedFields").is_none());
+    }
+
+    #[test]
+    fn who_writes_an_object_may_say_who_manages_it_and_who_writes_a_part_may_not() {
+        let mut first = json!({"metadata": {"name": "a"}, "data": {"x": "1", "y": "1"}});
+        note_creation(builtin(), &shape(), &mut first, &manager("kubectl-client-side-apply"), at(1));
+        let check = |entries: Tree, part: &str, wanted: &[&str]| {
+            let mut second = first.clone();
+            second["metadata"]["managedFields"] = entries;
+            second["data"]["z"] = json!("1");
+            let writer = Manager { part: part.into(), ..manager("kubectl") };
+            note_update(builtin(), &shape(), &first, &mut second, &writer, at(2));
+            let told: Vec<String> = read(&second)
+                .iter()
+                .map(|entry| format!("{} {}", entry.manager.name, entry.fields.paths().join(" ")))
+                .collect();
+            assert_eq!(told, wanted);
+        };
+        let moved = |operation: &str| {
+            json!([{"manager": "ann", "operation": operation, "apiVersion": "v1", "fieldsType": "FieldsV1",
+                "fieldsV1": {"f:data": {"f:x": {}, "f:y": {}}}}])
+        };
+        check(moved("Apply"), "", &["ann .data.x .data.y", "kubectl .data.z"]);
+        let before = ["kubectl-client-side-apply .data.x .data.y", "kubectl .data.z"];
+        check(moved("Apply"), "status", &before);
+        check(json!([]), "status", &before);
+        check(moved("Guess"), "", &before);
     }
 
     #[test]
