@@ -197,6 +197,11 @@ impl Picture<'_> {
         of(&self.0, gvr).map(Cache::revision).min()
     }
 
+    /// Whether all objects of a resource have been seen; `None` when it is not followed.
+    pub fn is_synced(&self, gvr: &Gvr) -> Option<bool> {
+        of(&self.0, gvr).map(Cache::is_synced).reduce(|a, b| a && b)
+    }
+
     /// Since when everything of these resources has been up to date without a gap; `None`: it is not.
     pub fn steady_since<'a>(&self, gvrs: impl IntoIterator<Item = &'a Gvr>) -> Option<Time> {
         let each = gvrs.into_iter().map(|gvr| {

@@ -18,6 +18,10 @@ const FINALIZER: &str = "kubernetes";
 /// deletion has then reached the caches. Objects can no longer be made in it, so once empty it stays so.
 const EMPTY_AFTER_SECONDS: i64 = 2;
 
+/// How soon a namespace is looked at again while some resource cannot be listed, in seconds: nothing else may come of it that
+/// would wake it. What cannot be listed is mostly converted by a webhook that is away.
+const LISTED_AGAIN_SECONDS: i64 = 5;
+
 /// How many objects one pass deletes: the next one follows at once.
 const DELETED_MAX: usize = 500;
 
@@ -40,7 +44,11 @@ fn wakes(object: &Object, world: &dyn World) -> Vec<Key> {
 }
 
 /// What is left in a namespace, by resource.
-struct Left(Vec<(Gvr, Vec<Object>)>);
+struct Left {
+    found: Vec<(Gvr, Vec<Object>)>,
+    /// The resources of which nobody can say what is left.
+    unseen: Vec<Gvr>,
+}
 
 /// Decides on one namespace.
 pub fn reconcile(key: &Key, world: &dyn World, now: Time) -> Plan {
@@ -49,32 +57,49 @@ pub fn reconcile(key: &Key, world: &dyn World, now: Time) -> Plan {
     let left = Left::read(world, namespace.name());
     let since = namespace.meta().deletion_timestamp.unwrap_or(now);
     let settled = time::after_seconds(since, EMPTY_AFTER_SECONDS);
-    if left.0.is_empty() && now >= settled && has_finalizer(&namespace) {
+    if left.is_nothing() && now >= settled && has_finalizer(&namespace) {
         finalize(&mut plan, key, &namespace);
         return plan;
     }
-    if left.0.is_empty() && now < settled {
+    if left.is_nothing() && now < settled {
         plan.wake(settled);
     }
+    if !left.unseen.is_empty() {
+        plan.wake(time::after_seconds(now, LISTED_AGAIN_SECONDS));
+    }
     left.delete(&mut plan, now);
-    report(&mut plan, key, &namespace, &left, now);
+    // A deletion that is refused leaves the reason in the status.
+    let refused = status::patch(key, &namespace, &told(&namespace, &left, Some("{refusal}"), now));
+    for act in plan.acts.iter_mut().filter(|act| matches!(act.write, Write::Delete { .. })) {
+        act.otherwise = refused.clone().map(Box::new);
+    }
+    let wanted = told(&namespace, &left, None, now);
+    status::write(&mut plan, key, &namespace, &wanted, "how far its end is");
     plan
 }
 
 impl Left {
     fn read(world: &dyn World, namespace: &str) -> Self {
         let resources = world.resources().into_iter().filter(|resource| resource.namespaced);
-        let listed = resources.map(|resource| {
+        let (unseen, seen): (Vec<_>, Vec<_>) = resources.partition(|resource| world.lacks(&resource.gvr));
+        let listed = seen.into_iter().map(|resource| {
             let objects = world.list(&resource.gvr, namespace);
             (resource.gvr, objects)
         });
-        Self(listed.filter(|(_, objects)| !objects.is_empty()).collect())
+        Self {
+            found: listed.filter(|(_, objects)| !objects.is_empty()).collect(),
+            unseen: unseen.into_iter().map(|resource| resource.gvr).collect(),
+        }
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.found.is_empty() && self.unseen.is_empty()
     }
 
     /// Pods first: while there are any, what they may need stays.
     fn delete(&self, plan: &mut Plan, now: Time) {
-        let has_pods = self.0.iter().any(|(gvr, _)| *gvr == POD);
-        let turn = self.0.iter().filter(|(gvr, _)| !has_pods || *gvr == POD);
+        let has_pods = self.found.iter().any(|(gvr, _)| *gvr == POD);
+        let turn = self.found.iter().filter(|(gvr, _)| !has_pods || *gvr == POD);
         let alive = turn.flat_map(|(gvr, objects)| {
             objects.iter().filter(|object| !object.is_ending()).map(move |object| (gvr, object))
         });
@@ -90,7 +115,7 @@ impl Left {
 
     /// `pods. has 1 resource instances, secrets. has 2 resource instances`
     fn told(&self) -> String {
-        let told = self.0.iter().map(|(gvr, objects)| {
+        let told = self.found.iter().map(|(gvr, objects)| {
             format!("{}.{} has {} resource instances", gvr.plural, gvr.group, objects.len())
         });
         told.collect::<Vec<_>>().join(", ")
@@ -100,7 +125,7 @@ impl Left {
     fn finalizers(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
         for finalizer in
-            self.0.iter().flat_map(|(_, objects)| objects).flat_map(|object| &object.meta().finalizers)
+            self.found.iter().flat_map(|(_, objects)| objects).flat_map(|object| &object.meta().finalizers)
         {
             *counts.entry(finalizer.clone()).or_insert(0) += 1;
         }
@@ -124,7 +149,8 @@ fn finalize(plan: &mut Plan, key: &Key, namespace: &Object) {
     plan.act(Write::Replace { key: key.clone(), part: "finalize", object }, "it is empty");
 }
 
-fn report(plan: &mut Plan, key: &Key, namespace: &Object, left: &Left, now: Time) {
+/// How far its end is, as its status says it; `refusal` is what was answered to a deletion.
+fn told(namespace: &Object, left: &Left, refusal: Option<&str>, now: Time) -> Tree {
     let known = status::of(namespace);
     let mut conditions = status::conditions(&known);
     let remaining = format!("Some resources are remaining: {}", left.told());
@@ -134,7 +160,18 @@ fn report(plan: &mut Plan, key: &Key, namespace: &Object, left: &Left, now: Time
         .map(|(finalizer, count)| format!("{finalizer} in {count} resource instances"))
         .collect();
     let finalizing = format!("Some content in the namespace has finalizers remaining: {}", held.join(", "));
-    let waits_for_pods = left.0.len() > 1 && left.0.iter().any(|(gvr, _)| *gvr == POD);
+    let waits_for_pods = left.found.len() > 1 && left.found.iter().any(|(gvr, _)| *gvr == POD);
+    let unseen: Vec<String> =
+        left.unseen.iter().map(|gvr| format!("{}.{} cannot be listed", gvr.plural, gvr.group)).collect();
+    let failures = refusal.map(str::to_owned).into_iter().chain(unseen).collect::<Vec<_>>();
+    let failed = match waits_for_pods && failures.is_empty() {
+        true => "Failed to delete all resource types: pods go first".to_owned(),
+        false => {
+            let remaining = left.found.len() + left.unseen.len();
+            let failures = failures.join(", ");
+            format!("Failed to delete all resource types, {remaining} remaining: {failures}")
+        }
+    };
     let all = [
         (
             "NamespaceDeletionDiscoveryFailure",
@@ -148,13 +185,8 @@ fn report(plan: &mut Plan, key: &Key, namespace: &Object, left: &Left, now: Time
             "ParsedGroupVersions",
             "All legacy kube types successfully parsed",
         ),
-        if waits_for_pods {
-            (
-                "NamespaceDeletionContentFailure",
-                true,
-                "ContentDeletionFailed",
-                "Failed to delete all resource types: pods go first",
-            )
+        if waits_for_pods || !failures.is_empty() {
+            ("NamespaceDeletionContentFailure", true, "ContentDeletionFailed", failed.as_str())
         } else {
             (
                 "NamespaceDeletionContentFailure",
@@ -163,7 +195,7 @@ fn report(plan: &mut Plan, key: &Key, namespace: &Object, left: &Left, now: Time
                 "All content successfully deleted, may be waiting on finalization",
             )
         },
-        if left.0.is_empty() {
+        if left.found.is_empty() {
             ("NamespaceContentRemaining", false, "ContentRemoved", "All content successfully removed")
         } else {
             ("NamespaceContentRemaining", true, "SomeResourcesRemain", remaining.as_str())
@@ -183,8 +215,7 @@ fn report(plan: &mut Plan, key: &Key, namespace: &Object, left: &Left, now: Time
         let status = if is_true { "True" } else { "False" };
         status::set_condition(&mut conditions, Says { kind, status, reason, message }, now);
     }
-    let wanted = json!({"phase": "Terminating", "conditions": conditions});
-    status::write(plan, key, namespace, &wanted, "how far its end is");
+    json!({"phase": "Terminating", "conditions": conditions})
 }
 
 #[cfg(test)]
@@ -195,6 +226,44 @@ mod tests {
 
     fn decide(world: &dyn World, now: Time) -> Plan {
         reconcile(&Key::new(&NAMESPACE, "", "shop"), world, now)
+    }
+
+    /// A world that cannot see Secrets.
+    struct Blind(TinyWorld);
+
+    impl World for Blind {
+        fn get(&self, key: &Key) -> Option<Object> {
+            self.0.get(key)
+        }
+
+        fn list(&self, gvr: &Gvr, namespace: &str) -> Vec<Object> {
+            if self.lacks(gvr) { Vec::new() } else { self.0.list(gvr, namespace) }
+        }
+
+        fn lacks(&self, gvr: &Gvr) -> bool {
+            gvr.plural == "secrets"
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_listed_may_still_be_there() {
+        let world = Blind(TinyWorld::read(&format!("{SHOP}secrets shop/s")));
+        let plan = decide(&world, at(100));
+        let told: Vec<String> = plan.acts.iter().map(|act| format!("{:?}", act.write)).collect();
+        let lets_go = plan.acts.iter().any(|act| matches!(act.write, Write::Replace { .. }));
+        assert!(!lets_go, "{told:?}");
+        assert!(told.iter().any(|write| write.contains("secrets. cannot be listed")), "{told:?}");
+        assert_eq!(plan.wake_at, Some(at(105)), "it is looked at again");
+    }
+
+    #[test]
+    fn a_deletion_that_is_refused_is_told() {
+        let world = TinyWorld::read(&format!("{SHOP}secrets shop/s"));
+        let plan = decide(&world, at(100));
+        let deletion = plan.acts.iter().find(|act| matches!(act.write, Write::Delete { .. })).expect("one");
+        let otherwise = format!("{:?}", deletion.otherwise);
+        let wanted = "Failed to delete all resource types, 1 remaining: {refusal}";
+        assert!(otherwise.contains(wanted), "{otherwise}");
     }
 
     const SHOP: &str = r#"namespaces shop ending@1 spec.finalizers=["kubernetes"]

@@ -149,6 +149,11 @@ impl World for Seen<'_> {
         self.known.all.iter().find(named).or_else(other).cloned()
     }
 
+    fn lacks(&self, gvr: &Gvr) -> bool {
+        // One that is to be followed and is not yet, such as that of a new definition, has not been seen either.
+        self.caches.is_synced(gvr).map_or(is_of_every(gvr), |is_synced| !is_synced)
+    }
+
     fn began(&self) -> Option<Time> {
         self.caches.steady_since(self.reads).map(|since| since.max(self.steady))
     }

@@ -52,6 +52,11 @@ pub trait World {
             .find(|known| known.kind == kind && known.gvr.api_version() == api_version)
     }
 
+    /// Whether this world cannot see a resource's objects: that it shows none proves nothing then.
+    fn lacks(&self, _gvr: &Gvr) -> bool {
+        false
+    }
+
     /// Since when this world has held an object as it is now, by the clock of whoever holds it; `None` where it does not say.
     ///
     /// What others write into an object by their own clocks may be off by hours; this is not.
