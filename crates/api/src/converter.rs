@@ -15,9 +15,11 @@ use model::tree::{items, text};
 use serde_json::{Value, json};
 use store::{Event, Record, Store};
 
+use crate::convert;
 use crate::custom::Conversion;
 use crate::encode;
 use crate::outbound::Outbound;
+use crate::patience::as_version;
 use crate::refusal::{Reason, Refusal};
 use crate::registry::{Meaning, Resource};
 use crate::view::View;
@@ -125,6 +127,22 @@ impl Converter {
         made.pop().ok_or_else(|| Refusal::internal("a conversion gave nothing"))
     }
 
+    /// An object of one version of a resource as one of another; the same object where the part has a kind of its own.
+    pub async fn between<'t>(
+        &self,
+        from: &Resource,
+        to: &Resource,
+        object: &'t Tree,
+    ) -> Result<Cow<'t, Tree>, Refusal> {
+        let Some(conversion) = conversion(from) else { return Ok(as_version(from, to, object, None)) };
+        if from.gvr == to.gvr || object["kind"] != from.kind.as_ref() {
+            return Ok(Cow::Borrowed(object));
+        }
+        let mut made = self.ask(&to.api_version(), conversion, vec![object.clone()]).await?;
+        let made = made.pop().ok_or_else(|| Refusal::internal("a conversion gave nothing"))?;
+        Ok(Cow::Owned(convert::to_served(to, made)))
+    }
+
     async fn bytes(&self, resource: &Resource, mut values: Vec<Bytes>) -> Result<Vec<Bytes>, Refusal> {
         let Some(conversion) = conversion(resource) else { return Ok(values) };
         let wanted = resource.api_version();
@@ -208,6 +226,11 @@ fn conversion(resource: &Resource) -> Option<&Conversion> {
         Meaning::Custom(custom) => custom.conversion.as_ref(),
         Meaning::BuiltIn(_) => None,
     }
+}
+
+/// Whether a webhook has to be asked for objects of a resource in another version.
+pub fn converts(resource: &Resource) -> bool {
+    conversion(resource).is_some()
 }
 
 /// The objects of an answer; `Err` says what is wrong with it.

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
 use model::{Time, Tree};
 
 use crate::auth::outside::Outside;
@@ -10,8 +13,18 @@ use crate::refusal::{Reason, Refusal};
 
 /// Answers for the service who may do what, and issues and reviews tokens.
 pub trait Guard: Send + Sync {
-    /// Whether `who` may do `what`.
+    /// Whether `who` may do `what`, as far as that is known without asking anybody outside.
     fn may(&self, who: &Identity, what: &Attributes) -> Decision;
+
+    /// Whether somebody outside is to be asked: then [`Self::may_by_all`] says more than [`Self::may`].
+    fn asks_others(&self) -> bool {
+        false
+    }
+
+    /// Whether `who` may do `what`, once all have been asked.
+    fn may_by_all<'a>(&'a self, who: &'a Identity, what: &'a Attributes) -> BoxFuture<'a, Decision> {
+        std::future::ready(self.may(who, what)).boxed()
+    }
 
     /// The `status` of a `SelfSubjectRulesReview`: all that `who` may do in a namespace.
     fn rules_of(&self, who: &Identity, namespace: &str) -> Tree;
@@ -75,7 +88,7 @@ pub struct AllowAll;
 
 impl Guard for AllowAll {
     fn may(&self, _who: &Identity, _what: &Attributes) -> Decision {
-        Decision { allowed: true, reason: "everything is allowed".into() }
+        Decision { allowed: true, reason: "everything is allowed".into(), ..Decision::default() }
     }
 
     fn rules_of(&self, _who: &Identity, _namespace: &str) -> Tree {

@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 
 use http::{HeaderMap, Method};
-use model::{FieldSelector, Selector};
+use model::selector::{FieldCondition, Op, Requirement};
+use model::{FieldSelector, Selector, Tree};
 use percent_encoding::percent_decode_str;
+use serde_json::{Map, json};
 
 use crate::auth::Attributes;
 use crate::refusal::Refusal;
@@ -141,7 +143,43 @@ pub fn attributes(route: &Route, method: &Method, query: &Query) -> Attributes {
         name,
         path: String::new(),
         fields,
+        selectors: match verb {
+            "list" | "watch" | "deletecollection" => {
+                selectors(query.get("fieldSelector"), query.get("labelSelector"))
+            }
+            _ => Tree::Null,
+        },
     }
+}
+
+/// A field selector and a label selector as reviews have them: those of their terms that can be read and told.
+pub fn selectors(fields: Option<&str>, labels: Option<&str>) -> Tree {
+    let terms = |terms: Vec<Tree>| (!terms.is_empty()).then(|| json!({"requirements": terms}));
+    let fields = fields.map(|text| FieldSelector::parse(text).unwrap_or_default());
+    let fields = fields.map(|fields| {
+        let told = |condition: &FieldCondition| {
+            let operator = if condition.equal { "In" } else { "NotIn" };
+            json!({"key": condition.path, "operator": operator, "values": [condition.value]})
+        };
+        fields.conditions.iter().map(told).collect()
+    });
+    let labels = labels.and_then(|text| Selector::parse(text).ok()).map(|labels| {
+        let told = |one: &Requirement| match &one.op {
+            Op::In(values) => Some(json!({"key": one.key, "operator": "In", "values": values})),
+            Op::NotIn(values) => Some(json!({"key": one.key, "operator": "NotIn", "values": values})),
+            Op::Exists => Some(json!({"key": one.key, "operator": "Exists"})),
+            Op::Absent => Some(json!({"key": one.key, "operator": "DoesNotExist"})),
+            Op::Above(_) | Op::Below(_) => None,
+        };
+        labels.requirements().iter().filter_map(told).collect()
+    });
+    let mut told = Map::new();
+    for (name, found) in [("fieldSelector", fields), ("labelSelector", labels)] {
+        if let Some(found) = found.and_then(terms) {
+            told.insert(name.to_owned(), found);
+        }
+    }
+    if told.is_empty() { Tree::Null } else { Tree::Object(told) }
 }
 
 /// The fields that a selector asks to have certain values; one that cannot be read asks for nothing, and is refused later.

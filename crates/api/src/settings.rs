@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use crate::admit::PodSecurity;
 use crate::audit::Trail;
 use crate::dial::{Dial, NoDial};
 use crate::guard::{AllowAll, Guard};
@@ -33,6 +34,8 @@ pub struct Settings {
     pub dial: Arc<dyn Dial>,
     /// What is shown to webhooks of admission.
     pub introduced: Introduced,
+    /// What is said of pods beside the labels of their namespaces.
+    pub security: PodSecurity,
     /// The audit log, where there is one.
     pub audit: Option<Arc<Trail>>,
     /// Keeps the keys by which the store is sealed.
@@ -50,6 +53,7 @@ impl Default for Settings {
             guard: Arc::new(AllowAll),
             dial: Arc::new(NoDial),
             introduced: Introduced::default(),
+            security: PodSecurity::default(),
             audit: None,
             upkeep: Arc::new(NoKeys),
         }

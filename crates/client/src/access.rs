@@ -37,6 +37,8 @@ pub enum Identity {
     },
     /// Who the bearer token names.
     Token(String),
+    /// Who the bearer token names that is in this file now, for callers that read files.
+    TokenFile(String),
 }
 
 /// Why an [`Access`] cannot be used.
@@ -190,22 +192,15 @@ struct User {
     client_key_data: Option<String>,
     client_key: Option<String>,
     token: Option<String>,
+    #[serde(rename = "tokenFile")]
+    token_file: Option<String>,
     #[serde(flatten)]
     other: BTreeMap<String, serde::de::IgnoredAny>,
 }
 
 /// What a user entry may ask for that is not done here.
-const USER_UNSUPPORTED: &[&str] = &[
-    "tokenFile",
-    "username",
-    "password",
-    "exec",
-    "auth-provider",
-    "as",
-    "as-uid",
-    "as-groups",
-    "as-user-extra",
-];
+const USER_UNSUPPORTED: &[&str] =
+    &["username", "password", "exec", "auth-provider", "as", "as-uid", "as-groups", "as-user-extra"];
 
 impl Cluster {
     fn access(self, identity: Identity, files: Option<&Files>) -> Result<Access, AccessError> {
@@ -230,9 +225,14 @@ impl User {
         }
         let chain = part(self.client_certificate_data, self.client_certificate, CLIENT_CERTIFICATE, files)?;
         let key = part(self.client_key_data, self.client_key, CLIENT_KEY, files)?;
-        match (chain, key, self.token) {
+        let token = match self.token_file.filter(|path| !path.is_empty()) {
+            Some(_) if files.is_none() => return Err(AccessError::Unsupported { field: "tokenFile" }),
+            Some(path) => Some(Identity::TokenFile(path)),
+            None => self.token.map(Identity::Token),
+        };
+        match (chain, key, token) {
             (Some(chain_pem), Some(key_pem), _) => Ok(Identity::Certificate { chain_pem, key_pem }),
-            (None, None, Some(token)) => Ok(Identity::Token(token)),
+            (None, None, Some(token)) => Ok(token),
             (None, None, None) => Ok(Identity::Anonymous),
             _ => {
                 Err(AccessError::unusable("client-certificate-data", "it needs client-key-data, and that it"))
@@ -349,6 +349,12 @@ users:
             .replace("client-key-data: S0VZ", "");
         let access = Access::from_kubeconfig(text.as_bytes()).expect("a kubeconfig");
         assert!(access.identity == Identity::Token("abc".into()));
+        // The file comes first, for a caller who reads it.
+        let text = text.replace("token: abc", "token: abc\n    tokenFile: /run/token");
+        check(&text, "tokenFile is not supported: put the data into the file");
+        let files = |_: &str| Err(io::Error::from(io::ErrorKind::NotFound));
+        let access = Access::from_kubeconfig_with(text.as_bytes(), Some(&files)).expect("a kubeconfig");
+        assert!(access.identity == Identity::TokenFile("/run/token".into()));
     }
 
     #[test]

@@ -185,6 +185,8 @@ pub fn tls_config(authority_pem: &[u8], identity: &Identity) -> Result<ClientCon
         .with_root_certificates(roots);
     match identity {
         Identity::Anonymous | Identity::Token(_) => Ok(config.with_no_client_auth()),
+        // Those who read files ask elsewhere.
+        Identity::TokenFile(_) => Err(AccessError::Unsupported { field: "tokenFile" }),
         Identity::Certificate { chain_pem, key_pem } => {
             let chain = certificates(chain_pem, "the client certificate")?;
             let key = PrivateKeyDer::from_pem_slice(key_pem)

@@ -136,7 +136,17 @@ pub fn lead(
     }
     let metrics = setup.metrics.clone();
     service.tell_metrics(Box::new(move || metrics.text()));
-    (caches, host.spawn(engine::run(setup, std::future::pending())))
+    // Whoever holds the other end sees when the loops end, for whatever reason.
+    let (running, runs) = watch::channel(());
+    service.tell_loops(Box::new(move || match runs.has_changed() {
+        Ok(_) => Ok(()),
+        Err(_) => Err("the loops of this server have ended".to_owned()),
+    }));
+    let engine = async move {
+        engine::run(setup, std::future::pending()).await;
+        drop(running);
+    };
+    (caches, host.spawn(engine))
 }
 
 /// A client in this process.

@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod agent;
 pub mod audit_log;
+pub mod authorization;
 pub mod certificates;
 pub mod cluster;
 pub mod control;

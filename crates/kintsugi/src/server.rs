@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use api::auth::tokens::Tokens;
 use api::auth::{Authenticator, FrontProxy, Identity, Lookup, MASTERS, Warden};
+use api::dial::Dial;
 use api::{Face, Service};
 use client::HttpsPeers;
 use host::{Host, Task, Tasks};
@@ -24,7 +25,7 @@ use crate::servers::Presence;
 use crate::settings::Cluster;
 use crate::tls::{self, Dialer};
 use crate::vault::Vault;
-use crate::{admission, audit_log, certificates, joining, shared, strangers};
+use crate::{admission, audit_log, authorization, certificates, joining, shared, strangers};
 
 /// Who issues the tokens of service accounts, as tokens name it.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -117,14 +118,17 @@ impl Server {
         let authenticator = Authenticator::new(tokens.clone(), audiences, lookup(store.clone()))
             .believing(front_proxy)
             .asking(strangers::outside(host, dial.clone(), &cluster.strangers)?);
+        let said = admission::said(cluster.admission_control_config_file.as_deref())?;
+        let chain = authorization::chain(host, &(dial.clone() as Arc<dyn Dial>), &cluster.rights)?;
         let settings = api::Settings {
             service_cidr: ranges.services,
             advertise: inner_address,
             client_ca: keys.authority.cert.clone(),
             front_proxy_ca: keys.front_proxy.cert.clone(),
             has_shared_storage: cluster.shared_dir.is_some(),
-            guard: Arc::new(Warden::new(store.clone(), authenticator.clone())),
-            introduced: admission::introduced(cluster.admission_control_config_file.as_deref())?,
+            guard: Arc::new(Warden::new(host, store.clone(), authenticator.clone(), chain)),
+            introduced: said.introduced,
+            security: said.security,
             audit: audit_log::begin(host, dial.clone(), &cluster.audit)?,
             dial,
             upkeep: Arc::new(Keeper { vault, tokens, dir: place.keys(), is_shared: store.is_shared() }),

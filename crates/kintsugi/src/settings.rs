@@ -109,12 +109,65 @@ pub struct Cluster {
     /// A file (AdmissionConfiguration of apiserver.config.k8s.io/v1) that says what is shown to webhooks of admission
     #[arg(long, value_name = "FILE")]
     pub admission_control_config_file: Option<PathBuf>,
+    /// Who says what may be done.
+    #[command(flatten)]
+    pub rights: Rights,
     /// What is written down of requests.
     #[command(flatten)]
     pub audit: Audit,
     /// Who else may prove who users are.
     #[command(flatten)]
     pub strangers: Strangers,
+}
+
+/// Who says what may be done.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Rights {
+    /// Who says what may be done, in the order in which they are asked: Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny
+    #[arg(long, value_name = "NAME,…", default_value = "Node,RBAC", value_delimiter = ',')]
+    pub authorization_mode: Vec<String>,
+    /// A file (AuthorizationConfiguration of apiserver.config.k8s.io) that says so instead
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "authorization_mode", "authorization_webhook_config_file", "authorization_webhook_version",
+        "authorization_webhook_cache_authorized_ttl", "authorization_webhook_cache_unauthorized_ttl",
+    ])]
+    pub authorization_config: Option<PathBuf>,
+    /// A kubeconfig that says where the webhook is that says what may be done (SubjectAccessReview)
+    #[arg(long, value_name = "FILE")]
+    pub authorization_webhook_config_file: Option<PathBuf>,
+    /// In which version of authorization.k8s.io it is asked: v1 or v1beta1
+    #[arg(long, value_name = "VERSION", default_value = "v1beta1")]
+    pub authorization_webhook_version: String,
+    /// How long it is remembered that it allowed something
+    #[arg(long, value_name = "DURATION", default_value = "5m0s")]
+    pub authorization_webhook_cache_authorized_ttl: String,
+    /// How long it is remembered that it did not
+    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    pub authorization_webhook_cache_unauthorized_ttl: String,
+}
+
+impl Rights {
+    /// The words of a command line that say the same.
+    pub fn arguments(&self) -> Vec<String> {
+        if let Some(file) = &self.authorization_config {
+            return vec![format!("--authorization-config={}", file.display())];
+        }
+        let webhook = self.authorization_webhook_config_file.as_ref().map(|file| file.display().to_string());
+        let pairs = [
+            ("authorization-mode", Some(self.authorization_mode.join(","))),
+            ("authorization-webhook-config-file", webhook),
+            ("authorization-webhook-version", Some(self.authorization_webhook_version.clone())),
+            (
+                "authorization-webhook-cache-authorized-ttl",
+                Some(self.authorization_webhook_cache_authorized_ttl.clone()),
+            ),
+            (
+                "authorization-webhook-cache-unauthorized-ttl",
+                Some(self.authorization_webhook_cache_unauthorized_ttl.clone()),
+            ),
+        ];
+        pairs.into_iter().filter_map(|(name, value)| Some(format!("--{name}={}", value?))).collect()
+    }
 }
 
 /// Who else may prove who users are.

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use api::Credentials;
 use api::auth::outside::{OidcSettings, Outside, WebhookSettings};
 use api::dial::{ClientPair, Dial};
+use api::{Credentials, Reader, Token};
 
 use client::{Access, Identity};
 use host::Host;
@@ -80,7 +80,7 @@ impl Program {
         let using = || format!("cannot use {}", file.display());
         let access =
             Access::from_kubeconfig_with(&text, Some(&|path| beside(file, path))).with_context(using)?;
-        let credentials = credentials(access.identity).with_context(using)?;
+        let credentials = credentials(file, access.identity).with_context(using)?;
         Ok(Self { url: access.server, authorities: access.authority_pem, credentials })
     }
 }
@@ -92,17 +92,31 @@ pub fn beside(kubeconfig: &Path, path: &str) -> io::Result<Vec<u8>> {
     fs::read(&path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
-/// What we show as this user; a certificate and a key that do not fit together are refused.
-pub fn credentials(identity: Identity) -> Result<Credentials> {
+/// What we show as this user of a kubeconfig; a certificate and a key that do not fit together are refused.
+pub fn credentials(kubeconfig: &Path, identity: Identity) -> Result<Credentials> {
     Ok(match identity {
         Identity::Anonymous => Credentials::default(),
-        Identity::Token(token) => Credentials { token: Some(token), client: None },
+        Identity::Token(token) => Credentials { token: Some(Token::Fixed(token)), client: None },
+        Identity::TokenFile(path) => {
+            let kubeconfig = kubeconfig.to_owned();
+            let read = move || read_token(&kubeconfig, &path);
+            // What cannot be read now is told now; what it becomes is read each time.
+            read().map_err(anyhow::Error::msg).context("tokenFile")?;
+            Credentials { token: Some(Token::Changing(Reader(Arc::new(read)))), client: None }
+        }
         Identity::Certificate { chain_pem, key_pem } => {
             let pair = ClientPair { chain: chain_pem, key: key_pem };
             tls::check_client(&pair)?;
             Credentials { token: None, client: Some(Arc::new(pair)) }
         }
     })
+}
+
+/// The token in a file that a kubeconfig names: whoever renews it writes the file anew.
+fn read_token(kubeconfig: &Path, path: &str) -> Result<String, String> {
+    let bytes = beside(kubeconfig, path).map_err(|error| error.to_string())?;
+    let token = String::from_utf8_lossy(&bytes).trim().to_owned();
+    if token.is_empty() { Err(format!("{path}: there is no token in it")) } else { Ok(token) }
 }
 
 #[cfg(test)]
@@ -147,12 +161,27 @@ mod tests {
         clients: Option<&PemPair>,
         answer: impl FnOnce(&str) -> Handler,
     ) -> Other {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let authority = pki::new_authority("theirs", host.now()).expect("keys can be drawn");
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-        let url = format!("https://{}", listener.local_addr().expect("it is bound"));
         let purpose = Purpose::Server(vec!["127.0.0.1".into()]);
         let own = pki::issue(&authority, "them", "", &purpose, host.now()).expect("own authority");
+        Other { authority, ..serve_by(host, clients, own, answer).await }
+    }
+
+    /// One that shows a certificate which nobody else signed.
+    async fn serve_as(host: &Host, own: PemPair, answer: Handler) -> Other {
+        serve_by(host, None, own, |_| answer).await
+    }
+
+    /// One that shows this certificate.
+    async fn serve_by(
+        host: &Host,
+        clients: Option<&PemPair>,
+        own: PemPair,
+        answer: impl FnOnce(&str) -> Handler,
+    ) -> Other {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let url = format!("https://{}", listener.local_addr().expect("it is bound"));
         let (chain, key) = own.to_der().expect("own PEM");
         let config = match clients {
             None => {
@@ -187,7 +216,7 @@ mod tests {
                 }));
             }
         });
-        Other { url, authority, asked, _serving: serving }
+        Other { url, authority: own, asked, _serving: serving }
     }
 
     async fn respond(
@@ -297,6 +326,38 @@ mod tests {
             Tokens::new(&key, provider.url.as_str()).expect("own key").sign(claims(host.now(), "ann"));
         assert!(outside.identify(&token.expect("own key"), &api(), &api()).await.is_err());
         assert!(provider.asked.lock().expect("nobody panics").is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_is_trusted_itself_vouches_for_itself_and_for_its_own_names() {
+        let host = Host::real();
+        let dir = tempfile::tempdir().expect("a folder of our own");
+        // As `openssl req -x509` makes it: marked as an authority's, and shown by a server.
+        let own = pki::new_self_signed(&["127.0.0.1"], host.now()).expect("keys can be drawn");
+        let answer = || -> Handler {
+            Arc::new(|_, _, _| {
+                let status = json!({"authenticated": true, "user": {"username": "ann"}});
+                Some(
+                    json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "status": status}),
+                )
+            })
+        };
+        let mut webhook = serve_as(&host, own.clone(), answer()).await;
+        let identify = async |webhook: &Other, url: &str| {
+            let mut settings = asking(dir.path(), webhook, json!({}));
+            let file = settings.authentication_token_webhook_config_file.take().expect("it names one");
+            let text = fs::read_to_string(&file).expect("a folder of our own").replace(&webhook.url, url);
+            fs::write(&file, text).expect("a folder of our own");
+            settings.authentication_token_webhook_config_file = Some(file);
+            let outside =
+                outside(&host, dial(&host), &settings).expect("good settings").expect("somebody to ask");
+            outside.identify("t", &api(), &api()).await.map(|(who, _)| who.name)
+        };
+        assert_eq!(identify(&webhook, &webhook.url).await, Ok("ann".to_owned()));
+        let other_name = webhook.url.replace("127.0.0.1", "localhost");
+        assert!(identify(&webhook, &other_name).await.is_err(), "it is not good for that name");
+        webhook.authority = pki::new_self_signed(&["127.0.0.1"], host.now()).expect("keys can be drawn");
+        assert!(identify(&webhook, &webhook.url).await.is_err(), "another one is trusted");
     }
 
     /// Settings whose kubeconfig leads to the webhook, as this user.

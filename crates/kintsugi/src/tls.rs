@@ -10,10 +10,11 @@ use anyhow::{Context, Result};
 use api::dial::{Backend, ClientPair, Dial, Duplex, Shows, Tls, Trust};
 use async_trait::async_trait;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
@@ -213,7 +214,14 @@ impl Dialer {
     fn new_extension(&self, trust: &Trust) -> Result<TlsConnector> {
         let builder = match trust.unverified {
             true => unverified(),
-            false => ClientConfig::builder().with_root_certificates(trusted(trust)?),
+            false => {
+                let roots = trusted(trust)?;
+                let usual = WebPkiServerVerifier::builder(roots).build()?;
+                let named = CertificateDer::pem_slice_iter(&trust.authorities);
+                let named = named.filter_map(Result::ok).map(CertificateDer::into_owned).collect();
+                let verifier = Arc::new(OrItself { usual, named });
+                ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier)
+            }
         };
         let config = match &trust.shows {
             Shows::Nothing => builder.with_no_client_auth(),
@@ -248,6 +256,77 @@ pub fn check_client(pair: &ClientPair) -> Result<()> {
 
 fn unverified() -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
     ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(TakeAny))
+}
+
+/// Verifies a program outside by those that a registration names; one that is named itself vouches for itself.
+///
+/// Many a webhook shows the very certificate that its `caBundle` holds, made in one step and marked as an authority's: upstream
+/// takes it, the usual verification does not.
+#[derive(Debug)]
+struct OrItself {
+    usual: Arc<WebPkiServerVerifier>,
+    named: Vec<CertificateDer<'static>>,
+}
+
+impl OrItself {
+    /// Whether a certificate that is trusted itself is good now, and for the name.
+    fn vouches(
+        &self,
+        own: &CertificateDer<'_>,
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        let bad = |why: CertificateError| rustls::Error::InvalidCertificate(why);
+        let validity = api::auth::pki::validity_of_der(own);
+        let (from, until) = validity.ok_or_else(|| bad(CertificateError::BadEncoding))?;
+        let second = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        if second < from.as_second() {
+            return Err(bad(CertificateError::NotValidYet));
+        }
+        if second > until.as_second() {
+            return Err(bad(CertificateError::Expired));
+        }
+        verify_server_name(&ParsedCertificate::try_from(own)?, name)
+    }
+}
+
+impl ServerCertVerifier for OrItself {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let usual = self.usual.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        if usual.is_err() && self.named.iter().any(|named| named == end_entity) {
+            return self.vouches(end_entity, server_name, now).map(|()| ServerCertVerified::assertion());
+        }
+        usual
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.usual.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.usual.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.usual.supported_verify_schemes()
+    }
 }
 
 /// The authorities that a registration names, or those that the machine trusts.

@@ -39,6 +39,8 @@ use crate::registry::Resource;
 use crate::settings::Cidr;
 use crate::verbs::{Drawn, Verdict, meta};
 
+pub use security::PodSecurity;
+
 /// What is done to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
@@ -70,6 +72,8 @@ pub struct Asked<'a> {
     pub service_cidr: Cidr,
     /// Who may do what.
     pub guard: &'a dyn Guard,
+    /// What the settings say of pods.
+    pub security: &'a PodSecurity,
     /// What there is.
     pub world: &'a dyn World,
 }

@@ -3,6 +3,7 @@
 use model::{Gvr, Key, Object, Tree, World};
 
 use super::{Asked, Extra, Operation};
+use crate::admit::PodSecurity;
 use crate::auth::Identity;
 use crate::guard::{AllowAll, Guard};
 use crate::refusal::Refusal;
@@ -91,6 +92,7 @@ pub fn change_guarded(
         place: 5,
         service_cidr: "10.96.0.0/24".parse().expect("a range"),
         guard,
+        security: &PodSecurity::default(),
         world: &world,
     };
     let mut extra = Extra::default();

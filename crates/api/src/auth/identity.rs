@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use model::Tree;
+
 /// The group of everybody who proved who they are.
 pub const AUTHENTICATED: &str = "system:authenticated";
 /// The group of those who did not.
@@ -69,6 +71,8 @@ pub struct Attributes {
     pub path: String,
     /// The fields that a list or watch asks to have certain values.
     pub fields: Vec<(String, String)>,
+    /// Its `fieldSelector` and `labelSelector`, as reviews have them; null where it has none.
+    pub selectors: Tree,
 }
 
 impl Attributes {
@@ -92,10 +96,12 @@ impl Attributes {
 }
 
 /// What an authorizer says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Decision {
     /// Whether it may be done.
     pub allowed: bool,
     /// Which rule allowed it, or why nothing did.
     pub reason: String,
+    /// What went wrong while it was asked; empty where nothing did.
+    pub error: String,
 }

@@ -4,6 +4,7 @@
 
 mod authenticate;
 pub mod bootstrap;
+mod chain;
 mod front_proxy;
 mod identity;
 pub(crate) mod nodes;
@@ -17,6 +18,7 @@ pub mod tokens;
 mod warden;
 
 pub use authenticate::{Authenticator, Credentials, Lookup, Unauthorized, from_certificate};
+pub use chain::{Authorizer, Chain};
 pub use front_proxy::{FrontProxy, Peer};
 pub use identity::{ANONYMOUS, AUTHENTICATED, Attributes, Decision, Identity, MASTERS, UNAUTHENTICATED};
 pub use nodes::NODES;

@@ -77,6 +77,18 @@ pub fn new_authority(name: &str, now: Timestamp) -> Result<PemPair, PkiError> {
     Ok(PemPair { cert: cert.pem(), key: key.serialize_pem() })
 }
 
+/// Makes a certificate for a server under these names that is its own authority, as tools make it in one step.
+pub fn new_self_signed(names: &[&str], now: Timestamp) -> Result<PemPair, PkiError> {
+    let mut params = params("server", "", now, LEAF_YEARS);
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    params.subject_alt_names =
+        CertificateParams::new(names).map_err(unusable("the server's names"))?.subject_alt_names;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().map_err(unusable("a new key"))?;
+    let cert = params.self_signed(&key).map_err(unusable("a new certificate"))?;
+    Ok(PemPair { cert: cert.pem(), key: key.serialize_pem() })
+}
+
 /// Issues a certificate: `name` becomes the common name (a client's user), `group` the organization (`""`: none).
 pub fn issue(
     authority: &PemPair,
@@ -118,7 +130,12 @@ pub fn pin(authority: &str) -> Result<String, PkiError> {
 /// From when until when a certificate is good; `None` for what is none.
 pub fn validity(cert: &str) -> Option<(Timestamp, Timestamp)> {
     let (_, pem) = x509_parser::pem::parse_x509_pem(cert.as_bytes()).ok()?;
-    let cert = pem.parse_x509().ok()?;
+    validity_of_der(&pem.contents)
+}
+
+/// The same of one that is no PEM.
+pub fn validity_of_der(cert: &[u8]) -> Option<(Timestamp, Timestamp)> {
+    let (_, cert) = x509_parser::parse_x509_certificate(cert).ok()?;
     let at = |time: x509_parser::time::ASN1Time| Timestamp::from_second(time.timestamp()).ok();
     Some((at(cert.validity().not_before)?, at(cert.validity().not_after)?))
 }

@@ -94,12 +94,12 @@ impl Rules {
     /// Whether `who` may do `what`.
     pub fn decide(&self, who: &Identity, what: &Attributes) -> Decision {
         if who.is_in(MASTERS) {
-            return Decision { allowed: true, reason: String::new() };
+            return Decision { allowed: true, ..Decision::default() };
         }
         let found = self.granted(who, &what.namespace).find(|(_, rule)| rule.covers(what));
         match found {
-            Some((why, _)) => Decision { allowed: true, reason: why },
-            None => Decision { allowed: false, reason: String::new() },
+            Some((why, _)) => Decision { allowed: true, reason: why, ..Decision::default() },
+            None => Decision::default(),
         }
     }
 

@@ -5,12 +5,16 @@
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use host::Host;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use store::{Range, Store, Watch};
 
 use super::authenticate::Authenticator;
-use super::outside::Outside;
+use super::chain::{Authorizer, Chain};
+use super::outside::{Opinion, Outside};
 use super::rbac::{Rule, Rules};
 use super::tokens::{Bound, Claims, Ref};
 use super::{Attributes, Decision, Identity, nodes};
@@ -27,6 +31,9 @@ const BINDINGS: [&str; 2] =
 pub struct Warden {
     store: Store,
     authenticator: Authenticator,
+    host: Host,
+    /// Who says what may be done.
+    chain: Chain,
     /// Guards the compiled snapshot for as long as it takes to clone or replace it.
     rules: RwLock<Arc<Rules>>,
     /// What every node's agent may do, whatever the roles say.
@@ -36,11 +43,11 @@ pub struct Warden {
 }
 
 impl Warden {
-    /// A guard that reads the roles of `store`.
-    pub fn new(store: Store, authenticator: Authenticator) -> Self {
+    /// A guard that reads the roles of `store`, and asks the authorizers of a chain.
+    pub fn new(host: &Host, store: Store, authenticator: Authenticator, chain: Chain) -> Self {
         let node_rules = super::roles::node_rules();
         let (rules, changes) = (RwLock::default(), Mutex::default());
-        let warden = Self { store, authenticator, rules, node_rules, changes };
+        let warden = Self { store, authenticator, host: host.clone(), chain, rules, node_rules, changes };
         warden.read_again();
         warden
     }
@@ -81,19 +88,40 @@ impl Warden {
     }
 }
 
-impl Guard for Warden {
-    fn may(&self, who: &Identity, what: &Attributes) -> Decision {
-        if who.is_in(super::MASTERS) {
-            return Decision { allowed: true, reason: String::new() };
-        }
-        let Some(node) = who.node() else { return self.rules().decide(who, what) };
-        match nodes::decide(&View(&self.store), &self.node_rules, node, what) {
-            Ok(()) => Decision { allowed: true, reason: String::new() },
-            Err(why) => match self.rules().decide(who, what) {
-                decision if decision.allowed || why.is_empty() => decision,
-                decision => Decision { reason: why, ..decision },
+impl Warden {
+    /// What one of the authorizers that are here thinks.
+    fn opinion(&self, one: &Authorizer, who: &Identity, what: &Attributes) -> Opinion {
+        match one {
+            Authorizer::AlwaysAllow => Opinion::Allow(String::new()),
+            Authorizer::AlwaysDeny => Opinion::None("Everything is forbidden.".to_owned()),
+            // They are asked by the chain.
+            Authorizer::Webhook(_) => Opinion::None(String::new()),
+            Authorizer::Rbac => match self.rules().decide(who, what) {
+                Decision { allowed: true, reason, .. } => Opinion::Allow(reason),
+                Decision { reason, .. } => Opinion::None(reason),
+            },
+            Authorizer::Node => match who.node() {
+                None => Opinion::None(String::new()),
+                Some(node) => match nodes::decide(&View(&self.store), &self.node_rules, node, what) {
+                    Ok(()) => Opinion::Allow(String::new()),
+                    Err(why) => Opinion::None(why),
+                },
             },
         }
+    }
+}
+
+impl Guard for Warden {
+    fn may(&self, who: &Identity, what: &Attributes) -> Decision {
+        self.chain.decide(who, |one| self.opinion(one, who, what))
+    }
+
+    fn asks_others(&self) -> bool {
+        self.chain.asks_others()
+    }
+
+    fn may_by_all<'a>(&'a self, who: &'a Identity, what: &'a Attributes) -> BoxFuture<'a, Decision> {
+        self.chain.ask(&self.host, who, what, move |one| self.opinion(one, who, what)).boxed()
     }
 
     fn rules_of(&self, who: &Identity, namespace: &str) -> model::Tree {
@@ -101,9 +129,14 @@ impl Guard for Warden {
         let (paths, resources): (Vec<_>, Vec<_>) = rules.iter().partition(|rule| !rule.paths.is_empty());
         let listed = |rules: Vec<&Rule>| rules.into_iter().map(Rule::to_review).collect::<Vec<_>>();
         let mut review = json!({"resourceRules": listed(resources), "nonResourceRules": listed(paths), "incomplete": false});
-        if who.node().is_some() {
+        let unable = [
+            (who.node().is_some(), "node authorizer does not support user rule resolution"),
+            (self.asks_others(), "webhook authorizer does not support user rule resolution"),
+        ];
+        let unable: Vec<&str> = unable.iter().filter(|(is_so, _)| *is_so).map(|(_, why)| *why).collect();
+        if !unable.is_empty() {
             review["incomplete"] = json!(true);
-            review["evaluationError"] = json!("node authorizer does not support user rule resolution");
+            review["evaluationError"] = json!(unable.join(", "));
         }
         review
     }

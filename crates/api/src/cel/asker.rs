@@ -60,7 +60,7 @@ mod tests {
 
     impl Guard for OfOneNode {
         fn may(&self, _who: &Identity, what: &Attributes) -> Decision {
-            Decision { allowed: what.requires("spec.nodeName") == Some("a"), reason: String::new() }
+            Decision { allowed: what.requires("spec.nodeName") == Some("a"), ..Decision::default() }
         }
 
         fn rules_of(&self, who: &Identity, namespace: &str) -> Tree {

@@ -6,12 +6,13 @@ use host::Host;
 use model::Tree;
 use store::Store;
 
-use super::matching::{Act, Target, as_version, is_exempt, target};
+use super::matching::{Act, Target, is_exempt, target};
 use super::review::{self, Objects, Verdict};
 use super::{Hook, Hooks, Sort};
 use crate::answer::Told;
 use crate::cel::{About, Asker, Held};
 use crate::codec;
+use crate::converter::Converter;
 use crate::guard::Guard;
 use crate::http::status;
 use crate::outbound::{CallError, Outbound};
@@ -33,6 +34,8 @@ pub struct Asking<'a> {
     pub host: &'a Host,
     /// Where their Services, and the namespaces, are read.
     pub store: &'a Store,
+    /// Who says how objects look in the versions in which webhooks are asked.
+    pub converter: &'a Converter,
     /// What is served.
     pub registry: &'a Registry,
     /// Who answers what may be done, when conditions ask.
@@ -80,12 +83,12 @@ impl Asking<'_> {
             }
             let target = target(hook, act, made.object.as_ref(), self.registry, &View(self.store))?;
             let Some(target) = target else { continue };
-            if !self.holds(hook, act, &target, made.object.as_ref())? {
+            if !self.holds(hook, act, &target, made.object.as_ref()).await? {
                 continue;
             }
             let verdict = self.ask(hook, act, &target, made.object.as_ref()).await;
             let Some(verdict) = self.judge(hook, act, verdict)? else { continue };
-            if let Some(new) = self.patched(hook, act, &target, made.object.as_ref(), &verdict)? {
+            if let Some(new) = self.patched(hook, act, &target, made.object.as_ref(), &verdict).await? {
                 made.changed = true;
                 made.object = Some(new);
                 made.again.clone_from(&made.asked);
@@ -102,7 +105,7 @@ impl Asking<'_> {
         let concerned = self.hooks.concerned(Sort::Validating, act, object, self.registry, self.store)?;
         let mut asked = Vec::new();
         for (hook, target) in &concerned {
-            if self.holds(hook, act, target, object)? {
+            if self.holds(hook, act, target, object).await? {
                 asked.push((hook, target));
             }
         }
@@ -113,7 +116,7 @@ impl Asking<'_> {
     }
 
     /// Whether the conditions of a webhook hold; when they cannot be told, its failure policy decides.
-    fn holds(
+    async fn holds(
         &self,
         hook: &Hook,
         act: &Act<'_>,
@@ -124,10 +127,8 @@ impl Asking<'_> {
             return Ok(true);
         }
         let to = self.registry.get(&target.gvr).map_or(act.resource, |resource| resource);
-        let version = |object: Option<&Tree>| {
-            object.map_or(Tree::Null, |object| as_version(act.resource, to, object).into_owned())
-        };
-        let (object, old, request) = (version(object), version(act.old), review::request(act, target));
+        let objects = self.objects(act, to, object).await?;
+        let (object, old, request) = (objects.object, objects.old, review::request(act, target));
         let authorizer = Asker { guard: self.guard, identity: act.identity };
         let about =
             About { object: &object, old: &old, request: &request, params: None, authorizer: &authorizer };
@@ -212,11 +213,7 @@ impl Asking<'_> {
         let unreachable = |why: String| Trouble::Failed(503, format!("failed to call webhook: {why}"));
         let callee = hook.callee.as_ref().map_err(|why| unreachable(why.clone()))?;
         let to = self.resource(act, target)?;
-        let version_of = |object: &Tree| as_version(act.resource, to, object).into_owned();
-        let objects = Objects {
-            object: object.map_or(Tree::Null, version_of),
-            old: act.old.map_or(Tree::Null, version_of),
-        };
+        let objects = self.objects(act, to, object).await.map_err(Trouble::Refused)?;
         let uid = self.host.chance().uuid();
         let review = model::schema::to_bytes(&review::ask(hook, version, &uid, act, target, objects));
         let path = format!("{}?timeout={}s", callee.path, hook.timeout.as_secs());
@@ -229,6 +226,23 @@ impl Asking<'_> {
         verdict.warnings.iter().for_each(|warning| self.told.warn(warning));
         verdict.notes.iter().for_each(|(key, value)| self.told.note(&format!("{}/{key}", hook.name), value));
         if verdict.allowed { Ok(verdict) } else { Err(Trouble::Refused(denied(&hook.name, &verdict.status))) }
+    }
+
+    /// An object in another version. Few ask for that, so it lies on the heap: all who do a request hold its state otherwise.
+    async fn version(&self, from: &Resource, to: &Resource, object: &Tree) -> Result<Tree, Refusal> {
+        Ok(Box::pin(self.converter.between(from, to, object)).await?.into_owned())
+    }
+
+    /// The objects of an act in the version in which a webhook is asked.
+    async fn objects(&self, act: &Act<'_>, to: &Resource, object: Option<&Tree>) -> Result<Objects, Refusal> {
+        let mut versions = [Tree::Null, Tree::Null];
+        for (version, object) in versions.iter_mut().zip([object, act.old]) {
+            if let Some(object) = object {
+                *version = self.version(act.resource, to, object).await?;
+            }
+        }
+        let [object, old] = versions;
+        Ok(Objects { object, old })
     }
 
     async fn post(
@@ -255,7 +269,7 @@ impl Asking<'_> {
     }
 
     /// The object with a webhook's patch, in the version of the request; `None` when that changes nothing.
-    fn patched(
+    async fn patched(
         &self,
         hook: &Hook,
         act: &Act<'_>,
@@ -285,7 +299,7 @@ impl Asking<'_> {
             Err(Trouble::Refused(refusal)) => return Err(refusal),
             Err(Trouble::Failed(_, why)) => return Err(unpatched(why)),
         };
-        let mut new = as_version(act.resource, to, object).into_owned();
+        let mut new = self.version(act.resource, to, object).await?;
         json_patch::patch(&mut new, &patch).map_err(|why| Refusal::internal(why.to_string()))?;
         if new["kind"] != object["kind"] {
             return Err(Refusal::internal(format!(
@@ -296,7 +310,7 @@ impl Asking<'_> {
         if object["kind"] == act.resource.kind.as_ref() {
             new = codec::recheck(to, new, Validation::Ignore)?.object;
             codec::settle(to, &mut new);
-            new = as_version(to, act.resource, &new).into_owned();
+            new = self.version(to, act.resource, &new).await?;
         }
         // Who manages which fields is not a webhook's to say.
         match (new.get_mut("metadata").and_then(Tree::as_object_mut), object["metadata"].get("managedFields"))

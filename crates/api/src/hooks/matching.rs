@@ -1,7 +1,5 @@
 //! Whether a webhook is asked about an act, and in which version. Pure over a view.
 
-use std::borrow::Cow;
-
 use model::tree::{items, text};
 use model::{Gvr, Key, Selector, Tree, World, kinds};
 
@@ -221,14 +219,6 @@ pub fn selects_namespace(
 fn labels(tree: &Tree) -> std::collections::BTreeMap<String, String> {
     let pairs = tree.as_object().into_iter().flatten();
     pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
-}
-
-/// An object of one version of a resource as one of another; the same object where the part has a kind of its own.
-pub fn as_version<'a>(from: &Resource, to: &Resource, object: &'a Tree) -> Cow<'a, Tree> {
-    if from.gvr == to.gvr || object["kind"] != from.kind.as_ref() {
-        return Cow::Borrowed(object);
-    }
-    Cow::Owned(crate::convert::between(from, to, object.clone()))
 }
 
 #[cfg(test)]

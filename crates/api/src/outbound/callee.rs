@@ -11,7 +11,7 @@ use model::{Key, Tree, World, kinds};
 use serde_json::{Value, json};
 
 use super::CallError;
-use super::credentials::{Credentials, Introductions};
+use super::credentials::{Credentials, Introductions, Token};
 use crate::dial::{Backend, Shows, Tls, Trust};
 
 /// A program outside that is asked over https.
@@ -21,7 +21,7 @@ pub struct Callee {
     /// Its path, with a leading slash.
     pub path: String,
     /// The token by which it knows us.
-    pub(super) token: Option<String>,
+    pub(super) token: Option<Token>,
     trust: Arc<Trust>,
 }
 
@@ -133,6 +133,7 @@ impl Callee {
         let unresolved = |why: InvalidHeaderValue| CallError::Unresolved(why.to_string());
         headers.insert(HOST, self.authority().parse().map_err(unresolved)?);
         if let Some(token) = &self.token {
+            let token = token.now().map_err(CallError::Unresolved)?;
             let mut value: HeaderValue = format!("Bearer {token}").parse().map_err(unresolved)?;
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);

@@ -1,6 +1,8 @@
 //! As whom programs outside are asked: by a token, by a certificate, or as nobody in particular. Pure.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use crate::dial::ClientPair;
@@ -9,9 +11,59 @@ use crate::dial::ClientPair;
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
     /// The token by which it knows us.
-    pub token: Option<String>,
+    pub token: Option<Token>,
     /// The certificate by which it knows us.
     pub client: Option<Arc<ClientPair>>,
+}
+
+/// A token by which a program knows us.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Token {
+    /// Always the same.
+    Fixed(String),
+    /// One that changes.
+    Changing(Reader),
+}
+
+/// Says what a token is now.
+#[derive(Clone)]
+pub struct Reader(pub Arc<dyn Fn() -> Result<String, String> + Send + Sync>);
+
+impl PartialEq for Reader {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Reader {}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // It is a secret.
+        f.write_str(match self {
+            Self::Fixed(_) => "Fixed",
+            Self::Changing(_) => "Changing",
+        })
+    }
+}
+
+impl From<&str> for Token {
+    fn from(token: &str) -> Self {
+        Self::Fixed(token.to_owned())
+    }
+}
+
+impl Token {
+    /// What it is now.
+    ///
+    /// # Errors
+    /// Why nobody can say.
+    pub fn now(&self) -> Result<Cow<'_, str>, String> {
+        match self {
+            Self::Fixed(token) => Ok(Cow::Borrowed(token)),
+            Self::Changing(reader) => (reader.0)().map(Cow::Owned),
+        }
+    }
 }
 
 /// What we show to whom: the users of a kubeconfig, by the programs that their names stand for.
@@ -44,13 +96,13 @@ mod tests {
     use super::*;
 
     fn check(host: &str, port: u16, wanted: &str) {
-        let show = |token: &str| Credentials { token: Some(token.to_owned()), client: None };
+        let show = |token: &str| Credentials { token: Some(token.into()), client: None };
         let names = ["hook.n.svc", "hook.n.svc:8443", "*.n.svc", "*.example.com:8443", "*.com"];
         let all = Introductions {
             by_target: names.iter().map(|name| ((*name).to_owned(), show(name))).collect(),
             otherwise: show("otherwise"),
         };
-        assert_eq!(all.to(host, port).token.as_deref(), Some(wanted), "{host}:{port}");
+        assert_eq!(all.to(host, port).token, Some(wanted.into()), "{host}:{port}");
     }
 
     #[test]
@@ -66,6 +118,6 @@ mod tests {
             by_target: [("*".to_owned(), Credentials { token: Some("all".into()), client: None })].into(),
             otherwise: Credentials::default(),
         };
-        assert_eq!(all.to("::1", 1).token.as_deref(), Some("all"));
+        assert_eq!(all.to("::1", 1).token, Some("all".into()));
     }
 }

@@ -24,7 +24,7 @@ use hyper_util::rt::TokioIo;
 use crate::dial::{Backend, Dial};
 
 pub use callee::{Callee, ready};
-pub use credentials::{Credentials, Introductions};
+pub use credentials::{Credentials, Introductions, Reader, Token};
 pub use plain::exchange;
 
 /// How large an answer may be, in bytes: a review's object is at most 3 MiB, and a few of them go to one conversion.
@@ -104,6 +104,11 @@ pub enum CallError {
         /// What it said.
         body: String,
     },
+}
+
+/// A way to programs outside, over `dial`.
+pub fn outbound(host: &Host, dial: Arc<dyn Dial>) -> Arc<Outbound> {
+    Arc::new(Outbound::new(host.clone(), dial))
 }
 
 impl Outbound {

@@ -8,8 +8,9 @@ use super::compiled::{Binding, Compiled, Policy, Validation};
 use super::{Asking, Policies, is_excluded, params, speak};
 use crate::cel::{About, Asker, Held};
 use crate::custom::usable;
-use crate::hooks::matching::{Target, as_version};
+use crate::hooks::matching::Target;
 use crate::hooks::{Act, review};
+use crate::patience::as_version;
 use crate::refusal::{Cause, Reason, Refusal};
 use crate::verbs::meta;
 
@@ -213,7 +214,9 @@ impl<'a> Case<'a> {
     ) -> Self {
         let to = asking.registry.get(&target.gvr).map_or(act.resource, |resource| resource);
         let version = |object: Option<&Tree>| {
-            object.map_or(Tree::Null, |object| as_version(act.resource, to, object).into_owned())
+            object.map_or(Tree::Null, |object| {
+                as_version(act.resource, to, object, asking.patience).into_owned()
+            })
         };
         let is_namespace = act.resource.is(&kinds::NAMESPACE);
         let place = if is_namespace { "" } else { act.namespace };

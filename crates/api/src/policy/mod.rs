@@ -22,11 +22,13 @@ use store::{Store, StoreError};
 use crate::guard::Guard;
 use crate::hooks::Act;
 use crate::hooks::matching::is_exempt;
+use crate::patience::Patience;
 use crate::registry::Registry;
 
 pub use compiled::Policies;
 pub use judge::validate;
 pub use mutate::{Again, mutate};
+pub use typing::type_named;
 
 /// The policies of a store, ready.
 pub struct Kept {
@@ -54,6 +56,8 @@ pub struct Asking<'a> {
     pub world: &'a dyn World,
     /// Who may do what.
     pub guard: &'a dyn Guard,
+    /// What is known of objects in other versions, where a webhook converts them.
+    pub patience: Option<&'a Patience>,
 }
 
 /// Whether policies are not asked at all: about themselves, and about who somebody is and may do, without which the cluster

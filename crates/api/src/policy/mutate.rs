@@ -12,8 +12,9 @@ use super::{Asking, Policies, is_excluded, objects, params, speak};
 use crate::cel::Held;
 use crate::codec;
 use crate::hooks::Act;
-use crate::hooks::matching::{Target, as_version};
+use crate::hooks::matching::Target;
 use crate::patch::ssa;
+use crate::patience::as_version;
 use crate::refusal::Refusal;
 use crate::registry::Resource;
 use crate::request::Validation;
@@ -144,7 +145,7 @@ impl Round<'_> {
             let value = evaluate(&mutation.program, &names, &mut budget)?;
             let to = self.asking.registry.get(&target.gvr).map_or(self.act.resource, |resource| resource);
             let new = change(mutation, &value, to, about.object)?;
-            let mut new = as_version(to, self.act.resource, &new).into_owned();
+            let mut new = as_version(to, self.act.resource, &new, self.asking.patience).into_owned();
             // Who manages which fields is not a policy's to say.
             let fields = &self.changed.object["metadata"]["managedFields"];
             match new.get_mut("metadata").and_then(Tree::as_object_mut) {

@@ -53,13 +53,16 @@ fn of(schema: &'static Schema, shape: &Shape) -> Type {
     }
 }
 
+/// The type of the built-in table that has a name.
+pub fn type_named(name: &str) -> Option<Type> {
+    let id = schema::builtin().type_named(name)?;
+    Some(Type::Object(Arc::new(BuiltIn { schema: schema::builtin(), id })))
+}
+
 /// The type of a resource's objects, where anything is known of it.
 fn type_of(resource: &Resource) -> Option<Type> {
     match &resource.meaning {
-        Meaning::BuiltIn(kind) => {
-            let id = schema::builtin().type_named(kind.schema)?;
-            Some(Type::Object(Arc::new(BuiltIn { schema: schema::builtin(), id })))
-        }
+        Meaning::BuiltIn(kind) => type_named(kind.schema),
         Meaning::Custom(custom) => custom::type_of(&custom.root),
     }
 }

@@ -102,7 +102,12 @@ impl Call<'_> {
         }
         let sent = unstamped(act, object);
         let (registry, view) = (self.inner.registry(), self.inner.view());
-        let asking = policy::Asking { registry: &registry, world: &view, guard: &*self.inner.settings.guard };
+        let asking = policy::Asking {
+            registry: &registry,
+            world: &view,
+            guard: self.guard(),
+            patience: self.patience.as_deref(),
+        };
         let changed = policy::mutate(&policies, act, &sent, only, &asking)?;
         let object = Some(changed.object).filter(|new| *new != sent);
         Ok(Some(ByPolicies { object, again: changed.again }))
@@ -117,7 +122,12 @@ impl Call<'_> {
             return Ok(());
         }
         let (registry, view) = (self.inner.registry(), self.inner.view());
-        let asking = policy::Asking { registry: &registry, world: &view, guard: &*self.inner.settings.guard };
+        let asking = policy::Asking {
+            registry: &registry,
+            world: &view,
+            guard: self.guard(),
+            patience: self.patience.as_deref(),
+        };
         let judged = policy::validate(&policies, act, object, &asking);
         judged.warnings.iter().for_each(|warning| self.told.warn(warning));
         judged.notes.iter().for_each(|(key, value)| self.told.note(key, value));
@@ -231,8 +241,9 @@ impl Call<'_> {
             outbound: &self.inner.outbound,
             host: &self.inner.host,
             store: &self.inner.store,
+            converter: &self.inner.converter,
             registry,
-            guard: &*self.inner.settings.guard,
+            guard: self.guard(),
             told: &self.told,
         }
     }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt;
 use http::{Method, Request};
 use model::Tree;
@@ -18,6 +20,19 @@ const V2: &str = "/apis/x.example.com/v2/namespaces/default/foos";
 /// v1 says `hostPort`, v2 `host` and `port`. `/rename` gives objects other names, `/few` forgets one, `/fail` refuses.
 fn answer(path: &str, review: &Tree) -> Option<(u16, Tree)> {
     let request = &review["request"];
+    if path.starts_with("/admit") {
+        // It is asked in v2, and has every port be 90.
+        let (port, patch) = (&request["object"]["port"], r#"[{"op":"replace","path":"/port","value":"90"}]"#);
+        let mut response = json!({"uid": request["uid"], "allowed": true});
+        if port.is_string() && port != "90" {
+            response["patchType"] = json!("JSONPatch");
+            response["patch"] = json!(STANDARD.encode(patch));
+        }
+        return Some((
+            200,
+            json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}),
+        ));
+    }
     let wanted = request["desiredAPIVersion"].as_str().unwrap_or_default();
     let mut made: Vec<Tree> =
         request["objects"].as_array().into_iter().flatten().map(|old| convert(old, wanted)).collect();
@@ -144,6 +159,42 @@ async fn objects_are_shown_in_every_version_whichever_they_are_stored_in() {
     let (code, scoped) = lab.ask(Method::PATCH, &format!("{V1}/c"), json!({"hostPort": "h4:1"})).await;
     assert_eq!((code, &scoped["hostPort"]), (200, &json!("h4:1")), "{scoped}");
     assert_eq!(lab.get(&format!("{V2}/c")).await.1["host"], "h4");
+}
+
+#[tokio::test(start_paused = true)]
+async fn admission_in_another_version_sees_and_changes_the_converted_object() {
+    let (lab, outside) = lab("convert").await;
+    let hook = json!({"metadata": {"name": "ports"}, "webhooks": [{"name": "ports.example.com", "sideEffects": "None",
+        "admissionReviewVersions": ["v1"], "clientConfig": {"url": "https://hooks.example.com/admit"},
+        "rules": [{"operations": ["CREATE", "UPDATE"], "apiGroups": ["x.example.com"], "apiVersions": ["v2"], "resources": ["foos"]}]}]});
+    let (code, made) =
+        lab.post("/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations", hook).await;
+    assert_eq!(code, 201, "{made}");
+    let (code, made) = lab.post(V1, old("a", "h1:80")).await;
+    assert_eq!((code, &made["hostPort"]), (201, &json!("h1:90")), "{made}");
+    outside.take();
+    let (code, patched) = lab.ask(Method::PATCH, &format!("{V1}/a"), json!({"hostPort": "h2:81"})).await;
+    assert_eq!((code, &patched["hostPort"]), (200, &json!("h2:90")), "{patched}");
+    assert_eq!(outside.paths().iter().filter(|path| path.starts_with("/admit")).count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn policies_in_another_version_judge_the_converted_object() {
+    const ADMISSION: &str = "/apis/admissionregistration.k8s.io/v1";
+    let (lab, _) = lab("convert").await;
+    let policy = json!({"metadata": {"name": "ports"}, "spec": {"validations": [{"expression": "object.port != '13'"}],
+        "matchConstraints": {"resourceRules": [{"operations": ["CREATE", "UPDATE"], "apiGroups": ["x.example.com"],
+            "apiVersions": ["v2"], "resources": ["foos"]}]}}});
+    assert_eq!(lab.post(&format!("{ADMISSION}/validatingadmissionpolicies"), policy).await.0, 201);
+    let binding = json!({"metadata": {"name": "ports"}, "spec": {"policyName": "ports", "validationActions": ["Deny"]}});
+    assert_eq!(lab.post(&format!("{ADMISSION}/validatingadmissionpolicybindings"), binding).await.0, 201);
+    assert_eq!(lab.post(V1, old("a", "h1:80")).await.0, 201);
+    let (code, refused) = lab.post(V1, old("b", "h1:13")).await;
+    assert_eq!((code, &refused["reason"]), (422, &json!("Invalid")), "{refused}");
+    let (code, refused) = lab.ask(Method::PATCH, &format!("{V1}/a"), json!({"hostPort": "h2:13"})).await;
+    assert_eq!(code, 422, "{refused}");
+    let (code, patched) = lab.ask(Method::PATCH, &format!("{V1}/a"), json!({"hostPort": "h2:14"})).await;
+    assert_eq!((code, &patched["hostPort"]), (200, &json!("h2:14")), "{patched}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ const EXTRA_PREFIX: &str = "impersonate-extra-";
 
 impl Inner {
     /// Who the request is for: the user, or whom they act as.
-    pub(super) fn impersonated<'a>(
+    pub(super) async fn impersonated<'a>(
         &self,
         who: &'a Identity,
         headers: &HeaderMap,
@@ -34,7 +34,9 @@ impl Inner {
             let key = header.as_str()[EXTRA_PREFIX.len()..].to_owned();
             other.extra.insert(key, all(headers, header.as_str()));
         }
-        self.check_impersonation(who, &other)?;
+        for what in impersonation(&other) {
+            self.authorize(who, &what).await?;
+        }
         if other.groups.is_empty() {
             other.groups = implied_groups(&other.name);
         }
@@ -43,38 +45,32 @@ impl Inner {
         }
         Ok(Cow::Owned(other))
     }
+}
 
-    fn check_impersonation(&self, who: &Identity, other: &Identity) -> Result<(), Refusal> {
-        let may = |group: &str, resource: &str, part: &str, namespace: &str, name: &str| {
-            let what = Attributes {
-                verb: "impersonate".into(),
-                group: group.into(),
-                version: "v1".into(),
-                resource: resource.into(),
-                subresource: part.into(),
-                namespace: namespace.into(),
-                name: name.into(),
-                ..Attributes::default()
-            };
-            self.authorize(who, &what)
-        };
-        match service_account(&other.name) {
-            Some((namespace, name)) => may("", "serviceaccounts", "", namespace, name)?,
-            None => may("", "users", "", "", &other.name)?,
-        }
-        for group in &other.groups {
-            may("", "groups", "", "", group)?;
-        }
-        if !other.uid.is_empty() {
-            may("authentication.k8s.io", "uids", "", "", &other.uid)?;
-        }
-        for (key, values) in &other.extra {
-            for value in values {
-                may("authentication.k8s.io", "userextras", key, "", value)?;
-            }
-        }
-        Ok(())
+/// What whoever acts as this user must be allowed to do.
+fn impersonation(other: &Identity) -> Vec<Attributes> {
+    let may = |group: &str, resource: &str, part: &str, namespace: &str, name: &str| Attributes {
+        verb: "impersonate".into(),
+        group: group.into(),
+        version: "v1".into(),
+        resource: resource.into(),
+        subresource: part.into(),
+        namespace: namespace.into(),
+        name: name.into(),
+        ..Attributes::default()
+    };
+    let mut all = vec![match service_account(&other.name) {
+        Some((namespace, name)) => may("", "serviceaccounts", "", namespace, name),
+        None => may("", "users", "", "", &other.name),
+    }];
+    all.extend(other.groups.iter().map(|group| may("", "groups", "", "", group)));
+    if !other.uid.is_empty() {
+        all.push(may("authentication.k8s.io", "uids", "", "", &other.uid));
     }
+    for (key, values) in &other.extra {
+        all.extend(values.iter().map(|value| may("authentication.k8s.io", "userextras", key, "", value)));
+    }
+    all
 }
 
 fn all(headers: &HeaderMap, name: &str) -> Vec<String> {

@@ -7,6 +7,7 @@ mod admission;
 mod away;
 #[cfg(test)]
 mod away_tests;
+mod components;
 mod connect;
 #[cfg(test)]
 mod converted_tests;
@@ -48,12 +49,14 @@ use tokio::sync::Semaphore;
 use crate::aggregate::{Extension, Extensions};
 use crate::answer::{Answer, Body, Told};
 use crate::audit::{End, Ending, Record};
-use crate::auth::{Attributes, Identity};
+use crate::auth::{Attributes, Decision, Identity};
 use crate::codec;
 use crate::converter::Converter;
 use crate::discovery;
+use crate::guard::Guard;
 use crate::hooks::Hooks;
 use crate::outbound::Outbound;
+use crate::patience::{Patience, ROUNDS_MAX};
 use crate::policy;
 use crate::refusal::{About, Reason, Refusal};
 use crate::registry::{Registry, Resource};
@@ -63,6 +66,7 @@ use crate::upkeep;
 use crate::view::{Known, Remembering};
 
 pub use away::say_who;
+pub use components::Loops;
 pub use fence::mark_restored;
 pub use watch::{EventKind, EventStream};
 
@@ -108,6 +112,8 @@ pub(crate) struct Inner {
     known: Known,
     /// What else `/metrics` tells.
     more_metrics: OnceLock<Metrics>,
+    /// How the loops are that decide over it.
+    loops: OnceLock<Loops>,
 }
 
 /// Lines that whoever wires the house adds to `/metrics`, in the text format of Prometheus.
@@ -125,6 +131,8 @@ pub(crate) struct Call<'a> {
     pub body: &'a Bytes,
     /// What the user is to be told beside the answer.
     pub told: Arc<Told>,
+    /// What admission wants to know that others have to be asked for.
+    pub patience: Option<Arc<Patience>>,
 }
 
 impl Service {
@@ -135,7 +143,7 @@ impl Service {
     pub async fn open(host: Host, store: Store, settings: Settings) -> Result<Self, Refusal> {
         let served = Mutex::new(Served::new(&store)?);
         let watches = Arc::new(Semaphore::new(WATCHES_MAX));
-        let (pipes, more_metrics) = (Mutex::default(), OnceLock::new());
+        let (pipes, more_metrics, loops) = (Mutex::default(), OnceLock::new(), OnceLock::new());
         let outbound = Arc::new(Outbound::new(host.clone(), settings.dial.clone()));
         let converter = Converter::new(outbound.clone(), host.clone(), store.clone());
         let extensions = Extensions::new(&store)?;
@@ -157,9 +165,11 @@ impl Service {
             shown,
             known,
             more_metrics,
+            loops,
         };
         let service = Self(Arc::new(inner));
-        crate::bootstrap::run(&service).await?;
+        // Once: on the heap, so that whoever starts a server does not hold all that a request needs.
+        Box::pin(crate::bootstrap::run(&service)).await?;
         let hooks = Hooks::new(service.store(), service.settings().introduced.clone())?;
         service.0.hooks.get_or_init(|| hooks);
         let policies = policy::Kept::new(service.store())?;
@@ -204,11 +214,8 @@ impl Service {
             }
             None => None,
         };
-        let watched = self.0.take_apart(
-            identity,
-            Sent { method: &parts.method, uri: &parts.uri, headers: &parts.headers, body: &body },
-            &told,
-        );
+        let sent = Sent { method: &parts.method, uri: &parts.uri, headers: &parts.headers, body: &body };
+        let watched = self.0.take_apart(identity, sent, &told).await;
         let events = match watched {
             Ok(Asked::Call(call)) => call.served_events().await,
             // Those in this process who watch find such groups over https.
@@ -236,6 +243,12 @@ impl Service {
     pub fn tell_metrics(&self, more: Metrics) {
         // A second teller would be a fault of the wiring, and harms nobody.
         let _ = self.0.more_metrics.set(more);
+    }
+
+    /// Says how the loops are that decide over the API. The first who does so is heard.
+    pub fn tell_loops(&self, loops: Loops) {
+        // A second teller would be a fault of the wiring, and harms nobody.
+        let _ = self.0.loops.set(loops);
     }
 
     /// Keeps a task that copies an upgraded connection until it ends, or the service does.
@@ -409,23 +422,23 @@ impl Inner {
         door: Door,
         told: &Arc<Told>,
     ) -> Result<Answer, Refusal> {
-        let acting = self.impersonated(identity, request.headers())?;
+        let acting = self.impersonated(identity, request.headers()).await?;
         if let Cow::Owned(other) = &acting {
             told.note_other(other);
         }
         let identity = &*acting;
         let headers = request.headers();
         let sent = Sent { method: request.method(), uri: request.uri(), headers, body: request.body() };
-        match self.take_apart(identity, sent, told)? {
+        match self.take_apart(identity, sent, told).await? {
             Asked::Call(call) => {
                 if let Some(warning) = call.resource.deprecation().filter(|_| door == Door::Outer) {
                     call.told.warn(warning);
                 }
                 let (answer, turn) = if call.is_long() {
-                    (call.answer().await, None)
+                    (call.answer_knowing().await, None)
                 } else {
                     let turn = self.turn(&call, door).await?;
-                    let answer = self.host.within(REQUEST_TIMEOUT, call.answer()).await;
+                    let answer = self.host.within(REQUEST_TIMEOUT, call.answer_knowing()).await;
                     let late = "request did not complete within the allowed duration";
                     (answer.unwrap_or_else(|| Err(Refusal::new(Reason::Timeout, late))), turn)
                 };
@@ -454,7 +467,7 @@ impl Inner {
         }
     }
 
-    fn take_apart<'a>(
+    async fn take_apart<'a>(
         &'a self,
         identity: &'a Identity,
         sent: Sent<'a>,
@@ -464,7 +477,7 @@ impl Inner {
         let query = Query::read(uri.query().unwrap_or_default());
         let route = request::route(uri.path())?;
         let attributes = request::attributes(&route, method, &query);
-        self.authorize_noting(identity, &attributes, told)?;
+        self.authorize_noting(identity, &attributes, told).await?;
         if let Some((group, version)) = place_of(&route)
             && let Some(extension) = self.extensions.find(group, version, &self.store)
         {
@@ -484,6 +497,7 @@ impl Inner {
         if !resource.namespaced && !target.namespace.is_empty() {
             return Err(Refusal::no_such_path());
         }
+        let patience = Patience::of(&self.settings.guard, &resource);
         Ok(Asked::Call(Box::new(Call {
             inner: self,
             identity,
@@ -494,6 +508,7 @@ impl Inner {
             headers,
             body,
             told: told.clone(),
+            patience,
         })))
     }
 
@@ -503,21 +518,32 @@ impl Inner {
     }
 
     /// The same, and tells the audit log why.
-    fn authorize_noting(&self, who: &Identity, what: &Attributes, told: &Told) -> Result<(), Refusal> {
+    async fn authorize_noting(&self, who: &Identity, what: &Attributes, told: &Told) -> Result<(), Refusal> {
         if self.settings.audit.is_none() {
-            return self.authorize(who, what);
+            return self.authorize(who, what).await;
         }
-        let decision = self.settings.guard.may(who, what);
-        let word = if decision.allowed { "allow" } else { "forbid" };
+        let decision = self.decide(who, what).await;
+        let (word, reason) = match decision.allowed {
+            true => ("allow", decision.reason.as_str()),
+            false if decision.error.is_empty() => ("forbid", decision.reason.as_str()),
+            false => ("forbid", "internal error"),
+        };
         told.note("authorization.k8s.io/decision", word);
-        told.note("authorization.k8s.io/reason", &decision.reason);
-        if decision.allowed { Ok(()) } else { Err(forbidden(who, what, &decision.reason)) }
+        told.note("authorization.k8s.io/reason", reason);
+        refused(who, what, &decision)
     }
 
     /// Refuses what the user may not do.
-    pub fn authorize(&self, who: &Identity, what: &Attributes) -> Result<(), Refusal> {
-        let decision = self.settings.guard.may(who, what);
-        if decision.allowed { Ok(()) } else { Err(forbidden(who, what, &decision.reason)) }
+    pub async fn authorize(&self, who: &Identity, what: &Attributes) -> Result<(), Refusal> {
+        refused(who, what, &self.decide(who, what).await)
+    }
+
+    /// Whether somebody may do something, once all who have a say in it have been asked.
+    pub async fn decide(&self, who: &Identity, what: &Attributes) -> Decision {
+        match self.settings.guard.asks_others() {
+            true => self.settings.guard.may_by_all(who, what).await,
+            false => self.settings.guard.may(who, what),
+        }
     }
 
     /// A server whose store lies elsewhere is ready while it is reached: who shares requests out looks here.
@@ -568,6 +594,15 @@ fn rests_on_what_is(reason: Reason) -> bool {
     )
 }
 
+/// What somebody may not do is forbidden; unless nobody knows, for somebody could not be asked.
+fn refused(who: &Identity, what: &Attributes, decision: &Decision) -> Result<(), Refusal> {
+    match decision {
+        Decision { allowed: true, .. } => Ok(()),
+        Decision { error, reason, .. } if error.is_empty() => Err(forbidden(who, what, reason)),
+        Decision { error, .. } => Err(Refusal::internal(error.clone())),
+    }
+}
+
 fn forbidden(who: &Identity, what: &Attributes, reason: &str) -> Refusal {
     let mut message = if what.is_resource() {
         let place = match what.namespace.as_str() {
@@ -602,6 +637,26 @@ impl Call<'_> {
     /// Whether it takes as long as a kubelet or a pod takes; a watch has an answer at once.
     fn is_long(&self) -> bool {
         matches!(self.target.part.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+    }
+
+    /// The answer, once all is known that it hangs on.
+    async fn answer_knowing(&self) -> Result<Answer, Refusal> {
+        let Some(patience) = &self.patience else { return self.answer().await };
+        for _ in 0..ROUNDS_MAX {
+            let answer = self.answer().await;
+            if !Box::pin(patience.ask(&self.inner.registry(), &self.inner.converter)).await? {
+                return answer;
+            }
+        }
+        Err(Refusal::internal("admission asks others ever more"))
+    }
+
+    /// Who says what may be done, to those who wait for nobody.
+    pub(super) fn guard(&self) -> &dyn Guard {
+        match &self.patience {
+            Some(patience) => &**patience,
+            None => &*self.inner.settings.guard,
+        }
     }
 
     /// The answer, on ground that is new enough. Where other servers write too, a write that is refused for what this one
@@ -648,6 +703,9 @@ impl Call<'_> {
         match (self.resource.verbs, verb) {
             (Verbs::CreateOnly, "create") => self.review().await,
             (Verbs::CreateOnly, _) => Err(Refusal::method_not_allowed()),
+            // The one kind of those is looked up nowhere.
+            (Verbs::ReadOnly, "get") => self.component().await,
+            (Verbs::ReadOnly, "list") => self.components().await,
             (_, "get") => self.get().await,
             (_, "list") => self.list().await,
             (Verbs::ReadOnly, _) => Err(Refusal::method_not_allowed()),

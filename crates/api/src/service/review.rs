@@ -47,9 +47,9 @@ impl Call<'_> {
         } else if is(&kinds::TOKEN_REVIEW) {
             self.review_token(spec).await
         } else if is(&kinds::SELF_SUBJECT_ACCESS_REVIEW) {
-            Ok(self.review_access(self.identity, spec))
+            Ok(self.review_access(self.identity, spec).await)
         } else if is(&kinds::SUBJECT_ACCESS_REVIEW) || is(&kinds::LOCAL_SUBJECT_ACCESS_REVIEW) {
-            Ok(self.review_access(&subject(spec), spec))
+            Ok(self.review_access(&subject(spec), spec).await)
         } else if is(&kinds::SELF_SUBJECT_RULES_REVIEW) {
             let namespace = spec["namespace"].as_str().unwrap_or_default();
             Ok(self.inner.settings.guard.rules_of(self.identity, namespace))
@@ -80,11 +80,13 @@ impl Call<'_> {
         })
     }
 
-    fn review_access(&self, who: &Identity, spec: &Tree) -> Tree {
-        let decision = self.inner.settings.guard.may(who, &attributes(spec));
+    async fn review_access(&self, who: &Identity, spec: &Tree) -> Tree {
+        let decision = self.inner.decide(who, &attributes(spec)).await;
         let mut status = json!({"allowed": decision.allowed});
-        if let Some(why) = not_understood(&spec["resourceAttributes"]) {
-            status["evaluationError"] = json!(why);
+        let errors = [not_understood(&spec["resourceAttributes"]), Some(decision.error)];
+        let errors: Vec<String> = errors.into_iter().flatten().filter(|why| !why.is_empty()).collect();
+        if !errors.is_empty() {
+            status["evaluationError"] = json!(errors.join("; "));
         }
         if !decision.reason.is_empty() {
             status["reason"] = json!(decision.reason);
@@ -113,7 +115,23 @@ fn attributes(spec: &Tree) -> Attributes {
         name: text(resource, "name"),
         path: String::new(),
         fields: selected(&resource["fieldSelector"]),
+        selectors: selectors(resource),
     }
+}
+
+/// The selectors of a review, as they are passed on; null where it has none.
+fn selectors(resource: &Tree) -> Tree {
+    let mut told = crate::request::selectors(
+        Some(raw(resource, "fieldSelector")).filter(|text| !text.is_empty()),
+        Some(raw(resource, "labelSelector")).filter(|text| !text.is_empty()),
+    );
+    for name in ["fieldSelector", "labelSelector"] {
+        let terms = items(&resource[name], "requirements");
+        if !terms.is_empty() {
+            told[name] = json!({"requirements": terms});
+        }
+    }
+    told
 }
 
 /// The fields that a review's selector asks to have certain values.

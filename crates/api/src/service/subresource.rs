@@ -180,6 +180,7 @@ impl Call<'_> {
             headers: self.headers,
             body: self.body,
             told: self.told.clone(),
+            patience: self.patience.clone(),
         })
     }
 }

@@ -217,6 +217,32 @@ async fn discovery_and_health_answer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_parts_of_the_control_plane_are_listed_as_they_are() {
+    const PATH: &str = "/api/v1/componentstatuses";
+    let lab = lab().await;
+    let (_, one) = lab.get(&format!("{PATH}/scheduler")).await;
+    assert_eq!(one["conditions"][0]["status"], "False", "nothing runs it: {one}");
+    lab.service.tell_loops(Box::new(|| Ok(())));
+    let (code, list) = lab.get(PATH).await;
+    assert_eq!((code, &list["kind"]), (200, &json!("ComponentStatusList")));
+    assert_eq!(names(&list), ["controller-manager", "etcd-0", "scheduler"]);
+    let healthy = json!([{"type": "Healthy", "status": "True", "message": "ok"}]);
+    assert!(list["items"].as_array().expect("a list").iter().all(|item| item["conditions"] == healthy));
+    assert_eq!(names(&lab.get(&format!("{PATH}?fieldSelector=metadata.name%3Detcd-0")).await.1), ["etcd-0"]);
+    assert_eq!(names(&lab.get(&format!("{PATH}?labelSelector=a")).await.1), [""; 0]);
+    assert_eq!(lab.get(&format!("{PATH}/etcd-7")).await.0, 404);
+    lab.service.store().close().await;
+    let (_, store) = lab.get(&format!("{PATH}/etcd-0")).await;
+    assert_eq!(store["conditions"][0]["status"], "False", "{store}");
+    let request =
+        Request::builder().uri(PATH).header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io");
+    let table = lab.service.call(&lab.admin, request.body(Bytes::new()).expect("a good request")).await;
+    let table: Tree = serde_json::from_slice(table.body()).expect("a table");
+    assert_eq!(table["rows"][0]["cells"], json!(["controller-manager", "Healthy", "ok", ""]));
+    assert_eq!(table["rows"][1]["cells"][1], "Unhealthy");
+}
+
+#[tokio::test(start_paused = true)]
 async fn field_validation_is_as_asked() {
     let lab = lab().await;
     let odd = |name: &str| json!({"metadata": {"name": name}, "dat": {}});

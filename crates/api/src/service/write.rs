@@ -478,6 +478,10 @@ impl Call<'_> {
 
     /// Does a transaction; gives the record of its first change, or the path at which somebody was faster.
     async fn transact(&self, extra: Extra) -> Result<Result<Record, store::Path>, Refusal> {
+        if self.patience.as_ref().is_some_and(|patience| patience.is_open()) {
+            // Nobody hears it: the request is decided again.
+            return Err(Refusal::internal("others are still to be asked"));
+        }
         let txn = Txn { expect: extra.expect, changes: extra.changes };
         match self.inner.store.commit(txn).await {
             Ok(mut committed) if !committed.records.is_empty() => Ok(Ok(committed.records.swap_remove(0))),
@@ -556,6 +560,7 @@ impl Call<'_> {
             headers: self.headers,
             body: self.body,
             told: self.told.clone(),
+            patience: self.patience.clone(),
         };
         match one.delete_object(options, true).await {
             Ok(_) => Ok(()),
@@ -589,7 +594,8 @@ impl Call<'_> {
             drawn,
             place: self.inner.host.chance().u64(),
             service_cidr: self.inner.settings.service_cidr,
-            guard: &*self.inner.settings.guard,
+            guard: self.guard(),
+            security: &self.inner.settings.security,
             world: view,
         }
     }

@@ -95,6 +95,7 @@ fn arguments(cluster: &Cluster) -> Vec<String> {
     }
     words.extend(cluster.healing.arguments());
     words.extend(cluster.strangers.arguments());
+    words.extend(cluster.rights.arguments());
     let audit = &cluster.audit;
     if let (Some(policy), Some(log)) = (&audit.audit_policy_file, &audit.audit_log_path) {
         let pairs = [

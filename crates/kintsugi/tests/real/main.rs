@@ -24,6 +24,7 @@ mod storing;
 mod strangers;
 mod streams;
 mod volumes;
+mod webhook_rights;
 mod why;
 
 use harness::Cluster;

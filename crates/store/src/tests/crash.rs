@@ -35,6 +35,8 @@ async fn run_until_cut(store: &Store, workload: &[Vec<Txn>]) -> usize {
             );
             let after = store.commit(group[0].clone()).await;
             assert!(matches!(after, Err(StoreError::Disk { .. })), "nothing is written after a failed sync");
+            let asked = store.commit(Txn::default()).await;
+            assert!(matches!(asked, Err(StoreError::Disk { .. })), "who changes nothing is told so too");
             break;
         }
     }

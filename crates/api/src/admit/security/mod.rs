@@ -1,7 +1,7 @@
 //! Pod Security: a namespace's labels say what its pods may do to their node.
 //!
-//! `enforce` refuses pods, `warn` tells their author, `audit` tells the audit log. Nobody is exempt; a namespace without
-//! labels lets everything happen.
+//! `enforce` refuses pods, `warn` tells their author, `audit` tells the audit log. What a namespace's labels do not say, and who is
+//! exempt, the settings say; unless they do, everything happens there, and nobody is.
 
 mod checks;
 
@@ -50,6 +50,79 @@ struct Rule {
     minor: Option<u32>,
 }
 
+/// What the settings say of pods.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodSecurity {
+    defaults: Policy,
+    /// Users whose pods are not looked at.
+    usernames: BTreeSet<String>,
+    /// Namespaces where none is.
+    namespaces: BTreeSet<String>,
+    /// Classes of runtimes by which none is.
+    runtime_classes: BTreeSet<String>,
+}
+
+impl PodSecurity {
+    /// What a `PodSecurityConfiguration` says (`pod-security.admission.config.k8s.io`).
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn read(configuration: &Tree) -> Result<Self, String> {
+        let mut labels = BTreeMap::new();
+        for mode in ["enforce", "audit", "warn"] {
+            for field in [mode.to_owned(), format!("{mode}-version")] {
+                match text(configuration, &format!("defaults.{field}")) {
+                    "" => {}
+                    said => drop(labels.insert(format!("{PREFIX}{field}"), said.to_owned())),
+                }
+            }
+        }
+        let (mut defaults, faults) = read_policy(&labels, &Policy::default());
+        if let Some(fault) = faults.first() {
+            let told = fault.to_string().replace("metadata.labels[pod-security.kubernetes.io/", "defaults.");
+            return Err(told.replacen(']', "", 1));
+        }
+        if !labels.contains_key(&format!("{PREFIX}warn")) {
+            // That whoever is refused is warned as well is a rule for labels alone.
+            defaults.warn.level = Level::Privileged;
+        }
+        let named = |field: &str| {
+            let mut all = BTreeSet::new();
+            for (index, name) in items(configuration, &format!("exemptions.{field}")).iter().enumerate() {
+                let name = name.as_str().unwrap_or_default();
+                if name.is_empty() {
+                    return Err(format!(
+                        "exemptions.{field}[{index}]: Invalid value: \"\": must not be empty"
+                    ));
+                }
+                if !all.insert(name.to_owned()) {
+                    return Err(format!("exemptions.{field}[{index}]: Duplicate value: {name:?}"));
+                }
+            }
+            Ok(all)
+        };
+        Ok(Self {
+            defaults,
+            usernames: named("usernames")?,
+            namespaces: named("namespaces")?,
+            runtime_classes: named("runtimeClasses")?,
+        })
+    }
+
+    /// By what an act is exempt, if it is.
+    fn exempts(&self, asked: &Asked<'_>) -> Option<&'static str> {
+        if self.namespaces.contains(asked.namespace) {
+            return Some("namespace");
+        }
+        self.usernames.contains(&asked.identity.name).then_some("user")
+    }
+
+    /// Whether pods of the class that a pod names are exempt.
+    fn exempts_class(&self, spec: &Tree) -> bool {
+        self.runtime_classes.contains(text(spec, "runtimeClassName"))
+    }
+}
+
 /// What a namespace's labels say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Policy {
@@ -59,6 +132,12 @@ struct Policy {
 }
 
 const ANYTHING: Rule = Rule { level: Level::Privileged, minor: None };
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { enforce: ANYTHING, audit: ANYTHING, warn: ANYTHING }
+    }
+}
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -105,8 +184,16 @@ fn judge_pod(asked: &Asked<'_>, pod: &Tree, extra: &mut Extra) -> Result<(), Ref
     if asked.old.is_some_and(|old| !runs_something_else(old, pod)) {
         return Ok(());
     }
+    if let Some(why) = asked.security.exempts(asked) {
+        extra.note("exempt", why.to_owned());
+        return Ok(());
+    }
     let Some((policy, faults)) = policy_of(asked) else { return Ok(()) };
     note_faults(&faults, extra);
+    if asked.security.exempts_class(&pod["spec"]) {
+        extra.note("exempt", "runtimeClass".to_owned());
+        return Ok(());
+    }
     let shape = Pod { metadata: &pod["metadata"], spec: &pod["spec"] };
     extra.note("enforce-policy", policy.enforce.to_string());
     let found = policy.enforce.findings(&shape);
@@ -125,8 +212,16 @@ fn judge_template(asked: &Asked<'_>, template: &Tree, extra: &mut Extra) {
     if !template.is_object() {
         return;
     }
+    if let Some(why) = asked.security.exempts(asked) {
+        extra.note("exempt", why.to_owned());
+        return;
+    }
     let Some((policy, faults)) = policy_of(asked) else { return };
     note_faults(&faults, extra);
+    if asked.security.exempts_class(&template["spec"]) {
+        extra.note("exempt", "runtimeClass".to_owned());
+        return;
+    }
     let shape = Pod { metadata: &template["metadata"], spec: &template["spec"] };
     tell_audit(policy.audit, &shape, extra);
     warn(policy.warn, &shape, extra);
@@ -170,19 +265,19 @@ fn details(found: &[Finding]) -> String {
 /// The policy of the namespace that is written to; `None` where it lets everything happen.
 fn policy_of(asked: &Asked<'_>) -> Option<(Policy, Vec<Fault>)> {
     let namespace = asked.world.get(&Key::new(&kinds::NAMESPACE, "", asked.namespace))?;
-    if !namespace.meta().labels.keys().any(|key| key.starts_with(PREFIX)) {
+    let says_nothing = !namespace.meta().labels.keys().any(|key| key.starts_with(PREFIX));
+    if says_nothing && asked.security.defaults == Policy::default() {
         return None;
     }
-    Some(read_policy(&namespace.meta().labels))
+    Some(read_policy(&namespace.meta().labels, &asked.security.defaults))
 }
 
-fn read_policy(labels: &impl Labels) -> (Policy, Vec<Fault>) {
+fn read_policy(labels: &impl Labels, defaults: &Policy) -> (Policy, Vec<Fault>) {
     let mut faults = Faults::default();
-    let read = |mode: &str, faults: &mut Faults| {
+    let read = |mode: &str, mut rule: Rule, faults: &mut Faults| {
         let level = labels.label(&format!("{PREFIX}{mode}"));
         let version = labels.label(&format!("{PREFIX}{mode}-version"));
         let field = |key: &str| format!("metadata.labels[{PREFIX}{key}]");
-        let mut rule = ANYTHING;
         let mut told = false;
         if let Some(level) = level {
             match level {
@@ -208,9 +303,9 @@ fn read_policy(labels: &impl Labels) -> (Policy, Vec<Fault>) {
         }
         (rule, level.is_some(), version.is_some(), told)
     };
-    let (enforce, _, _, enforces) = read("enforce", &mut faults);
-    let (audit, ..) = read("audit", &mut faults);
-    let (mut warn, warns, versioned, _) = read("warn", &mut faults);
+    let (enforce, _, _, enforces) = read("enforce", defaults.enforce, &mut faults);
+    let (audit, ..) = read("audit", defaults.audit, &mut faults);
+    let (mut warn, warns, versioned, _) = read("warn", defaults.warn, &mut faults);
     if !warns && enforces && enforce.level > warn.level {
         warn.level = enforce.level;
         if !versioned {
@@ -248,8 +343,9 @@ fn runs_something_else(old: &Tree, new: &Tree) -> bool {
 }
 
 fn judge_namespace(asked: &Asked<'_>, namespace: &Tree, extra: &mut Extra) -> Result<(), Refusal> {
-    let (policy, faults) = read_policy(&labels(namespace));
-    let before = asked.old.map(|old| read_policy(&labels(old)));
+    let defaults = &asked.security.defaults;
+    let (policy, faults) = read_policy(&labels(namespace), defaults);
+    let before = asked.old.map(|old| read_policy(&labels(old), defaults));
     let known = before.as_ref().is_some_and(|(_, before)| *before == faults);
     if !faults.is_empty() && !known {
         return Err(Refusal::invalid(&asked.resource.about(meta(namespace, "name")), &faults));
@@ -257,7 +353,8 @@ fn judge_namespace(asked: &Asked<'_>, namespace: &Tree, extra: &mut Extra) -> Re
     let (Operation::Update, Some((before, _))) = (asked.operation, before) else { return Ok(()) };
     let (old, new) = (before.enforce, policy.enforce);
     let eased = new.minor == old.minor && new.level <= old.level;
-    if new.level != Level::Privileged && !eased {
+    let is_exempt = asked.security.namespaces.contains(meta(namespace, "name"));
+    if new.level != Level::Privileged && !eased && !is_exempt {
         extra.warnings.extend(try_on_pods(asked, meta(namespace, "name"), new));
     }
     Ok(())

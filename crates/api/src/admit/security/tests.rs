@@ -43,6 +43,43 @@ fn what_is_enforced_is_refused_and_what_is_warned_of_is_said() {
     assert!(pod("enforce=typo").is_err_and(|why| why.contains("restricted:latest")));
 }
 
+/// The same where the settings say this.
+fn pod_under(configuration: Tree, labels: &str) -> Result<Vec<String>, String> {
+    thread_local!(static SAID: std::cell::RefCell<PodSecurity> = std::cell::RefCell::default());
+    fn under(asked: &Asked<'_>, object: &mut Tree, extra: &mut Extra) -> Result<(), Refusal> {
+        SAID.with_borrow(|said| judge(&Asked { security: said, ..*asked }, object, extra))
+    }
+    SAID.set(PodSecurity::read(&configuration)?);
+    let pod = json!({"metadata": {"name": "p", "namespace": "d"},
+        "spec": {"hostNetwork": true, "runtimeClassName": "vm", "containers": []}});
+    let made = change(&[(&kinds::NAMESPACE, &namespace(labels))], &kinds::POD, under, None, pod)?;
+    let notes = made.1.notes.into_iter().filter(|(key, _)| key.ends_with("exempt"));
+    Ok(made.1.warnings.into_iter().chain(notes.map(|(_, value)| format!("exempt by {value}"))).collect())
+}
+
+#[test]
+fn the_settings_say_what_labels_do_not_and_who_is_exempt() {
+    let strict = json!({"defaults": {"enforce": "baseline", "enforce-version": "v1.30"}});
+    let why = pod_under(strict.clone(), "").expect_err("it shares its node's network");
+    assert!(why.contains("violates PodSecurity \"baseline:v1.30\""), "{why}");
+    assert_eq!(pod_under(strict, "enforce=privileged"), Ok(vec![]));
+    let warning = pod_under(json!({"defaults": {"warn": "baseline"}}), "").expect("let happen");
+    assert!(warning[0].starts_with("would violate PodSecurity \"baseline:latest\""), "{warning:?}");
+    let exempt = |field: &str, name: &str| {
+        pod_under(json!({"defaults": {"enforce": "restricted"}, "exemptions": {field: [name]}}), "")
+    };
+    assert_eq!(exempt("namespaces", "d"), Ok(vec!["exempt by namespace".into()]));
+    assert_eq!(exempt("runtimeClasses", "vm"), Ok(vec!["exempt by runtimeClass".into()]));
+    assert!(exempt("namespaces", "e").is_err() && exempt("usernames", "nobody").is_err());
+    let wrong = |configuration: Tree| PodSecurity::read(&configuration).expect_err("it is wrong");
+    let why = wrong(json!({"defaults": {"enforce": "typo"}}));
+    assert!(why.starts_with("defaults.enforce: Invalid value"), "{why}");
+    assert!(
+        wrong(json!({"defaults": {"warn-version": "1.2"}})).starts_with("defaults.warn-version: Invalid")
+    );
+    assert!(wrong(json!({"exemptions": {"namespaces": ["a", "a"]}})).contains("namespaces[1]: Duplicate"));
+}
+
 #[test]
 fn what_makes_pods_is_warned_of_and_let_happen() {
     let set = json!({"metadata": {"name": "w", "namespace": "d"},

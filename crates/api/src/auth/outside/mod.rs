@@ -1,8 +1,10 @@
-//! Tokens that others issue: those of an OpenID Connect provider, and those that a webhook knows.
+//! Who others say that somebody is, and what they say that somebody may do: tokens of an OpenID Connect provider, those that a
+//! webhook knows, and rights that a webhook gives.
 //!
-//! They are looked at when a token is none of this cluster's own. Whoever is asked is asked over https, within a bound, and
+//! Tokens are looked at when they are none of this cluster's own. Whoever is asked is asked over https, within a bound, and
 //! what was answered is remembered for a while.
 
+mod access;
 mod oidc;
 mod webhook;
 
@@ -17,6 +19,7 @@ use super::{AUTHENTICATED, Identity};
 use crate::dial::Dial;
 use crate::outbound::{CallError, Callee, Outbound, exchange};
 
+pub use access::{AccessSettings, AccessWebhook, Opinion};
 pub use oidc::OidcSettings;
 pub use webhook::WebhookSettings;
 
