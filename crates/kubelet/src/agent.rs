@@ -20,6 +20,7 @@ use crate::fence::Fence;
 use crate::pod::PodView;
 use crate::resources::Taken;
 use crate::settings::{Means, Settings};
+use crate::starts::Starts;
 use crate::storage::{Health, Patience};
 use crate::tokens::Tokens;
 
@@ -57,6 +58,8 @@ pub struct Agent {
     pub farewell: watch::Sender<Farewell>,
     /// What its lease lets it run.
     pub fence: Arc<Fence>,
+    /// Whose turn it is to start.
+    pub starts: Arc<Starts>,
 }
 
 impl Agent {

@@ -32,6 +32,7 @@ mod security;
 mod server;
 mod services;
 mod settings;
+mod starts;
 mod status;
 mod storage;
 mod streams;

@@ -48,6 +48,8 @@ pub struct PodMemory {
     pub is_renewing: bool,
     /// The images that volumes show, by the volume's name.
     pub shown_images: BTreeMap<String, ShownImage>,
+    /// Whether the pod may start its first container in this sandbox.
+    pub turn: StartTurn,
     /// The containers, by name.
     pub containers: BTreeMap<String, ContainerMemory>,
     /// What the node has allotted the containers; `None` before the first one starts.
@@ -70,6 +72,18 @@ pub struct PodMemory {
     pub is_status_written: bool,
     /// Whether the pod was over before this agent came up, and nothing of it is here.
     pub is_settled: bool,
+}
+
+/// Whether a pod may start its first container in a sandbox: when many are to start at once, they take turns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum StartTurn {
+    /// It has not asked.
+    #[default]
+    NotAsked,
+    /// It waits for its turn.
+    Waiting,
+    /// It has its turn, or had it.
+    Given,
 }
 
 /// Something that is made once and may fail.
@@ -482,6 +496,9 @@ impl PodMemory {
     pub fn entered(&mut self, addresses: Vec<IpAddr>) {
         self.epoch += 1;
         self.addresses = addresses;
+        if self.turn == StartTurn::Given {
+            self.turn = StartTurn::NotAsked;
+        }
         for container in self.containers.values_mut() {
             container.failures_here = 0;
         }

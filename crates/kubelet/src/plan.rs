@@ -11,7 +11,7 @@ use model::diagnosis;
 use crate::backoff::{self, Curve};
 use crate::memory::{
     Clearing, ContainerMemory, Ending, Failure, Fresh, Hook, ImageHere, KillStage, Killing, PodMemory, Run,
-    Step,
+    StartTurn, Step,
 };
 use crate::pod::{Member, PodView, Role};
 use crate::probe::ProbeKind;
@@ -85,6 +85,8 @@ pub enum Act {
         /// The volume.
         volume: String,
     },
+    /// Ask for the pod's turn to start its first container.
+    AskTurn,
     /// Start a container.
     Start {
         /// The container.
@@ -478,9 +480,34 @@ fn launch(seen: &Seen<'_>, member: &Member, is_ground_laid: bool, plan: &mut Dec
         Some(trouble) => plan.is_due(trouble.retry_at, seen.now),
         None => true,
     };
-    if has_images && may_try && is_ground_laid {
+    if has_images && may_try && is_ground_laid && has_turn(seen, plan) {
         plan.act(Act::Start { name });
     }
+}
+
+/// Whether the pod may start what is ready to start; asks for its turn where it has none and nothing of it has run here.
+fn has_turn(seen: &Seen<'_>, plan: &mut Decision) -> bool {
+    let mut all = seen.memory.containers.values();
+    if all.any(|one| one.is_starting || one.last_in(seen.memory.epoch).is_some()) {
+        return true;
+    }
+    if seen.memory.turn == StartTurn::NotAsked && !plan.acts.contains(&Act::AskTurn) {
+        plan.act(Act::AskTurn);
+    }
+    seen.memory.turn == StartTurn::Given
+}
+
+/// Whether the pod is up: all that is to run is ready, or what has run does not run any more.
+pub fn is_up(seen: &Seen<'_>) -> bool {
+    if seen.memory.ending.is_some() || course(seen) != Course::Going {
+        return true;
+    }
+    let is_ready = |member: &Member| seen.container(member).running().is_some_and(Run::is_ready);
+    let has_ended = || {
+        let mut mains = seen.pod.with_role(&[Role::Main]);
+        mains.any(|member| seen.last_in_epoch(member).is_some_and(|run| !run.is_running()))
+    };
+    seen.pod.with_role(&[Role::Main]).all(is_ready) || (!seen.memory.is_anything_running() && has_ended())
 }
 
 /// Whether an image that was had is the one of this reference; asks for it where it is not.

@@ -22,7 +22,7 @@ use crate::memory::{ContainerMemory, PodMemory, Run};
 use crate::pod::PodView;
 use crate::settings::{KubeletError, Means, Settings};
 use crate::worker::{self, Handle, Message};
-use crate::{csi, image_space, jobs, lease, node, policies, server, services, storage};
+use crate::{csi, image_space, jobs, lease, node, policies, server, services, starts, storage};
 
 /// How often a sandbox without a pod is tried to be removed before it is left to the next start of an agent.
 const SWEEPS_MAX: u32 = 20;
@@ -63,6 +63,7 @@ pub async fn run(
         is_leased: watch::Sender::new(false),
         farewell: watch::Sender::new(Farewell::Stays),
         fence,
+        starts: Default::default(),
     });
     agent.means.voice.send_replace(Some(Arc::downgrade(&agent)));
     let mut tasks = Tasks::new();
@@ -133,6 +134,7 @@ async fn keep(agent: Arc<Agent>, port: u16, tasks: &mut Tasks) -> Result<(), Kub
     if agent.settings.has_policies {
         tasks.spawn(policies::keep(agent.clone()));
     }
+    tasks.spawn(starts::keep(agent.clone()));
     tasks.spawn(storage::keep(agent.clone(), volumes_seen));
     tasks.spawn(storage::health::keep(agent.clone()));
     tasks.spawn(csi::keep(agent.clone()));

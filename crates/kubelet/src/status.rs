@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::backoff;
 use crate::farewell;
-use crate::memory::{Clearing, ImageHere, Run, Step};
+use crate::memory::{Clearing, ImageHere, Run, StartTurn, Step};
 use crate::plan::{self, Fate, Seen};
 use crate::pod::{Member, Role};
 
@@ -218,7 +218,9 @@ fn waiting(seen: &Seen<'_>, member: &Member) -> Option<ContainerState> {
     }
     let has_init = seen.pod.with_role(&[Role::Init, Role::Sidecar]).next().is_some();
     let is_early = has_init && !plan::is_initialised(seen);
-    Some(waits(if is_early { "PodInitializing" } else { "ContainerCreating" }, None))
+    let message = (seen.memory.turn == StartTurn::Waiting)
+        .then(|| "many pods start on this node at once: waits for its turn".to_owned());
+    Some(waits(if is_early { "PodInitializing" } else { "ContainerCreating" }, message))
 }
 
 fn waits_for_image(image: &Step<ImageHere>, reference: &str, now: Time) -> Option<ContainerState> {

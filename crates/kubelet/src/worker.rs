@@ -23,6 +23,7 @@ use crate::plan::{self, Act, Seen};
 use crate::pod::PodView;
 use crate::probe::ProbeKind;
 use crate::resources::Taken;
+use crate::starts::Turn;
 use crate::volumes::VolumeTrouble;
 use crate::{status, volumes};
 
@@ -93,6 +94,8 @@ pub enum Report {
         /// The image.
         result: Result<(Image, Option<String>), PullFault>,
     },
+    /// It is the pod's turn to start.
+    Turn(Turn),
     /// A container was started.
     Started {
         /// Which.
@@ -175,6 +178,8 @@ pub struct Worker {
     outbox: mpsc::Sender<Message>,
     jobs: Tasks,
     pulls: BTreeMap<String, Task<()>>,
+    /// The pod's turn to start, until it is up.
+    turn: Option<Turn>,
     desk: watch::Sender<Wanted>,
     told: Arc<PodStatus>,
     acked: u64,
@@ -217,6 +222,7 @@ pub fn start(agent: Arc<Agent>, pod: PodView, memory: PodMemory) -> Handle {
         outbox,
         jobs,
         pulls: BTreeMap::new(),
+        turn: None,
         desk,
         told,
         acked: 0,
@@ -279,6 +285,9 @@ impl Worker {
             self.show();
         }
         self.drop_old_runs();
+        if self.turn.is_some() && plan::is_up(&self.seen(self.agent.means.host.now())) {
+            self.turn = None;
+        }
         match self.renew() {
             Some(at) => Some(wake_at.map_or(at, |known: Time| known.min(at))),
             None => wake_at,

@@ -270,6 +270,19 @@ impl SimNode {
         self.network.power_off();
     }
 
+    /// Has its kernel say that its work waits for processors so much of the time, in percent.
+    pub fn press(&self, percent: u8) -> std::io::Result<()> {
+        let (disk, path) = (self.host.disk(), Path::new("/proc/pressure/cpu"));
+        if disk.read(path).is_ok() {
+            disk.truncate(path, 0)?;
+        }
+        let text = format!("some avg10={percent}.00 avg60=0.00 avg300=0.00 total=0\n");
+        let mut file = disk.append(path)?;
+        file.write(text.as_bytes())?;
+        file.sync()?;
+        disk.sync_dir(Path::new("/proc/pressure"))
+    }
+
     /// Gives a machine whose power is off another disk: nothing is left of what it held.
     pub fn wipe(&mut self) {
         self.power_off();

@@ -35,6 +35,8 @@ fn number(text: &str) -> i64 {
 /// a ended@5-7=1             it ran from 5 to 7 and ended with 1
 /// a restarts=4              it was restarted four times since it was quiet
 /// a failures=6              it failed six times in this sandbox
+/// unasked                   the pod has not asked for its turn to start
+/// waits                     it waits for it
 /// fresh a                   the sandbox was made anew because that container kept failing
 /// a bad liveness            a probe is bad
 /// a killing=30 stopping     it is being killed until 30, and that far
@@ -45,6 +47,7 @@ pub fn world(pod: &PodView, facts: &str) -> PodMemory {
         started_at: Some(at(0)),
         epoch: 1,
         allotted: Some(Allotment::new()),
+        turn: StartTurn::Given,
         ..PodMemory::default()
     };
     for fact in facts.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -67,6 +70,8 @@ pub fn world(pod: &PodView, facts: &str) -> PodMemory {
                 memory.fresh = Some(Fresh { name: (*name).to_owned(), failures: 6 });
             }
             ["renewing"] => memory.is_renewing = true,
+            ["unasked"] => memory.turn = StartTurn::NotAsked,
+            ["waits"] => memory.turn = StartTurn::Waiting,
             ["removed"] => memory.clearing = Clearing::Removed,
             ["written"] => memory.is_status_written = true,
             ["shown", volume] => {
@@ -257,6 +262,35 @@ fn a_pod_whose_host_ports_stay_taken_fails() {
 fn what_has_ground_and_image_starts() {
     check(json!({}), "laid\nimage a\nimage b", 0, "start a; start b");
     check(json!({}), "laid\nimage a\nimage b\na runs@0\nb starting", 1, "");
+}
+
+#[test]
+fn the_first_start_in_a_sandbox_waits_for_the_pods_turn_and_no_restart_does() {
+    let ground = "laid\nimage a\nimage b\n";
+    check(json!({}), &format!("{ground}unasked"), 0, "AskTurn");
+    check(json!({}), "unasked\nimage a\nimage b", 0, "PrepareVolumes; MakeSandbox");
+    check(json!({}), &format!("{ground}waits"), 0, "");
+    check(json!({}), &format!("{ground}unasked\na starting"), 0, "start b");
+    check(json!({}), &format!("{ground}unasked\nb runs@0\na ended@0-1=1"), 1, "start a");
+}
+
+#[test]
+fn a_pod_is_up_when_all_of_it_is_ready_or_it_will_not_be() {
+    let check = |facts: &str, wanted: bool| {
+        let spec = json!({"restartPolicy": "Always", "containers": [
+            {"name": "a", "image": "i:1", "readinessProbe": {"tcpSocket": {"port": 80}}}, {"name": "b", "image": "i:1"}]});
+        let pod = pod_with(json!({}), spec, json!({}));
+        let memory = world(&pod, facts);
+        let curve = &Curve::HEALING;
+        let seen = Seen { pod: &pod, memory: &memory, curve, now: at(1), node: Default::default() };
+        assert_eq!(is_up(&seen), wanted, "{facts}");
+    };
+    check("laid\nimage a", false);
+    check("laid\nb runs@0\na starting", false);
+    check("laid\nb runs@0\na runs@0", false);
+    check("laid\nb runs@0\na ended@0-1=1", false);
+    check("laid\nb ended@0-1=1\na ended@0-1=1", true);
+    check("laid\nb runs@0\na runs@0\nending@1+30", true);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use runtime::RuntimeError;
 use super::*;
 use crate::ask::Question;
 use crate::jobs;
-use crate::memory::Fresh;
+use crate::memory::{Fresh, StartTurn};
 use crate::pod::Member;
 use crate::probe::Pace;
 
@@ -26,6 +26,7 @@ impl Worker {
             Act::PrepareVolumes => self.prepare_volumes(),
             Act::Pull { name } => self.pull(&name),
             Act::PullShown { volume } => self.pull_shown(volume),
+            Act::AskTurn => self.ask_turn(),
             Act::Start { name } => self.start(&name),
             Act::PostStart { name } => self.post_start(&name),
             Act::Kill { name, why, grace } => self.kill(&name, why, grace, now),
@@ -144,6 +145,22 @@ impl Worker {
             let _ = outbox.send(Message::Done(Box::new(report(result)))).await;
         };
         self.pulls.insert(key, self.agent.means.host.spawn(job));
+    }
+
+    fn ask_turn(&mut self) {
+        let priority = self.pod.spec().priority.unwrap_or(0);
+        let mut turn = self.agent.starts.ask(priority, self.agent.means.host.moment());
+        if let Ok(turn) = turn.try_recv() {
+            return self.take_turn(turn);
+        }
+        self.memory.turn = StartTurn::Waiting;
+        self.job(async move {
+            match turn.await {
+                Ok(turn) => Report::Turn(turn),
+                // Who gives turns is in this very agent: it cannot be gone.
+                Err(_) => std::future::pending().await,
+            }
+        });
     }
 
     fn start(&mut self, name: &str) {

@@ -7,7 +7,7 @@ use super::*;
 use crate::backoff;
 use crate::events::About;
 use crate::farewell;
-use crate::memory::{Failure, ImageHere, ShownImage, Trouble};
+use crate::memory::{Failure, ImageHere, ShownImage, StartTurn, Trouble};
 use crate::plan::Fate;
 use crate::probe::Pace;
 
@@ -239,6 +239,7 @@ impl Worker {
             Report::ShownImage { volume, reference, result } => {
                 self.take_shown(volume, reference, result, now);
             }
+            Report::Turn(turn) => self.take_turn(turn),
             Report::Started { name, result } => self.take_start(&name, result, now),
             Report::PostStart { container, name, answer } => {
                 if let Some(run) = self.memory.container(&name).running_mut()
@@ -280,6 +281,11 @@ impl Worker {
             Report::Removed(result) => self.cleared(Clearing::Removed, Clearing::Released, result, now),
             Report::Deleted(result) => self.cleared(Clearing::Gone, Clearing::Removed, result, now),
         }
+    }
+
+    pub(super) fn take_turn(&mut self, turn: Turn) {
+        self.memory.turn = StartTurn::Given;
+        self.turn = Some(turn);
     }
 
     fn take_resize(&mut self, name: &str, result: Result<Resources, String>, now: Time) {

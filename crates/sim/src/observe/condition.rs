@@ -208,6 +208,11 @@ fn of_pods(all: &[&Tree], field: &str) -> String {
     match field {
         "count" => all.len().to_string(),
         "ready" => count(&|pod| condition(pod, "Ready") == "True"),
+        // Started, and not ready yet.
+        "coming" => count(&|pod| {
+            condition(pod, "Ready") != "True"
+                && containers(pod).any(|one| !at(one, "state.running").is_null())
+        }),
         "ending" => count(&|pod| !at(pod, "metadata.deletionTimestamp").is_null()),
         "restarts" => all.iter().map(|pod| restarts(pod)).sum::<i64>().to_string(),
         phase => count(&|pod| text(pod, "status.phase").to_lowercase() == phase),

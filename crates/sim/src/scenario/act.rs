@@ -28,6 +28,8 @@ pub enum Act {
     Agent { node: String, deed: Deed },
     /// Stop a whole machine where it is, or let it go on.
     Freeze { node: String, begins: bool },
+    /// Have the kernel of a machine say that its work waits for processors so much of the time, in percent.
+    Press { node: String, percent: u8 },
     /// Give a machine that is switched off for it another disk.
     Wipe(String),
     /// A new machine comes.
@@ -131,6 +133,10 @@ impl Act {
             ["resume", "agent", node] => of_agent(Deed::Resume, node),
             ["freeze", node] => Act::Freeze { node: node.into(), begins: true },
             ["thaw", node] => Act::Freeze { node: node.into(), begins: false },
+            ["press", node, percent] => {
+                let percent = percent.parse().with_context(|| format!("{percent:?} is no percentage"))?;
+                Act::Press { node: node.into(), percent }
+            }
             ["wipe", node] => Act::Wipe(node.into()),
             ["join", node] => Act::Join(node.into()),
             ["leave", node] => Act::Leave(node.into()),
@@ -206,6 +212,7 @@ impl Act {
             Act::Agent { node, deed } => treat(cluster, node, *deed)?,
             Act::Freeze { node, begins: true } => cluster.node(node)?.freeze(),
             Act::Freeze { node, .. } => cluster.node(node)?.thaw(),
+            Act::Press { node, percent } => cluster.node(node)?.press(*percent)?,
             Act::Wipe(node) => cluster.node(node)?.wipe(),
             Act::Join(node) => cluster.join(node, NodeSettings::default()),
             Act::Leave(node) => {
@@ -310,6 +317,7 @@ impl std::fmt::Display for Act {
             Act::DropWatches(node) => write!(f, "drop watches {node}"),
             Act::Agent { node, deed } => write!(f, "{} agent {node}", format!("{deed:?}").to_lowercase()),
             Act::Freeze { node, begins } => write!(f, "{} {node}", if *begins { "freeze" } else { "thaw" }),
+            Act::Press { node, percent } => write!(f, "press {node} {percent}"),
             Act::Wipe(node) => write!(f, "wipe {node}"),
             Act::Join(node) => write!(f, "join {node}"),
             Act::Leave(node) => write!(f, "leave {node}"),
@@ -445,6 +453,7 @@ mod tests {
             "leave agent a",
             "freeze a",
             "thaw a",
+            "press a 90",
             "wipe a",
             "join d",
             "leave b",
