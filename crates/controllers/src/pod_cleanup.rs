@@ -19,7 +19,11 @@ const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 pub static CONTROLLER: Controller = Controller {
     name: "pod-garbage-collector",
     primary: of::POD,
-    also: &[Watch { gvr: of::POD, wakes: of_pod }, Watch { gvr: of::NODE, wakes: of_node }],
+    also: &[
+        Watch { gvr: of::POD, wakes: of_pod },
+        Watch { gvr: of::NODE, wakes: of_node },
+        Watch { gvr: of::LEASE, wakes: of_lease },
+    ],
     reconcile,
 };
 
@@ -40,6 +44,17 @@ fn of_node(node: &Object, world: &dyn World) -> Vec<Key> {
     }
     let pods = Pod::all(world.list(&POD, "")).into_iter().filter(|pod| pod.node() == node.name());
     pods.map(|pod| Key::new(&POD, pod.object.namespace(), pod.name())).collect()
+}
+
+/// The fenced pods of a node whose lease is gone: nothing keeps them any more. Renewals, which come all the time, wake nobody.
+fn of_lease(lease: &Object, world: &dyn World) -> Vec<Key> {
+    let is_there = || world.get(&Key::new(&LEASE, LEASES, lease.name())).is_some();
+    if lease.namespace() != LEASES || is_there() {
+        return Vec::new();
+    }
+    let pods = Pod::all(world.list(&POD, "")).into_iter();
+    let theirs = pods.filter(|pod| pod.node() == lease.name() && pod_epoch(&pod.object).is_some());
+    theirs.map(|pod| Key::new(&POD, pod.object.namespace(), pod.name())).collect()
 }
 
 fn is_out_of_service(node: &Object) -> bool {
@@ -103,7 +118,7 @@ fn remove(plan: &mut Plan, key: &Key, pod: &Pod, why: &str) {
 
 #[cfg(test)]
 mod tests {
-    use model::tiny::check;
+    use model::tiny::{TinyWorld, check};
 
     use super::*;
 
@@ -131,6 +146,22 @@ mod tests {
         let gone = r#"patch pods a/status {"status":{"phase":"Failed"}}
                       delete pods a grace 0"#;
         check(pod, 50, decide, gone);
+    }
+
+    #[test]
+    fn a_lease_that_is_gone_wakes_the_fenced_pods_of_its_node_and_one_that_is_renewed_nobody() {
+        let pods = r#"
+            pods a on=n metadata.annotations={"healing.kintsugi.dev/fence":"7"}
+            pods b on=n
+            pods c on=m metadata.annotations={"healing.kintsugi.dev/fence":"7"}"#;
+        let lease = TinyWorld::read("leases kube-node-lease/n");
+        let lease = lease.get(&Key::new(&LEASE, LEASES, "n")).expect("it is there");
+        let woken = |world: &str| -> Vec<String> {
+            let keys = of_lease(&lease, &TinyWorld::read(world));
+            keys.into_iter().map(|key| key.name).collect()
+        };
+        assert_eq!(woken(pods), ["a"]);
+        assert!(woken(&format!("leases kube-node-lease/n{pods}")).is_empty());
     }
 
     #[test]
