@@ -24,9 +24,9 @@ use crate::starts::Starts;
 use crate::storage::{Health, Patience};
 use crate::tokens::Tokens;
 
-/// How long the state of a pod waits for its node to be believed: the node is told again within milliseconds where
-/// that is possible, and where it is not, a state that is doubted is better than none.
-const BELIEVED_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long the state of a pod waits for its node to be heard: the lease is renewed within milliseconds where that is
+/// possible, and where it is not, a state that is doubted is better than none.
+const HEARD_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// What all parts of one agent share.
 pub struct Agent {
@@ -54,6 +54,8 @@ pub struct Agent {
     pub unused: Notify,
     /// Whether the lease was renewed when it was last tried.
     pub is_leased: watch::Sender<bool>,
+    /// Whether the API tells that nothing is known of this node, as far as is known here.
+    pub is_doubted: watch::Sender<bool>,
     /// Whether the node leaves, and how far it is.
     pub farewell: watch::Sender<Farewell>,
     /// What its lease lets it run.
@@ -102,20 +104,31 @@ impl Agent {
         objects.iter().filter_map(|object| object.view().ok()).collect()
     }
 
-    /// Waits until this node is believed: its lease is renewed, and nobody tells it unknown. But not for long.
+    /// Waits until this node is heard, or it is known that it is doubted. But not for long.
     ///
-    /// Told while the node is doubted, the state of its pods would be doubted again at once.
-    pub async fn believed(&self) {
-        let settled = async {
-            // The sender is in this very agent: it cannot be gone.
-            let _ = self.is_leased.subscribe().wait_for(|is_leased| *is_leased).await;
-            let mut progress = self.means.caches.progress();
-            while self.is_doubted() && progress.changed().await.is_ok() {}
+    /// Told between the two, the state of its pods would be doubted at once.
+    pub async fn heard(&self) {
+        let (mut leased, mut doubted) = (self.is_leased.subscribe(), self.is_doubted.subscribe());
+        let heard = async {
+            // The senders are in this very agent: they cannot be gone.
+            tokio::select! {
+                biased;
+                _ = leased.wait_for(|is_leased| *is_leased) => {}
+                _ = doubted.wait_for(|is_doubted| *is_doubted) => {}
+            }
         };
-        self.means.host.within(BELIEVED_WAIT_MAX, settled).await;
+        self.means.host.within(HEARD_WAIT_MAX, heard).await;
     }
 
-    fn is_doubted(&self) -> bool {
+    /// Takes note of whether this node is doubted.
+    pub fn look_at_node(&self) {
+        let is_doubted = self.is_told_unknown();
+        if *self.is_doubted.borrow() != is_doubted {
+            self.is_doubted.send_replace(is_doubted);
+        }
+    }
+
+    fn is_told_unknown(&self) -> bool {
         let node = self.means.caches.get(&crate::run::node_key(self));
         let told = node.and_then(|node| node.seen::<ToldNode>());
         told.is_some_and(|told| {

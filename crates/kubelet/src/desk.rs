@@ -1,7 +1,8 @@
 //! Writes a pod's status to the API: the newest one only, promptly, and again until it is there.
 //!
 //! The worker hands over what is to be told and never waits; what changes meanwhile replaces it. Each write names the
-//! revision that it was made for: one that comes late, or twice, takes nothing back.
+//! revision that it was made for: one that comes late, or twice, takes nothing back. While the node is doubted, whoever
+//! doubts it says whether its pods are ready ([`status::doubted`]); when it is believed again, it tells anew.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,13 +56,25 @@ pub async fn run(
     let mut acked: (u64, Arc<Tree>) = Default::default();
     let mut written: Option<Arc<PodStatus>> = None;
     let (mut insistence, mut insisted_at) = (RETRY_FIRST, agent.means.host.moment());
-    while wanted.changed().await.is_ok() {
+    let mut doubt = agent.is_doubted.subscribe();
+    loop {
+        tokio::select! {
+            biased;
+            wanted = wanted.changed() => if wanted.is_err() { return },
+            // The sender is in the agent: it cannot be gone.
+            Ok(()) = doubt.changed() => {}
+        }
         let mut wait = RETRY_FIRST;
         loop {
-            agent.believed().await;
+            agent.heard().await;
+            let is_doubted = *doubt.borrow_and_update();
             let now = wanted.borrow_and_update().clone();
-            let Some(status) = &now.status else { break };
+            let Some(own) = &now.status else { break };
             let (revision, base) = if now.seen.0 >= acked.0 { &now.seen } else { &acked };
+            let status = &match is_doubted {
+                true => Arc::new(status::doubted(own, base, agent.means.host.now())),
+                false => own.clone(),
+            };
             // What the API made of the same words before is its way of writing them, not a difference.
             let is_known = written.as_ref() == Some(status) && **base == *acked.1;
             let Some(patch) = status::patch(base, status).filter(|_| !is_known) else {
@@ -76,7 +89,7 @@ pub async fn run(
                 agent.means.host.sleep(insistence).await;
                 insistence = (insistence * 2).min(RETRY_MAX);
                 insisted_at = agent.means.host.moment();
-                if wanted.has_changed().unwrap_or(false) {
+                if wanted.has_changed().unwrap_or(false) || doubt.has_changed().unwrap_or(false) {
                     continue;
                 }
             }

@@ -492,6 +492,18 @@ impl PodMemory {
         }
     }
 
+    /// Notes that the sandbox is made anew because a container kept failing in it; how often it had.
+    ///
+    /// Failures in the old one say nothing of the new one, from now on.
+    pub fn renew(&mut self, name: &str) -> u32 {
+        let failures = self.container(name).failures_here;
+        for container in self.containers.values_mut() {
+            container.failures_here = 0;
+        }
+        self.fresh = Some(Fresh { name: name.to_owned(), failures });
+        failures
+    }
+
     /// Notes that a sandbox is there in which nothing has run yet.
     pub fn entered(&mut self, addresses: Vec<IpAddr>) {
         self.epoch += 1;

@@ -61,6 +61,7 @@ pub async fn run(
         csi: Default::default(),
         unused: Default::default(),
         is_leased: watch::Sender::new(false),
+        is_doubted: watch::Sender::new(false),
         farewell: watch::Sender::new(Farewell::Stays),
         fence,
         starts: Default::default(),
@@ -165,6 +166,7 @@ async fn keep(agent: Arc<Agent>, port: u16, tasks: &mut Tasks) -> Result<(), Kub
                     pods.take_source(&changed).await;
                 } else if changed.key.gvr == gvr::NODE {
                     if changed.key.name == agent.settings.node_name {
+                        agent.look_at_node();
                         node_news.send_replace(());
                     }
                     rule_news.send_replace(());

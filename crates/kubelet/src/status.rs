@@ -389,6 +389,27 @@ fn initialised(seen: &Seen<'_>, status: &PodStatus, phase: &str) -> Told {
     (false, "ContainersNotInitialized", message)
 }
 
+/// The status that is told while the node is doubted, over what the API has: who doubts it says that its pods are not
+/// ready, and nobody contradicts. What was never told to be ready is not, either.
+pub fn doubted(own: &PodStatus, base: &Tree, now: Time) -> PodStatus {
+    let mut told = own.clone();
+    let known = list(base, "conditions").find(|one| one["type"] == "Ready");
+    let is = |status: &str| known.is_some_and(|known| known["status"] == status);
+    let mut conditions = told.conditions.iter_mut().flatten();
+    let Some(ready) = conditions.find(|one| one.type_ == "Ready" && one.status == "True") else {
+        return told;
+    };
+    if is("True") {
+        // Not seen by who doubts yet.
+        return told;
+    }
+    let since = known.filter(|_| is("False")).and_then(|known| known["lastTransitionTime"].as_str());
+    let since = since.and_then(|since| since.parse().ok()).map(ApiTime);
+    ready.status = "False".into();
+    ready.last_transition_time = since.or(Some(whole(now)));
+    told
+}
+
 /// The strategic merge patch that turns the status `base` into `wanted`; `None` when nothing we own differs.
 pub fn patch(base: &Tree, wanted: &PodStatus) -> Option<Tree> {
     let wanted = serde_json::to_value(wanted).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! What containers run in tests and examples where others would want a shell: one program of a few small steps.
 //!
 //! `tool STEP… then STEP…` does one step after the other: `echo`, `complain` (on standard error), `cat [FILE]`, `write
-//! FILE TEXT`, `oracle FILE` (see `oracle.rs`), `env NAME`, `list DIR`, `get HOST:PORT`, `resolve NAME`, `api PATH`, `count N`, `eat MIB`, `sleep [SECONDS]`
+//! FILE TEXT`, `new FILE` (which must not be there), `oracle FILE` (see `oracle.rs`), `env NAME`, `list DIR`, `get HOST:PORT`, `resolve NAME`, `api PATH`, `count N`, `eat MIB`, `sleep [SECONDS]`
 //! and `exit CODE`. The first step that fails ends it with code 1.
 
 use std::fs;
@@ -50,6 +50,7 @@ fn act(step: &[&str]) -> Result<Option<u8>> {
         ["cat"] => drop(std::io::copy(&mut std::io::stdin(), &mut std::io::stdout())?),
         ["cat", file] => say(&fs::read_to_string(file)?)?,
         ["write", file, text] => fs::write(file, text)?,
+        ["new", file] => drop(fs::File::create_new(file)?),
         ["oracle", file] => oracle::write(Path::new(file), &variable("EPOCH"), &variable("NODE"))?,
         ["env", name] => say(&format!("{}\n", std::env::var(name).map_err(Error::other)?))?,
         ["list", dir] => list(dir)?,

@@ -13,6 +13,7 @@ mod harness;
 mod heal;
 mod images;
 mod joining;
+mod ladder;
 mod objects;
 mod outside;
 mod pods;

@@ -75,6 +75,17 @@ fn a_pod_that_keeps_failing_says_what_was_tried_for_it() {
         find(&status, diagnosis::KEEPS_FAILING).map(|one| one.reason.clone().unwrap_or_default())
     };
     let failing = "a ended@0-1=1\n";
+    // Not before it failed in the fresh one, however long that takes to be made.
+    let pod = view(json!({}), json!({}));
+    let mut memory = world(&pod, &format!("laid\nimage a\na restarts=9\n{failing}a failures=6"));
+    assert_eq!(memory.renew("a"), 6);
+    memory.sandbox = Step::Working;
+    let seen =
+        Seen { pod: &pod, memory: &memory, curve: &Curve::HEALING, now: at(1), node: Default::default() };
+    let renewing = status(&seen, &[], &PodStatus::default());
+    let said = find(&renewing, diagnosis::KEEPS_FAILING).expect("it is said");
+    assert_eq!(said.reason.as_deref(), Some("FreshSandbox"));
+    assert_eq!(said.message.as_deref(), Some("container a failed 6 times: the pod got a fresh sandbox"));
     assert_eq!(tried(&format!("{failing}a failures=6")), None);
     assert_eq!(tried(&format!("{failing}a failures=1\nfresh a")).as_deref(), Some("FreshSandbox"));
     assert_eq!(tried(&format!("{failing}a failures=3\nfresh a")).as_deref(), Some("FailsHere"));
@@ -200,4 +211,23 @@ fn an_address_that_changed_replaces_the_old_one() {
     let base = json!({"podIPs": [{"ip": "10.0.0.1"}]});
     let written = patch(&base, &wanted).expect("it differs");
     assert_eq!(written["status"]["podIPs"], json!([{"$patch": "replace"}, {"ip": "10.0.0.2"}]));
+}
+
+#[test]
+fn while_its_node_is_doubted_nobody_contradicts_that_a_pod_is_not_ready() {
+    let own = |facts: &str| of(&view(json!({}), json!({})), facts, 1);
+    let check = |facts: &str, base: Value, wanted: &str| {
+        let told = doubted(&own(facts), &json!({"conditions": base}), at(9));
+        let ready = find(&told, "Ready").expect("it is told");
+        let since = ready.last_transition_time.as_ref().map(|since| since.0.duration_since(at(0)).as_secs());
+        let reason = ready.reason.as_deref().unwrap_or("-");
+        assert_eq!(format!("{} {reason} {}", ready.status, since.expect("it is told")), wanted);
+    };
+    let ready =
+        |status: &str| json!([{"type": "Ready", "status": status, "lastTransitionTime": at(5).to_string()}]);
+    let runs = "laid\na runs@0";
+    check(runs, ready("True"), "True - 1");
+    check(runs, ready("False"), "False - 5");
+    check(runs, json!([]), "False - 9");
+    check("laid\na runs@0\na bad readiness", ready("False"), "False ContainersNotReady 1");
 }

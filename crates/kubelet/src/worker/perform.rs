@@ -7,7 +7,7 @@ use runtime::RuntimeError;
 use super::*;
 use crate::ask::Question;
 use crate::jobs;
-use crate::memory::{Fresh, StartTurn};
+use crate::memory::StartTurn;
 use crate::pod::Member;
 use crate::probe::Pace;
 
@@ -66,11 +66,10 @@ impl Worker {
     }
 
     fn renew_sandbox(&mut self, name: String) {
-        let failures = self.memory.container(&name).failures_here;
+        let failures = self.memory.renew(&name);
         let message = format!(
             "Container {name} failed {failures} times in this sandbox: it will be killed and re-created."
         );
-        self.memory.fresh = Some(Fresh { name, failures });
         self.drop_sandbox(message);
     }
 

@@ -14,7 +14,7 @@ use runtime::SandboxSpec;
 use serde::Deserialize;
 use store::{Event, Range, Store, StoreError, Watch};
 
-use super::sight::{Frozen, Seen, Sight, items, text};
+use super::sight::{Frozen, Seen, Sight, condition, items, text};
 use super::{Condition, Watched, laws, timeline};
 use crate::words::stamp;
 
@@ -392,6 +392,10 @@ impl Book {
         }
         let old = page.sight.objects.remove(&path);
         let (before, after) = (old.as_ref().map(|old| &old.tree), (!event.removed).then_some(&new));
+        let is_ready = |pod: Option<&Tree>| pod.is_some_and(|pod| condition(pod, "Ready") == "True");
+        if path.starts_with("/pods/") && is_ready(before) != is_ready(after) {
+            *page.sight.flips.entry(text(&new, "metadata.uid").to_owned()).or_default() += 1;
+        }
         for line in timeline::lines(&page.sight, &path, before, after) {
             self.write(page, &line);
         }

@@ -239,6 +239,7 @@ fn of_pod(sight: &Sight, uid: &str, pod: &Tree, field: &str) -> String {
             let mut told = all.filter(|one| text(one, "type") == model::diagnosis::KEEPS_FAILING);
             told.next().map(|one| text(one, "reason")).unwrap_or_default().to_owned()
         }
+        "flips" => sight.flips.get(uid).copied().unwrap_or_default().to_string(),
         "starts" => {
             let own = sight.starts.iter().filter(|((whose, _), _)| whose == uid);
             own.map(|(_, count)| *count).sum::<u32>().to_string()

@@ -28,6 +28,8 @@ pub struct Sight {
     pub epochs: BTreeMap<String, u64>,
     /// How often each container was started, by pod uid and container name.
     pub starts: BTreeMap<(String, String), u32>,
+    /// How often each pod became ready or unready, by its uid.
+    pub flips: BTreeMap<String, u32>,
     /// Nodes that pods were bound to, by pod uid.
     pub bound: BTreeMap<String, String>,
     /// Pods that somebody removed by force, by uid: their containers may outlive them for a moment.
