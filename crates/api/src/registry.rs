@@ -3,7 +3,7 @@
 //! A snapshot: it is replaced as a whole when a CustomResourceDefinition comes or goes.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use model::Gvr;
@@ -180,6 +180,8 @@ impl Resource {
 #[derive(Debug, Default)]
 pub struct Registry {
     resources: BTreeMap<Gvr, Arc<Resource>>,
+    /// The same by plural: each request looks some up.
+    by_plural: HashMap<String, Vec<Arc<Resource>>>,
     /// Groups in the order in which discovery shows them, with their versions, preferred first.
     pub groups: Vec<(String, Vec<String>)>,
 }
@@ -206,22 +208,21 @@ impl Registry {
             }
             None => self.groups.push((group, vec![version])),
         }
+        let of = self.by_plural.entry(resource.gvr.plural.to_string()).or_default();
+        of.retain(|known| known.gvr != resource.gvr);
+        of.push(resource.clone());
         self.resources.insert(resource.gvr.clone(), resource);
     }
 
     /// The resource of a path.
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
-        let gvr = Gvr {
-            group: Cow::Owned(group.to_owned()),
-            version: Cow::Owned(version.to_owned()),
-            plural: Cow::Owned(plural.to_owned()),
-        };
-        self.resources.get(&gvr)
+        let mut of = self.by_plural.get(plural)?.iter();
+        of.find(|known| known.gvr.version == version && known.gvr.group == group)
     }
 
     /// The resource of a built-in name.
     pub fn get(&self, gvr: &Gvr) -> Option<&Arc<Resource>> {
-        self.resources.get(gvr)
+        self.find(&gvr.group, &gvr.version, &gvr.plural)
     }
 
     /// The resources of a group's version, ordered by plural.

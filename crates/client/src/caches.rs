@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use host::watch;
@@ -70,6 +70,39 @@ impl Follow {
     }
 }
 
+/// The caches by resource: what is looked up for each object that changes, many times over.
+#[derive(Default)]
+struct Shelf(HashMap<Gvr, BTreeMap<Follow, Cache>>);
+
+impl Shelf {
+    /// The caches of a resource, in order: one unless several selections of it are followed.
+    fn of(&self, gvr: &Gvr) -> impl Iterator<Item = &Cache> {
+        self.0.get(gvr).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// All caches, in no order.
+    fn all(&self) -> impl Iterator<Item = (&Follow, &Cache)> {
+        self.0.values().flatten()
+    }
+
+    fn get_mut(&mut self, what: &Follow) -> Option<&mut Cache> {
+        self.0.get_mut(&what.gvr)?.get_mut(what)
+    }
+
+    fn insert(&mut self, what: Follow) {
+        self.0.entry(what.gvr.clone()).or_default().insert(what, Cache::default());
+    }
+
+    fn remove(&mut self, what: &Follow) {
+        if let Some(of) = self.0.get_mut(&what.gvr) {
+            of.remove(what);
+            if of.is_empty() {
+                self.0.remove(&what.gvr);
+            }
+        }
+    }
+}
+
 /// Caches of what an API server holds. Clones share them; the watches end with the last clone.
 #[derive(Clone)]
 pub struct Caches {
@@ -83,7 +116,7 @@ pub struct Caches {
 /// Where the watches write and the readers read.
 pub(crate) struct Board {
     /// Guards the pictures: written for one event at a time, read for one look or one pass. Never across an await.
-    caches: RwLock<BTreeMap<Follow, Cache>>,
+    caches: RwLock<Shelf>,
     /// Guards the list of subscribers; taken inside the lock above, so that news comes in the order of events.
     inboxes: Mutex<Vec<Weak<Inbox>>>,
     /// Counts what the watches have brought, bookmarks included.
@@ -103,7 +136,7 @@ impl Caches {
         let mut tasks = self.tasks();
         if let Entry::Vacant(place) = tasks.entry(what) {
             let what = place.key().clone();
-            self.board.write().insert(what.clone(), Cache::default());
+            self.board.write().insert(what.clone());
             let keep = follow::keep(what, self.client.clone(), self.host.clone(), self.board.clone());
             place.insert(self.host.spawn(keep));
         }
@@ -133,7 +166,7 @@ impl Caches {
 
     async fn wait_for(&self, wanted: impl Fn(&Follow) -> bool) {
         let mut progress = self.progress();
-        let is_there = || self.board.read().iter().all(|(what, cache)| !wanted(what) || cache.is_synced());
+        let is_there = || self.board.read().all().all(|(what, cache)| !wanted(what) || cache.is_synced());
         while !is_there() {
             if progress.changed().await.is_err() {
                 return;
@@ -143,7 +176,7 @@ impl Caches {
 
     /// Whether every cache that is followed has its first whole picture.
     pub fn is_synced(&self) -> bool {
-        self.board.read().values().all(Cache::is_synced)
+        self.board.read().all().all(|(_, cache)| cache.is_synced())
     }
 
     /// Subscribes to what changes from now on.
@@ -165,7 +198,7 @@ impl Caches {
 
     /// How many objects are held.
     pub fn len(&self) -> usize {
-        self.board.read().values().map(Cache::len).sum()
+        self.board.read().all().map(|(_, cache)| cache.len()).sum()
     }
 
     /// Whether no object is held.
@@ -175,7 +208,7 @@ impl Caches {
 
     /// Lets go of what was read out of the objects so far; what is asked for again is read again.
     pub fn forget_seen(&self) {
-        self.board.read().values().for_each(Cache::forget_seen);
+        self.board.read().all().for_each(|(_, cache)| cache.forget_seen());
     }
 
     /// Looks at one picture that does not change meanwhile. To be short: the watches wait.
@@ -189,12 +222,12 @@ impl Caches {
 }
 
 /// The caches at one moment.
-pub struct Picture<'a>(RwLockReadGuard<'a, BTreeMap<Follow, Cache>>);
+pub struct Picture<'a>(RwLockReadGuard<'a, Shelf>);
 
 impl Picture<'_> {
     /// The revision up to which everything of a resource has been seen; `None` when it is not followed.
     pub fn reached(&self, gvr: &Gvr) -> Option<u64> {
-        of(&self.0, gvr).map(Cache::revision).min()
+        self.0.of(gvr).map(Cache::revision).min()
     }
 
     /// Whether all objects of a resource have been seen; `None` when it is not followed.
@@ -205,7 +238,7 @@ impl Picture<'_> {
     /// Since when everything of these resources has been up to date without a gap; `None`: it is not.
     pub fn steady_since<'a>(&self, gvrs: impl IntoIterator<Item = &'a Gvr>) -> Option<Time> {
         let each = gvrs.into_iter().map(|gvr| {
-            let steady = of(&self.0, gvr).map(Cache::steady_since);
+            let steady = self.0.of(gvr).map(Cache::steady_since);
             steady.reduce(|a, b| Some(a?.max(b?))).flatten()
         });
         each.reduce(|a, b| Some(a?.max(b?))).flatten()
@@ -214,31 +247,31 @@ impl Picture<'_> {
 
 impl World for Picture<'_> {
     fn get(&self, key: &Key) -> Option<Object> {
-        of(&self.0, &key.gvr).find_map(|cache| cache.get(&key.namespace, &key.name)).cloned()
+        self.0.of(&key.gvr).find_map(|cache| cache.get(&key.namespace, &key.name)).cloned()
     }
 
     fn list(&self, gvr: &Gvr, namespace: &str) -> Vec<Object> {
-        merged(of(&self.0, gvr).map(|cache| cache.list(namespace).cloned().collect()))
+        merged(self.0.of(gvr).map(|cache| cache.list(namespace).cloned().collect()))
     }
 
     fn owned_by(&self, gvr: &Gvr, uid: &str) -> Vec<Object> {
-        merged(of(&self.0, gvr).map(|cache| cache.owned_by(uid).cloned().collect()))
+        merged(self.0.of(gvr).map(|cache| cache.owned_by(uid).cloned().collect()))
     }
 
     fn renewed_since(&self, lease: &Key) -> Option<Time> {
-        of(&self.0, &lease.gvr).find_map(|cache| cache.renewed_since(&lease.namespace, &lease.name))
+        self.0.of(&lease.gvr).find_map(|cache| cache.renewed_since(&lease.namespace, &lease.name))
     }
 
     fn owns_any(&self, uid: &str) -> bool {
-        self.0.values().any(|cache| cache.owns_any(uid))
+        self.0.all().any(|(_, cache)| cache.owns_any(uid))
     }
 
     fn held_since(&self, key: &Key) -> Option<Time> {
-        of(&self.0, &key.gvr).find_map(|cache| cache.held_since(&key.namespace, &key.name))
+        self.0.of(&key.gvr).find_map(|cache| cache.held_since(&key.namespace, &key.name))
     }
 
     fn began(&self) -> Option<Time> {
-        let each = self.0.values().map(Cache::steady_since);
+        let each = self.0.all().map(|(_, cache)| cache.steady_since());
         each.reduce(|a, b| Some(a?.max(b?))).flatten()
     }
 }
@@ -272,11 +305,6 @@ impl World for Caches {
     fn began(&self) -> Option<Time> {
         self.read(|world| world.began())
     }
-}
-
-/// The caches of a resource: one unless several selections of it are followed.
-fn of<'a>(caches: &'a BTreeMap<Follow, Cache>, gvr: &'a Gvr) -> impl Iterator<Item = &'a Cache> {
-    caches.range(Follow::all(gvr)..).take_while(move |(what, _)| what.gvr == *gvr).map(|(_, cache)| cache)
 }
 
 /// Several ordered lists as one, each object once.
@@ -317,11 +345,11 @@ impl Board {
         self.progress.send_modify(|count| *count += 1);
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<Follow, Cache>> {
+    fn read(&self) -> RwLockReadGuard<'_, Shelf> {
         self.caches.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<Follow, Cache>> {
+    fn write(&self) -> RwLockWriteGuard<'_, Shelf> {
         self.caches.write().unwrap_or_else(PoisonError::into_inner)
     }
 

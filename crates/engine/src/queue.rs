@@ -3,7 +3,7 @@
 //! Pure: the engine's one task owns it and tells it the time. Promises: a key is looked at by one pass at a time; a
 //! key that is woken while its pass runs is looked at once more; keys are served in the order they were woken.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use client::Backoff;
@@ -40,7 +40,7 @@ pub const BARRIER_TIME_MAX: Duration = Duration::from_secs(30);
 pub const WAKE_MIN: Duration = Duration::from_millis(10);
 
 /// One key of one member (an index into the engine's members).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Item {
     /// Whose.
     pub member: usize,
@@ -75,7 +75,8 @@ pub struct Report {
 /// The queue.
 #[derive(Debug, Default)]
 pub struct Queue {
-    entries: BTreeMap<Item, Entry>,
+    /// Looked up only, never gone through: nothing depends on their order.
+    entries: HashMap<Item, Entry>,
     ready: VecDeque<Item>,
     timers: BTreeSet<(Moment, Item)>,
     barred: BTreeSet<Item>,

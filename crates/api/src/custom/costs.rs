@@ -102,7 +102,7 @@ impl Counting<'_> {
         }
         let reason = text(rule, "reason");
         if !reason.is_empty() {
-            self.faults.one_of(&format!("{field}.reason"), reason, &REASONS);
+            self.faults.one_of(format_args!("{field}.reason"), reason, &REASONS);
         }
         let path = text(rule, "fieldPath");
         if !path.is_empty() && field_path(path).is_none() {

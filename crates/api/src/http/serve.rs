@@ -170,7 +170,8 @@ async fn one(
     let is_head = request.method() == http::Method::HEAD;
     let accept = request.headers().get_all(ACCEPT).iter().cloned().collect::<Vec<_>>();
     let mut answer = match admitted(&face, peer, request).await {
-        Ok((identity, request)) => face.service.handle(&identity, request).await,
+        // In a place of its own: what is large is not moved with the connection's state.
+        Ok((identity, request)) => Box::pin(face.service.handle(&identity, request)).await,
         Err(Turned { refusal, head }) => {
             let accept = accept.into_iter().map(|value| (ACCEPT, value));
             let mut answer = Answer::refused(refusal, &accept.collect());

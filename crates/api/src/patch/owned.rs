@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use model::schema::{ListMerge, Schema, Shape};
+use model::schema::{ListMerge, Schema, Shape, Type};
 use serde_json::map::Entry;
 use serde_json::{Map, Value, json};
 
@@ -185,9 +185,17 @@ impl Fields {
 /// All fields of a value as `fieldsV1` carries them; empty for what is one field as a whole.
 fn written(schema: &Schema, shape: &Shape, value: &Value) -> Map<String, Value> {
     let mut fields = Map::new();
+    // Members need not be sorted out: each has a name of its own. Most of an object is members.
+    if let (Some(members), Value::Object(map)) = (Members::of(schema, shape), value) {
+        for (name, value) in map {
+            let below = written(schema, members.shape(name), value);
+            fields.insert(["f:", name].concat(), Value::Object(below));
+        }
+        return fields;
+    }
     for part in parts(schema, shape, value).into_iter().flatten() {
         let mut below = written(schema, part.shape, part.value);
-        if !below.is_empty() && !matches!(part.step, Step::Name(_)) {
+        if !below.is_empty() {
             below.insert(".".into(), Value::Object(Map::new()));
         }
         match fields.entry(part.step.written()) {
@@ -222,21 +230,15 @@ pub struct Part<'a> {
 
 /// Takes a value apart into the fields that can be owned apart; `None` when it is one field as a whole.
 pub fn parts<'a>(schema: &'a Schema, shape: &'a Shape, value: &'a Value) -> Option<Vec<Part<'a>>> {
+    if let (Some(members), Value::Object(map)) = (Members::of(schema, shape), value) {
+        let part = |(name, value): (&'a String, &'a Value)| Part {
+            step: Step::Name(name.clone()),
+            shape: members.shape(name),
+            value,
+        };
+        return Some(map.iter().map(part).collect());
+    }
     match (shape, value) {
-        (Shape::Object(id), Value::Object(map)) => {
-            let parent = schema.get(*id);
-            if parent.atomic {
-                return None;
-            }
-            let part = |(name, value): (&'a String, &'a Value)| Part {
-                step: Step::Name(name.clone()),
-                shape: parent.field(name).map_or(&Shape::Any, |field| &field.shape),
-                value,
-            };
-            Some(map.iter().map(part).collect())
-        }
-        (Shape::Map { value: item, atomic: false }, Value::Object(map)) => Some(named(item, map)),
-        (Shape::Any, Value::Object(map)) => Some(named(&Shape::Any, map)),
         (Shape::List { item, merge: ListMerge::Map(keys) }, Value::Array(list)) => {
             let part = |value: &'a Value| {
                 Some(Part { step: keys_of(schema, item, keys, value)?, shape: item, value })
@@ -255,8 +257,30 @@ pub fn parts<'a>(schema: &'a Schema, shape: &'a Shape, value: &'a Value) -> Opti
     }
 }
 
-fn named<'a>(shape: &'a Shape, map: &'a Map<String, Value>) -> Vec<Part<'a>> {
-    map.iter().map(|(name, value)| Part { step: Step::Name(name.clone()), shape, value }).collect()
+/// What the table says of the members of an object or a map that can be owned apart.
+enum Members<'a> {
+    /// Those of a type.
+    Typed(&'a Type),
+    /// All are alike.
+    Alike(&'a Shape),
+}
+
+impl<'a> Members<'a> {
+    fn of(schema: &'a Schema, shape: &'a Shape) -> Option<Self> {
+        match shape {
+            Shape::Object(id) => Some(Self::Typed(schema.get(*id))).filter(|_| !schema.get(*id).atomic),
+            Shape::Map { value, atomic: false } => Some(Self::Alike(value)),
+            Shape::Any => Some(Self::Alike(&Shape::Any)),
+            _ => None,
+        }
+    }
+
+    fn shape(&self, name: &str) -> &'a Shape {
+        match self {
+            Self::Typed(of) => of.field(name).map_or(&Shape::Any, |field| &field.shape),
+            Self::Alike(shape) => shape,
+        }
+    }
 }
 
 fn keys_of(schema: &Schema, item: &Shape, keys: &[std::sync::Arc<str>], value: &Value) -> Option<Step> {

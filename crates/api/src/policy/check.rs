@@ -261,7 +261,7 @@ fn mutating(spec: &Tree, faults: &mut Faults) {
 }
 
 fn matching(tree: &Tree, path: &str, faults: &mut Faults) {
-    faults.one_of(&format!("{path}.matchPolicy"), text(tree, "matchPolicy"), &["Equivalent", "Exact"]);
+    faults.one_of(format_args!("{path}.matchPolicy"), text(tree, "matchPolicy"), &["Equivalent", "Exact"]);
     for name in ["namespaceSelector", "objectSelector"] {
         check_selector(&tree[name], &format!("{path}.{name}"), faults);
     }

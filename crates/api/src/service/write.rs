@@ -80,19 +80,22 @@ impl Call<'_> {
         let form = self.form()?;
         let options = WriteOptions::read(&self.query, self.headers)?;
         let read = codec::read(&self.resource, &self.media(), self.body, options.validation)?;
-        let (done, warnings) = self.create_object(&read.object, options.dry_run).await?;
+        let again = || Ok(codec::read(&self.resource, &self.media(), self.body, options.validation)?.object);
+        let (done, warnings) = self.create_object(read.object, &again, options.dry_run).await?;
         let answer = self.show(form, StatusCode::CREATED, done.bytes()).await?;
         Ok(answer.warned(&read.warnings).warned(&warnings))
     }
 
-    /// Makes a new object, with a name of its own where it wants one; says what its author is to be warned of.
+    /// Makes a new object, with a name of its own where it wants one; says what its author is to be warned of. `again` reads
+    /// the object once more where another try has to be made: few need one, so nobody keeps a copy.
     pub(super) async fn create_object(
         &self,
-        object: &Tree,
+        object: Tree,
+        again: &(dyn Fn() -> Result<Tree, Refusal> + Sync),
         dry_run: bool,
     ) -> Result<(Done, Vec<String>), Refusal> {
-        let generated = meta(object, "name").is_empty();
-        let mut taken = None;
+        let generated = meta(&object, "name").is_empty();
+        let (mut first, mut taken) = (Some(object), None);
         let mut memo = Memo::default();
         // One object is made, under another name where one is taken.
         let mut drawn = self.draw();
@@ -100,7 +103,8 @@ impl Call<'_> {
             if taken.is_some() && generated {
                 drawn.suffix = self.draw().suffix;
             }
-            let made = create::create(&self.resource, &self.target.namespace, object.clone(), &drawn)?;
+            let object = first.take().map_or_else(again, Ok)?;
+            let made = create::create(&self.resource, &self.target.namespace, object, &drawn)?;
             let about = self.resource.about(meta(&made, "name"));
             let path: store::Path = self.resource.path(&self.target.namespace, &about.name).into();
             // What is known to be taken need not be admitted; the commit sees to it that nothing slips in between.
@@ -235,8 +239,8 @@ impl Call<'_> {
         };
         let (code, (done, warnings)) = match self.change(part, options.dry_run, decide).await {
             Err(refusal) if refusal.reason == Reason::NotFound && part.is_empty() => {
-                let made = patch::applied(&self.resource, &json!({}), &intent, now)?;
-                (StatusCode::CREATED, self.create_object(&made, options.dry_run).await?)
+                let made = || patch::applied(&self.resource, &json!({}), &intent, now);
+                (StatusCode::CREATED, self.create_object(made()?, &made, options.dry_run).await?)
             }
             other => (StatusCode::OK, other?),
         };

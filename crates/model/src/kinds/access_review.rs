@@ -57,10 +57,10 @@ fn selector(selector: &Tree, field: &str, faults: &mut Faults) {
         let field = format!("{field}.requirements[{index}]");
         let key = text(requirement, "key");
         if is_of_labels {
-            faults.each(&format!("{field}.key"), key, syntax::qualified_name(key));
+            faults.each(format_args!("{field}.key"), key, syntax::qualified_name(key));
             for (at, value) in values.iter().enumerate() {
                 let reasons = syntax::label_value(value.as_str().unwrap_or_default());
-                faults.each(&format!("{field}.values[{at}]"), value.clone(), reasons);
+                faults.each(format_args!("{field}.values[{at}]"), value.clone(), reasons);
             }
         } else if key.is_empty() {
             faults.required(format!("{field}.key"), "must be specified");

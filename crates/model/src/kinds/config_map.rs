@@ -19,14 +19,14 @@ const COLUMNS: &[Column] = &[column("Data", |object, _| keys(object))];
 fn check(object: &Tree, faults: &mut Faults) {
     let mut size = 0;
     for (name, value) in entries(object, "data") {
-        faults.each(&format!("data[{name}]"), name, syntax::config_key(name));
+        faults.each(format_args!("data[{name}]"), name, syntax::config_key(name));
         if object["binaryData"].get(name).is_some() {
             faults.invalid(format!("data[{name}]"), name, "duplicate of key present in binaryData");
         }
         size += value.as_str().map_or(0, str::len);
     }
     for (name, value) in entries(object, "binaryData") {
-        faults.each(&format!("binaryData[{name}]"), name, syntax::config_key(name));
+        faults.each(format_args!("binaryData[{name}]"), name, syntax::config_key(name));
         size += value.as_str().map_or(0, |text| text.len() / 4 * 3);
     }
     if size > CONFIG_SIZE_MAX {

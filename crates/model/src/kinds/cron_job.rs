@@ -74,13 +74,13 @@ fn check(object: &Tree, faults: &mut Faults) {
     let policy = text(object, "spec.concurrencyPolicy");
     faults.one_of("spec.concurrencyPolicy", policy, &["Allow", "Forbid", "Replace"]);
     for name in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
-        faults.non_negative(&format!("spec.{name}"), &object["spec"][name]);
+        faults.non_negative(format_args!("spec.{name}"), &object["spec"][name]);
     }
     let template = at(object, "spec.jobTemplate.spec");
     for name in
         ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"]
     {
-        faults.non_negative(&format!("spec.jobTemplate.spec.{name}"), &template[name]);
+        faults.non_negative(format_args!("spec.jobTemplate.spec.{name}"), &template[name]);
     }
     let policies = &["Never", "OnFailure"];
     templates::check_pods(&template["template"], "spec.jobTemplate.spec.template", policies, faults);

@@ -119,14 +119,14 @@ fn check_names(names: &Tree, faults: &mut Faults) {
     for name in ["plural", "singular"] {
         match text(names, name) {
             "" => faults.required(format!("spec.names.{name}"), ""),
-            value => faults.each(&format!("spec.names.{name}"), value, syntax::dns1035_label(value)),
+            value => faults.each(format_args!("spec.names.{name}"), value, syntax::dns1035_label(value)),
         }
     }
     for name in ["kind", "listKind"] {
         match text(names, name) {
             "" => faults.required(format!("spec.names.{name}"), ""),
             value => faults.each(
-                &format!("spec.names.{name}"),
+                format_args!("spec.names.{name}"),
                 value,
                 syntax::dns1035_label(&value.to_lowercase()),
             ),
@@ -140,7 +140,7 @@ fn check_names(names: &Tree, faults: &mut Faults) {
         );
     }
     for (index, short) in items(names, "shortNames").iter().filter_map(Tree::as_str).enumerate() {
-        faults.each(&format!("spec.names.shortNames[{index}]"), short, syntax::dns1035_label(short));
+        faults.each(format_args!("spec.names.shortNames[{index}]"), short, syntax::dns1035_label(short));
     }
 }
 
@@ -148,7 +148,7 @@ fn check_versions(versions: &[Tree], faults: &mut Faults) {
     let mut names = BTreeSet::new();
     for (index, version) in versions.iter().enumerate() {
         let (field, name) = (format!("spec.versions[{index}]"), text(version, "name"));
-        faults.each(&format!("{field}.name"), name, syntax::dns1035_label(name));
+        faults.each(format_args!("{field}.name"), name, syntax::dns1035_label(name));
         if !names.insert(name) {
             faults.invalid(field.as_str(), name, "must contain unique version names");
         }

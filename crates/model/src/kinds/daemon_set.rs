@@ -57,7 +57,7 @@ fn first(object: &mut Tree) {
 
 fn check(object: &Tree, faults: &mut Faults) {
     for name in ["minReadySeconds", "revisionHistoryLimit"] {
-        faults.non_negative(&format!("spec.{name}"), &object["spec"][name]);
+        faults.non_negative(format_args!("spec.{name}"), &object["spec"][name]);
     }
     let strategy = at(object, "spec.updateStrategy");
     faults.one_of("spec.updateStrategy.type", text(strategy, "type"), &["OnDelete", "RollingUpdate"]);

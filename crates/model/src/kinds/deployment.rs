@@ -63,7 +63,7 @@ fn first(object: &mut Tree) {
 
 fn check(object: &Tree, faults: &mut Faults) {
     for name in ["replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"] {
-        faults.non_negative(&format!("spec.{name}"), &object["spec"][name]);
+        faults.non_negative(format_args!("spec.{name}"), &object["spec"][name]);
     }
     let (ready, deadline) =
         (whole(object, "spec.minReadySeconds"), whole(object, "spec.progressDeadlineSeconds"));

@@ -55,12 +55,12 @@ fn check(object: &Tree, faults: &mut Faults) {
     for (index, port) in ports.iter().enumerate() {
         let (field, name) = (format!("ports[{index}]"), text(port, "name"));
         if !name.is_empty() {
-            faults.each(&format!("{field}.name"), name, syntax::dns1123_label(name));
+            faults.each(format_args!("{field}.name"), name, syntax::dns1123_label(name));
         }
         if !names.insert(name) {
             faults.duplicate(format!("{field}.name"), name);
         }
-        faults.one_of(&format!("{field}.protocol"), text(port, "protocol"), &["SCTP", "TCP", "UDP"]);
+        faults.one_of(format_args!("{field}.protocol"), text(port, "protocol"), &["SCTP", "TCP", "UDP"]);
     }
 }
 

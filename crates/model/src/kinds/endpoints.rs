@@ -35,8 +35,8 @@ fn check(object: &Tree, faults: &mut Faults) {
                 faults.required(format!("{field}.name"), "");
             }
             let number = whole(port, "port").unwrap_or(0);
-            faults.each(&format!("{field}.port"), number, syntax::port_number(number));
-            faults.one_of(&format!("{field}.protocol"), text(port, "protocol"), &["TCP", "UDP", "SCTP"]);
+            faults.each(format_args!("{field}.port"), number, syntax::port_number(number));
+            faults.one_of(format_args!("{field}.protocol"), text(port, "protocol"), &["TCP", "UDP", "SCTP"]);
         }
     }
 }

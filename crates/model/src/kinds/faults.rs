@@ -1,5 +1,7 @@
 //! How faults are collected, in the words that clients know.
 
+use std::fmt;
+
 use super::{Fault, FaultReason, Faults};
 use crate::Tree;
 
@@ -53,34 +55,38 @@ impl Faults {
         self.add(field, FaultReason::TooMany, Some(len.into()), &detail);
     }
 
-    /// The value is invalid for each of these reasons (as the checks in [`crate::syntax`] return them).
-    pub fn each(&mut self, field: &str, value: impl Into<Tree>, reasons: Vec<String>) {
-        let value = value.into();
+    /// The value is invalid for each of these reasons (as the checks in [`crate::syntax`] return them). Nothing is written
+    /// where there is none: most values are good.
+    pub fn each(&mut self, field: impl fmt::Display, value: impl Into<Tree>, reasons: Vec<String>) {
+        if reasons.is_empty() {
+            return;
+        }
+        let (field, value) = (field.to_string(), value.into());
         for reason in reasons {
-            self.invalid(field, value.clone(), &reason);
+            self.invalid(field.as_str(), value.clone(), &reason);
         }
     }
 
     /// The value may not change.
-    pub fn immutable(&mut self, field: &str, old: &Tree, new: &Tree) {
+    pub fn immutable(&mut self, field: impl fmt::Display, old: &Tree, new: &Tree) {
         if old != new {
-            self.invalid(field, new.clone(), "field is immutable");
+            self.invalid(field.to_string(), new.clone(), "field is immutable");
         }
     }
 
     /// The value is one of these; empty is taken as left out, and told as required.
-    pub fn one_of(&mut self, field: &str, value: &str, supported: &[&str]) {
+    pub fn one_of(&mut self, field: impl fmt::Display, value: &str, supported: &[&str]) {
         match value {
-            "" => self.required(field, ""),
-            _ if !supported.contains(&value) => self.not_supported(field, value, supported),
+            "" => self.required(field.to_string(), ""),
+            _ if !supported.contains(&value) => self.not_supported(field.to_string(), value, supported),
             _ => {}
         }
     }
 
     /// The number is there and not below zero, or is left out.
-    pub fn non_negative(&mut self, field: &str, value: &Tree) {
+    pub fn non_negative(&mut self, field: impl fmt::Display, value: &Tree) {
         if value.as_i64().is_some_and(|number| number < 0) {
-            self.invalid(field, value.clone(), "must be greater than or equal to 0");
+            self.invalid(field.to_string(), value.clone(), "must be greater than or equal to 0");
         }
     }
 

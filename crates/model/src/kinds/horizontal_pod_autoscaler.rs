@@ -113,13 +113,13 @@ fn check(object: &Tree, faults: &mut Faults) {
         let value = text(&spec["scaleTargetRef"], name);
         match value {
             "" => faults.required(format!("spec.scaleTargetRef.{name}"), ""),
-            _ => faults.each(&format!("spec.scaleTargetRef.{name}"), value, syntax::path_segment(value)),
+            _ => faults.each(format_args!("spec.scaleTargetRef.{name}"), value, syntax::path_segment(value)),
         }
     }
     const KINDS: &[&str] = &["ContainerResource", "External", "Object", "Pods", "Resource"];
     for (index, metric) in items(spec, "metrics").iter().enumerate() {
         let (field, kind) = (format!("spec.metrics[{index}]"), text(metric, "type"));
-        faults.one_of(&format!("{field}.type"), kind, KINDS);
+        faults.one_of(format_args!("{field}.type"), kind, KINDS);
         let source = source_of(kind);
         if KINDS.contains(&kind) && !is_there(metric, &source) {
             let detail = "must populate information for the given metric source";

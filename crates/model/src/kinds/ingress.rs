@@ -113,15 +113,17 @@ fn check_backend(backend: &Tree, field: &str, faults: &mut Faults) {
             let name = text(backend, "service.name");
             match name {
                 "" => faults.required(format!("{field}.service.name"), ""),
-                _ => faults.each(&format!("{field}.service.name"), name, syntax::dns1123_label(name)),
+                _ => faults.each(format_args!("{field}.service.name"), name, syntax::dns1123_label(name)),
             }
             let (number, named) =
                 (whole(backend, "service.port.number").unwrap_or(0), text(backend, "service.port.name"));
             let field = format!("{field}.service.port");
             match (number, named) {
                 (0, "") => faults.required(field, "port name or number is required"),
-                (0, name) => faults.each(&format!("{field}.name"), name, syntax::port_name(name)),
-                (number, "") => faults.each(&format!("{field}.number"), number, syntax::port_number(number)),
+                (0, name) => faults.each(format_args!("{field}.name"), name, syntax::port_name(name)),
+                (number, "") => {
+                    faults.each(format_args!("{field}.number"), number, syntax::port_number(number))
+                }
                 _ => faults.invalid(field, "", "cannot set both port name & port number"),
             }
         }

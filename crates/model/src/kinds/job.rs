@@ -138,9 +138,9 @@ pub(super) fn check_job(spec: &Tree, field: &str, faults: &mut Faults) {
         "backoffLimitPerIndex",
         "maxFailedIndexes",
     ];
-    COUNTS.iter().for_each(|name| faults.non_negative(&format!("{field}.{name}"), &spec[name]));
+    COUNTS.iter().for_each(|name| faults.non_negative(format_args!("{field}.{name}"), &spec[name]));
     let mode = text(spec, "completionMode");
-    faults.one_of(&format!("{field}.completionMode"), mode, &["Indexed", "NonIndexed"]);
+    faults.one_of(format_args!("{field}.completionMode"), mode, &["Indexed", "NonIndexed"]);
     if mode == "Indexed" && !is_there(spec, "completions") {
         faults.required(format!("{field}.completions"), "when completion mode is Indexed");
     }
@@ -153,7 +153,11 @@ pub(super) fn check_job(spec: &Tree, field: &str, faults: &mut Faults) {
         }
     }
     let replacing = text(spec, "podReplacementPolicy");
-    faults.one_of(&format!("{field}.podReplacementPolicy"), replacing, &["Failed", "TerminatingOrFailed"]);
+    faults.one_of(
+        format_args!("{field}.podReplacementPolicy"),
+        replacing,
+        &["Failed", "TerminatingOrFailed"],
+    );
 }
 
 fn change(old: &Tree, new: &Tree, faults: &mut Faults) {
@@ -166,7 +170,7 @@ fn change(old: &Tree, new: &Tree, faults: &mut Faults) {
         "managedBy",
         "successPolicy",
     ] {
-        faults.immutable(&format!("spec.{name}"), &before[name], &after[name]);
+        faults.immutable(format_args!("spec.{name}"), &before[name], &after[name]);
     }
     let elastic = text(before, "completionMode") == "Indexed" && after["completions"] == after["parallelism"];
     if !elastic {

@@ -36,7 +36,7 @@ pub fn change_meta(old: &Tree, new: &Tree, faults: &mut Faults) {
     for name in
         ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"]
     {
-        faults.immutable(&format!("metadata.{name}"), &old[name], &new[name]);
+        faults.immutable(format_args!("metadata.{name}"), &old[name], &new[name]);
     }
     if whole(new, "generation").unwrap_or(0) < whole(old, "generation").unwrap_or(0) {
         faults.invalid("metadata.generation", new["generation"].clone(), "must not be decremented");
@@ -142,7 +142,7 @@ fn check_owners(meta: &Tree, faults: &mut Faults) {
 fn check_finalizers(meta: &Tree, faults: &mut Faults) {
     let mut seen = BTreeSet::new();
     for (index, name) in items(meta, "finalizers").iter().filter_map(Tree::as_str).enumerate() {
-        faults.each(&format!("metadata.finalizers[{index}]"), name, syntax::qualified_name(name));
+        faults.each(format_args!("metadata.finalizers[{index}]"), name, syntax::qualified_name(name));
         seen.insert(name);
     }
     if seen.contains("orphan") && seen.contains("foregroundDeletion") {
@@ -158,9 +158,9 @@ fn check_finalizers(meta: &Tree, faults: &mut Faults) {
 /// May a label selector be so? `required` asks that it not be empty.
 pub fn check_selector(selector: &Tree, field: &str, faults: &mut Faults) {
     for (key, value) in entries(selector, "matchLabels") {
-        faults.each(&format!("{field}.matchLabels"), key, syntax::qualified_name(key));
+        faults.each(format_args!("{field}.matchLabels"), key, syntax::qualified_name(key));
         let value = value.as_str().unwrap_or_default();
-        faults.each(&format!("{field}.matchLabels"), value, syntax::label_value(value));
+        faults.each(format_args!("{field}.matchLabels"), value, syntax::label_value(value));
     }
     for (index, expression) in items(selector, "matchExpressions").iter().enumerate() {
         let field = format!("{field}.matchExpressions[{index}]");
@@ -179,9 +179,9 @@ pub fn check_selector(selector: &Tree, field: &str, faults: &mut Faults) {
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
             other => faults.invalid(format!("{field}.operator"), other, "not a valid selector operator"),
         }
-        faults.each(&format!("{field}.key"), key, syntax::qualified_name(key));
+        faults.each(format_args!("{field}.key"), key, syntax::qualified_name(key));
         for (at, value) in values.iter().filter_map(Tree::as_str).enumerate() {
-            faults.each(&format!("{field}.values[{at}]"), value, syntax::label_value(value));
+            faults.each(format_args!("{field}.values[{at}]"), value, syntax::label_value(value));
         }
     }
 }

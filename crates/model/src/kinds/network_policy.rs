@@ -52,17 +52,17 @@ fn check(object: &Tree, faults: &mut Faults) {
 }
 
 fn check_port(port: &Tree, field: &str, faults: &mut Faults) {
-    faults.one_of(&format!("{field}.protocol"), text(port, "protocol"), &["SCTP", "TCP", "UDP"]);
+    faults.one_of(format_args!("{field}.protocol"), text(port, "protocol"), &["SCTP", "TCP", "UDP"]);
     match (port["port"].as_i64(), port["port"].as_str()) {
-        (Some(number), _) => faults.each(&format!("{field}.port"), number, syntax::port_number(number)),
-        (_, Some(name)) => faults.each(&format!("{field}.port"), name, syntax::port_name(name)),
+        (Some(number), _) => faults.each(format_args!("{field}.port"), number, syntax::port_number(number)),
+        (_, Some(name)) => faults.each(format_args!("{field}.port"), name, syntax::port_name(name)),
         _ => {}
     }
     if let Some(end) = whole(port, "endPort") {
         if whole(port, "port").is_none_or(|port| end < port) {
             faults.invalid(format!("{field}.endPort"), end, "must be greater than or equal to `port`");
         }
-        faults.each(&format!("{field}.endPort"), end, syntax::port_number(end));
+        faults.each(format_args!("{field}.endPort"), end, syntax::port_number(end));
     }
 }
 

@@ -51,10 +51,14 @@ fn check(object: &Tree, faults: &mut Faults) {
     for (index, taint) in items(object, "spec.taints").iter().enumerate() {
         let field = format!("spec.taints[{index}]");
         let (key, effect) = (text(taint, "key"), text(taint, "effect"));
-        faults.each(&format!("{field}.key"), key, syntax::qualified_name(key));
+        faults.each(format_args!("{field}.key"), key, syntax::qualified_name(key));
         let value = text(taint, "value");
-        faults.each(&format!("{field}.value"), value, syntax::label_value(value));
-        faults.one_of(&format!("{field}.effect"), effect, &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
+        faults.each(format_args!("{field}.value"), value, syntax::label_value(value));
+        faults.one_of(
+            format_args!("{field}.effect"),
+            effect,
+            &["NoSchedule", "PreferNoSchedule", "NoExecute"],
+        );
         if !seen.insert((key, effect)) {
             faults.duplicate(field, taint.clone());
         }

@@ -86,7 +86,7 @@ fn check_subject(subject: &Tree, field: &str, cluster_wide: bool, faults: &mut F
         faults.not_supported(format!("{field}.apiGroup"), group, &[wanted]);
     }
     if kind == "ServiceAccount" {
-        faults.each(&format!("{field}.name"), name, crate::syntax::dns1123_subdomain(name));
+        faults.each(format_args!("{field}.name"), name, crate::syntax::dns1123_subdomain(name));
         if cluster_wide && text(subject, "namespace").is_empty() {
             faults.required(format!("{field}.namespace"), "");
         }

@@ -40,7 +40,7 @@ fn fill(object: &mut Tree) {
 fn check(object: &Tree, faults: &mut Faults) {
     let mut size = 0;
     for (name, value) in entries(object, "data") {
-        faults.each(&format!("data[{name}]"), name, syntax::config_key(name));
+        faults.each(format_args!("data[{name}]"), name, syntax::config_key(name));
         size += value.as_str().map_or(0, |text| text.len() / 4 * 3);
     }
     if size > SECRET_SIZE_MAX {

@@ -211,10 +211,10 @@ fn check_ports(spec: &Tree, kind: &str, headless: bool, faults: &mut Faults) {
             "" if ports.len() > 1 => faults.required(format!("{field}.name"), ""),
             "" => {}
             _ if !names.insert(name) => faults.duplicate(format!("{field}.name"), name),
-            _ => faults.each(&format!("{field}.name"), name, syntax::dns1123_label(name)),
+            _ => faults.each(format_args!("{field}.name"), name, syntax::dns1123_label(name)),
         }
-        faults.each(&format!("{field}.port"), number, syntax::port_number(number));
-        faults.one_of(&format!("{field}.protocol"), text(port, "protocol"), &["SCTP", "TCP", "UDP"]);
+        faults.each(format_args!("{field}.port"), number, syntax::port_number(number));
+        faults.one_of(format_args!("{field}.protocol"), text(port, "protocol"), &["SCTP", "TCP", "UDP"]);
         check_target(port, &field, headless, faults);
         if !numbers.insert((number, text(port, "protocol"))) {
             faults.duplicate(field.as_str(), json!({"port": number, "protocol": text(port, "protocol")}));

@@ -71,7 +71,7 @@ fn first(object: &mut Tree) {
 
 fn check(object: &Tree, faults: &mut Faults) {
     for name in ["replicas", "minReadySeconds", "revisionHistoryLimit"] {
-        faults.non_negative(&format!("spec.{name}"), &object["spec"][name]);
+        faults.non_negative(format_args!("spec.{name}"), &object["spec"][name]);
     }
     let policy = text(object, "spec.podManagementPolicy");
     faults.one_of("spec.podManagementPolicy", policy, &["OrderedReady", "Parallel"]);
@@ -93,7 +93,7 @@ fn check(object: &Tree, faults: &mut Faults) {
     for name in ["whenDeleted", "whenScaled"] {
         let policy = text(at(object, "spec.persistentVolumeClaimRetentionPolicy"), name);
         faults.one_of(
-            &format!("spec.persistentVolumeClaimRetentionPolicy.{name}"),
+            format_args!("spec.persistentVolumeClaimRetentionPolicy.{name}"),
             policy,
             &["Delete", "Retain"],
         );

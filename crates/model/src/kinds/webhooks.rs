@@ -55,7 +55,7 @@ pub fn check(object: &Tree, faults: &mut Faults) {
     for (index, webhook) in items(object, "webhooks").iter().enumerate() {
         let (field, name) = (format!("webhooks[{index}]"), text(webhook, "name"));
         let qualified = name.split('.').count() >= 3;
-        faults.each(&format!("{field}.name"), name, syntax::dns1123_subdomain(name));
+        faults.each(format_args!("{field}.name"), name, syntax::dns1123_subdomain(name));
         if !qualified {
             let detail = "should be a domain with at least three segments separated by dots";
             faults.invalid(format!("{field}.name"), name, detail);
@@ -69,15 +69,19 @@ pub fn check(object: &Tree, faults: &mut Faults) {
 
 fn check_webhook(webhook: &Tree, field: &str, faults: &mut Faults) {
     check_rules(items(webhook, "rules"), &format!("{field}.rules"), faults);
-    faults.one_of(&format!("{field}.failurePolicy"), text(webhook, "failurePolicy"), &["Fail", "Ignore"]);
-    faults.one_of(&format!("{field}.matchPolicy"), text(webhook, "matchPolicy"), &["Equivalent", "Exact"]);
+    faults.one_of(format_args!("{field}.failurePolicy"), text(webhook, "failurePolicy"), &["Fail", "Ignore"]);
+    faults.one_of(
+        format_args!("{field}.matchPolicy"),
+        text(webhook, "matchPolicy"),
+        &["Equivalent", "Exact"],
+    );
     if is_there(webhook, "reinvocationPolicy") {
         let policy = text(webhook, "reinvocationPolicy");
-        faults.one_of(&format!("{field}.reinvocationPolicy"), policy, &["IfNeeded", "Never"]);
+        faults.one_of(format_args!("{field}.reinvocationPolicy"), policy, &["IfNeeded", "Never"]);
     }
     match text(webhook, "sideEffects") {
         "" => faults.required(format!("{field}.sideEffects"), "must specify one of None, NoneOnDryRun"),
-        side => faults.one_of(&format!("{field}.sideEffects"), side, &["None", "NoneOnDryRun"]),
+        side => faults.one_of(format_args!("{field}.sideEffects"), side, &["None", "NoneOnDryRun"]),
     }
     let seconds = whole(webhook, "timeoutSeconds").unwrap_or(0);
     if !(1..=30).contains(&seconds) {
@@ -130,13 +134,13 @@ pub fn check_rules(rules: &[Tree], field: &str, faults: &mut Faults) {
         }
         for (at, operation) in items(rule, "operations").iter().filter_map(Tree::as_str).enumerate() {
             let known = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
-            faults.one_of(&format!("{field}.operations[{at}]"), operation, &known);
+            faults.one_of(format_args!("{field}.operations[{at}]"), operation, &known);
         }
         for (at, _) in items(rule, "apiVersions").iter().enumerate().filter(|(_, version)| *version == "") {
             faults.required(format!("{field}.apiVersions[{at}]"), "");
         }
         check_resources(items(rule, "resources"), &format!("{field}.resources"), faults);
-        faults.one_of(&format!("{field}.scope"), text(rule, "scope"), &["*", "Cluster", "Namespaced"]);
+        faults.one_of(format_args!("{field}.scope"), text(rule, "scope"), &["*", "Cluster", "Namespaced"]);
     }
 }
 

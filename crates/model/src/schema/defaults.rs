@@ -6,29 +6,40 @@ use crate::Tree;
 /// Fills in the table's defaults, also inside what was filled in, and takes out what is empty and need not be there. Doing it twice changes nothing.
 pub fn fill(tree: &mut Tree, schema: &Schema, kind: TypeId) {
     let Some(object) = tree.as_object_mut() else { return };
-    for field in &schema.get(kind).fields {
-        match (object.get_mut(&*field.name), &field.default) {
-            (Some(Tree::Null), Some(default)) if !field.nullable => {
-                object.insert(field.name.to_string(), default.clone());
-            }
-            (Some(Tree::String(text)), Some(default))
-                if text.is_empty() && !field.nullable && default.is_string() =>
-            {
-                *text = default.as_str().unwrap_or_default().to_owned();
-            }
-            (None, Some(default)) => {
-                object.insert(field.name.to_string(), default.clone());
-            }
-            _ => {}
+    let of = schema.get(kind);
+    for field in &of.fields {
+        let Some(default) = &field.default else { continue };
+        match object.get_mut(&*field.name) {
+            None => drop(object.insert(field.name.to_string(), default.clone())),
+            Some(value) if !field.nullable && stands_for_nothing(value, default) => *value = default.clone(),
+            Some(_) => {}
         }
-        let Some(value) = object.get_mut(&*field.name) else { continue };
-        match value {
-            Tree::Array(items) if field.omits_empty && items.is_empty() => drop(object.remove(&*field.name)),
-            Tree::Object(entries) if field.omits_empty && entries.is_empty() => {
-                drop(object.remove(&*field.name));
-            }
-            value => fill_shape(value, schema, &field.shape),
+    }
+    // Most fields of a type are left out: what is there is looked up, not every field.
+    object.retain(|name, value| {
+        let Some(field) = of.field(name) else { return true };
+        if field.omits_empty && is_empty(value) {
+            return false;
         }
+        fill_shape(value, schema, &field.shape);
+        true
+    });
+}
+
+/// Whether a value is what clients send for a field that they leave out, where that has a default.
+fn stands_for_nothing(value: &Tree, default: &Tree) -> bool {
+    match value {
+        Tree::Null => true,
+        Tree::String(text) => text.is_empty() && default.is_string(),
+        _ => false,
+    }
+}
+
+fn is_empty(value: &Tree) -> bool {
+    match value {
+        Tree::Array(items) => items.is_empty(),
+        Tree::Object(entries) => entries.is_empty(),
+        _ => false,
     }
 }
 

@@ -31,7 +31,7 @@ pub fn check(spec: &Tree, field: &str, place: Place, faults: &mut Faults) {
     check_hosts(spec, field, faults);
     if let Some(seconds) = whole(spec, "activeDeadlineSeconds") {
         let reasons = syntax::within(seconds, 1, i64::from(i32::MAX));
-        faults.each(&format!("{field}.activeDeadlineSeconds"), seconds, reasons);
+        faults.each(format_args!("{field}.activeDeadlineSeconds"), seconds, reasons);
     }
     if place == Place::Template && is_set(spec, "ephemeralContainers") {
         let detail = "ephemeral containers not allowed in pod template";
@@ -41,13 +41,17 @@ pub fn check(spec: &Tree, field: &str, place: Place, faults: &mut Faults) {
 
 fn check_policies(spec: &Tree, field: &str, faults: &mut Faults) {
     let policies = &["Always", "OnFailure", "Never"];
-    faults.one_of(&format!("{field}.restartPolicy"), text(spec, "restartPolicy"), policies);
+    faults.one_of(format_args!("{field}.restartPolicy"), text(spec, "restartPolicy"), policies);
     let dns = &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
-    faults.one_of(&format!("{field}.dnsPolicy"), text(spec, "dnsPolicy"), dns);
+    faults.one_of(format_args!("{field}.dnsPolicy"), text(spec, "dnsPolicy"), dns);
     match text(spec, "preemptionPolicy") {
         "" => {}
         policy => {
-            faults.one_of(&format!("{field}.preemptionPolicy"), policy, &["Never", "PreemptLowerPriority"]);
+            faults.one_of(
+                format_args!("{field}.preemptionPolicy"),
+                policy,
+                &["Never", "PreemptLowerPriority"],
+            );
         }
     }
     if !is_there(spec, "terminationGracePeriodSeconds") {
@@ -59,7 +63,7 @@ fn check_policies(spec: &Tree, field: &str, faults: &mut Faults) {
     match text(spec, "os.name") {
         "" if is_there(spec, "os") => faults.required(format!("{field}.os.name"), "cannot be empty"),
         "" => {}
-        name => faults.one_of(&format!("{field}.os.name"), name, &["linux", "windows"]),
+        name => faults.one_of(format_args!("{field}.os.name"), name, &["linux", "windows"]),
     }
 }
 
@@ -77,7 +81,7 @@ fn check_names(spec: &Tree, field: &str, faults: &mut Faults) {
     for (name, rule) in NAMES {
         let value = text(spec, name);
         if !value.is_empty() {
-            faults.each(&format!("{field}.{name}"), value, rule(value));
+            faults.each(format_args!("{field}.{name}"), value, rule(value));
         }
     }
     for (index, gate) in items(spec, "readinessGates").iter().enumerate() {
@@ -132,7 +136,7 @@ fn check_dns(spec: &Tree, field: &str, faults: &mut Faults) {
     {
         // Underscores are taken here, as resolvers take them.
         let plain = name.strip_suffix('.').unwrap_or(name).replace('_', "a");
-        faults.each(&format!("{field}.searches[{index}]"), name, syntax::dns1123_subdomain(&plain));
+        faults.each(format_args!("{field}.searches[{index}]"), name, syntax::dns1123_subdomain(&plain));
     }
     for (index, _) in
         items(config, "options").iter().enumerate().filter(|(_, option)| !is_set(option, "name"))
@@ -145,7 +149,7 @@ fn check_security(context: &Tree, spec: &Tree, field: &str, faults: &mut Faults)
     check_ids(context, field, faults);
     for (index, group) in items(context, "supplementalGroups").iter().filter_map(Tree::as_i64).enumerate() {
         let reasons = syntax::within(group, 0, i64::from(i32::MAX));
-        faults.each(&format!("{field}.supplementalGroups[{index}]"), group, reasons);
+        faults.each(format_args!("{field}.supplementalGroups[{index}]"), group, reasons);
     }
     let parent = field.trim_end_matches(".securityContext");
     if flag(spec, "shareProcessNamespace") && flag(spec, "hostPID") {
@@ -168,7 +172,7 @@ fn check_security(context: &Tree, spec: &Tree, field: &str, faults: &mut Faults)
     match text(context, "fsGroupChangePolicy") {
         "" => {}
         policy => {
-            faults.one_of(&format!("{field}.fsGroupChangePolicy"), policy, &["Always", "OnRootMismatch"])
+            faults.one_of(format_args!("{field}.fsGroupChangePolicy"), policy, &["Always", "OnRootMismatch"])
         }
     }
 }
@@ -189,7 +193,7 @@ fn is_sysctl(name: &str) -> bool {
 pub(super) fn check_ids(context: &Tree, field: &str, faults: &mut Faults) {
     for name in ["runAsUser", "runAsGroup", "fsGroup"] {
         if let Some(id) = whole(context, name) {
-            faults.each(&format!("{field}.{name}"), id, syntax::within(id, 0, i64::from(i32::MAX)));
+            faults.each(format_args!("{field}.{name}"), id, syntax::within(id, 0, i64::from(i32::MAX)));
         }
     }
 }
@@ -200,7 +204,7 @@ pub(super) fn check_seccomp(profile: &Tree, field: &str, faults: &mut Faults) {
         return;
     }
     let (kind, file) = (text(profile, "type"), text(profile, "localhostProfile"));
-    faults.one_of(&format!("{field}.type"), kind, &["Localhost", "RuntimeDefault", "Unconfined"]);
+    faults.one_of(format_args!("{field}.type"), kind, &["Localhost", "RuntimeDefault", "Unconfined"]);
     match (kind, file) {
         ("Localhost", "") => {
             faults
@@ -223,7 +227,7 @@ fn check_hosts(spec: &Tree, field: &str, faults: &mut Faults) {
             faults.invalid(format!("{field}.ip"), address, detail);
         }
         for name in items(alias, "hostnames").iter().filter_map(Tree::as_str) {
-            faults.each(&format!("{field}.hostnames"), name, syntax::dns1123_subdomain(name));
+            faults.each(format_args!("{field}.hostnames"), name, syntax::dns1123_subdomain(name));
         }
     }
     if !flag(spec, "hostNetwork") {

@@ -54,7 +54,7 @@ fn check_container<'a>(
     let name = text(container, "name");
     match name {
         "" => faults.required(format!("{field}.name"), ""),
-        _ => faults.each(&format!("{field}.name"), name, syntax::dns1123_label(name)),
+        _ => faults.each(format_args!("{field}.name"), name, syntax::dns1123_label(name)),
     }
     if !name.is_empty() && !names.insert(name) {
         faults.duplicate(format!("{field}.name"), name);
@@ -62,12 +62,12 @@ fn check_container<'a>(
     check_image(text(container, "image"), &format!("{field}.image"), faults);
     let policies = &["FallbackToLogsOnError", "File"];
     faults.one_of(
-        &format!("{field}.terminationMessagePolicy"),
+        format_args!("{field}.terminationMessagePolicy"),
         text(container, "terminationMessagePolicy"),
         policies,
     );
     let pull = &["Always", "IfNotPresent", "Never"];
-    faults.one_of(&format!("{field}.imagePullPolicy"), text(container, "imagePullPolicy"), pull);
+    faults.one_of(format_args!("{field}.imagePullPolicy"), text(container, "imagePullPolicy"), pull);
     check_ports(container, field, faults);
     check_env(container, field, faults);
     volumes::check_mounts(container, spec, field, faults);
@@ -105,7 +105,7 @@ fn check_guest(guest: &Tree, spec: &Tree, field: &str, faults: &mut Faults) {
 fn check_restart_rules(container: &Tree, field: &str, faults: &mut Faults) {
     let policy = text(container, "restartPolicy");
     if !policy.is_empty() {
-        faults.one_of(&format!("{field}.restartPolicy"), policy, &["Always", "Never", "OnFailure"]);
+        faults.one_of(format_args!("{field}.restartPolicy"), policy, &["Always", "Never", "OnFailure"]);
     }
     if policy.is_empty() && is_set(container, "restartPolicyRules") {
         let detail = "must specify restartPolicy when restart rules are used";
@@ -122,17 +122,17 @@ fn check_ports(container: &Tree, field: &str, faults: &mut Faults) {
             if reasons.is_empty() && !names.insert(name) {
                 faults.duplicate(format!("{field}.name"), name);
             }
-            faults.each(&format!("{field}.name"), name, reasons);
+            faults.each(format_args!("{field}.name"), name, reasons);
         }
         match whole(port, "containerPort").unwrap_or(0) {
             0 => faults.required(format!("{field}.containerPort"), ""),
-            number => faults.each(&format!("{field}.containerPort"), number, syntax::port_number(number)),
+            number => faults.each(format_args!("{field}.containerPort"), number, syntax::port_number(number)),
         }
         match whole(port, "hostPort").unwrap_or(0) {
             0 => {}
-            number => faults.each(&format!("{field}.hostPort"), number, syntax::port_number(number)),
+            number => faults.each(format_args!("{field}.hostPort"), number, syntax::port_number(number)),
         }
-        faults.one_of(&format!("{field}.protocol"), text(port, "protocol"), &["SCTP", "TCP", "UDP"]);
+        faults.one_of(format_args!("{field}.protocol"), text(port, "protocol"), &["SCTP", "TCP", "UDP"]);
     }
 }
 
@@ -155,7 +155,7 @@ fn check_env(container: &Tree, field: &str, faults: &mut Faults) {
         let (field, name) = (format!("{field}.env[{index}]"), text(variable, "name"));
         match name {
             "" => faults.required(format!("{field}.name"), ""),
-            _ => faults.each(&format!("{field}.name"), name, syntax::env_name(name)),
+            _ => faults.each(format_args!("{field}.name"), name, syntax::env_name(name)),
         }
         if is_there(variable, "valueFrom") {
             check_source(variable, &format!("{field}.valueFrom"), faults);
@@ -164,7 +164,7 @@ fn check_env(container: &Tree, field: &str, faults: &mut Faults) {
     for (index, from) in items(container, "envFrom").iter().enumerate() {
         let (field, prefix) = (format!("{field}.envFrom[{index}]"), text(from, "prefix"));
         if !prefix.is_empty() {
-            faults.each(&format!("{field}.prefix"), prefix, syntax::env_name(prefix));
+            faults.each(format_args!("{field}.prefix"), prefix, syntax::env_name(prefix));
         }
         let sources: Vec<&str> =
             ["configMapRef", "secretRef"].into_iter().filter(|name| is_there(from, name)).collect();
@@ -190,7 +190,7 @@ fn check_source(variable: &Tree, field: &str, faults: &mut Faults) {
                 check_reference(text(source, "name"), &format!("{field}.name"), faults);
                 match text(source, "key") {
                     "" => faults.required(format!("{field}.key"), ""),
-                    key => faults.each(&format!("{field}.key"), key, syntax::config_key(key)),
+                    key => faults.each(format_args!("{field}.key"), key, syntax::config_key(key)),
                 }
             }
             _ => {
@@ -335,7 +335,7 @@ fn check_rights(context: &Tree, field: &str, faults: &mut Faults) {
     check_seccomp(&context["seccompProfile"], &format!("{field}.seccompProfile"), faults);
     match text(context, "procMount") {
         "" => {}
-        mount => faults.one_of(&format!("{field}.procMount"), mount, &["Default", "Unmasked"]),
+        mount => faults.one_of(format_args!("{field}.procMount"), mount, &["Default", "Unmasked"]),
     }
     if at(context, "allowPrivilegeEscalation").as_bool() != Some(false) {
         return;

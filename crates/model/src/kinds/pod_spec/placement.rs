@@ -84,7 +84,7 @@ fn check_node_term(term: &Tree, field: &str, faults: &mut Faults) {
                     faults.invalid(format!("{field}.key"), key, "not a valid field selector key");
                 }
                 "matchFields" => {}
-                _ => faults.each(&format!("{field}.key"), key, syntax::qualified_name(key)),
+                _ => faults.each(format_args!("{field}.key"), key, syntax::qualified_name(key)),
             }
         }
     }
@@ -105,7 +105,7 @@ fn check_pod_term(term: &Tree, field: &str, faults: &mut Faults) {
     check_selector(&term["labelSelector"], &format!("{field}.labelSelector"), faults);
     check_selector(&term["namespaceSelector"], &format!("{field}.namespaceSelector"), faults);
     for name in items(term, "namespaces").iter().filter_map(Tree::as_str) {
-        faults.each(&format!("{field}.namespace"), name, syntax::dns1123_label(name));
+        faults.each(format_args!("{field}.namespace"), name, syntax::dns1123_label(name));
     }
     check_topology(text(term, "topologyKey"), &format!("{field}.topologyKey"), faults);
 }
@@ -121,7 +121,7 @@ fn check_toleration(toleration: &Tree, field: &str, faults: &mut Faults) {
     let (key, operator) = (text(toleration, "key"), text(toleration, "operator"));
     let (value, effect) = (text(toleration, "value"), text(toleration, "effect"));
     if !key.is_empty() {
-        faults.each(&format!("{field}.key"), key, syntax::qualified_name(key));
+        faults.each(format_args!("{field}.key"), key, syntax::qualified_name(key));
     } else if operator != "Exists" {
         let detail =
             "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
@@ -132,7 +132,7 @@ fn check_toleration(toleration: &Tree, field: &str, faults: &mut Faults) {
         faults.invalid(format!("{field}.effect"), effect, detail);
     }
     match operator {
-        "" | "Equal" => faults.each(&format!("{field}.operator"), value, syntax::label_value(value)),
+        "" | "Equal" => faults.each(format_args!("{field}.operator"), value, syntax::label_value(value)),
         "Exists" if !value.is_empty() => {
             let detail = "value must be empty when `operator` is 'Exists'";
             faults.invalid(format!("{field}.operator"), value, detail);
@@ -141,7 +141,11 @@ fn check_toleration(toleration: &Tree, field: &str, faults: &mut Faults) {
         _ => faults.not_supported(format!("{field}.operator"), operator, &["Equal", "Exists"]),
     }
     if !effect.is_empty() {
-        faults.one_of(&format!("{field}.effect"), effect, &["NoExecute", "NoSchedule", "PreferNoSchedule"]);
+        faults.one_of(
+            format_args!("{field}.effect"),
+            effect,
+            &["NoExecute", "NoSchedule", "PreferNoSchedule"],
+        );
     }
 }
 
@@ -174,7 +178,7 @@ fn check_spread(spec: &Tree, field: &str, faults: &mut Faults) {
         }
         for name in ["nodeAffinityPolicy", "nodeTaintsPolicy"].iter().filter(|name| is_set(constraint, name))
         {
-            faults.one_of(&format!("{field}.{name}"), text(constraint, name), &["Honor", "Ignore"]);
+            faults.one_of(format_args!("{field}.{name}"), text(constraint, name), &["Honor", "Ignore"]);
         }
         check_selector(&constraint["labelSelector"], &format!("{field}.labelSelector"), faults);
     }

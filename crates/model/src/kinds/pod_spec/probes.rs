@@ -35,7 +35,7 @@ fn check_probe(probe: &Tree, grace: Option<i64>, field: &str, faults: &mut Fault
     for name in
         ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]
     {
-        faults.non_negative(&format!("{field}.{name}"), &probe[name]);
+        faults.non_negative(format_args!("{field}.{name}"), &probe[name]);
     }
     if whole(probe, "terminationGracePeriodSeconds").is_some_and(|seconds| seconds <= 0) {
         let value = probe["terminationGracePeriodSeconds"].clone();
@@ -59,7 +59,7 @@ fn check_handler(handler: &Tree, grace: Option<i64>, field: &str, faults: &mut F
         "tcpSocket" => check_port(&action["port"], &format!("{field}.port"), faults),
         "grpc" => {
             let port = whole(action, "port").unwrap_or(0);
-            faults.each(&format!("{field}.port"), port, syntax::port_number(port));
+            faults.each(format_args!("{field}.port"), port, syntax::port_number(port));
         }
         "sleep" => {
             let seconds = whole(action, "seconds").unwrap_or(0);
@@ -84,7 +84,7 @@ fn check_http(action: &Tree, field: &str, faults: &mut Faults) {
     }
     for header in items(action, "httpHeaders") {
         let name = text(header, "name");
-        faults.each(&format!("{field}.httpHeaders"), name, syntax::header_name(name));
+        faults.each(format_args!("{field}.httpHeaders"), name, syntax::header_name(name));
     }
 }
 

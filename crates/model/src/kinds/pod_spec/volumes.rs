@@ -22,7 +22,7 @@ pub fn check(spec: &Tree, field: &str, faults: &mut Faults) {
         let (field, name) = (format!("{field}.volumes[{index}]"), text(volume, "name"));
         match name {
             "" => faults.required(format!("{field}.name"), ""),
-            _ => faults.each(&format!("{field}.name"), name, syntax::dns1123_label(name)),
+            _ => faults.each(format_args!("{field}.name"), name, syntax::dns1123_label(name)),
         }
         if !name.is_empty() && !names.insert(name) {
             faults.duplicate(format!("{field}.name"), name);
@@ -63,7 +63,7 @@ fn check_source(kind: &str, source: &Tree, field: &str, faults: &mut Faults) {
         "projected" => check_projected(source, field, faults),
         "persistentVolumeClaim" => match text(source, "claimName") {
             "" => faults.required(format!("{field}.claimName"), ""),
-            name => faults.each(&format!("{field}.claimName"), name, syntax::dns1123_subdomain(name)),
+            name => faults.each(format_args!("{field}.claimName"), name, syntax::dns1123_subdomain(name)),
         },
         "ephemeral" => match &source["volumeClaimTemplate"] {
             Tree::Null => faults.required(format!("{field}.volumeClaimTemplate"), ""),
