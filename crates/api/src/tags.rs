@@ -59,11 +59,10 @@ fn path_of_field(field: &'static str) -> &'static str {
 
 /// The value at a path as selectors see it; flags and counts that are left out count as `false` and `0`.
 fn text_at<'t>(object: &'t Tree, path: &str) -> Cow<'t, str> {
-    let value = path.split('.').try_fold(object, |at, name| at.get(name));
-    match value {
-        Some(Value::String(text)) => Cow::Borrowed(text),
-        Some(Value::Bool(flag)) => Cow::Owned(flag.to_string()),
-        Some(Value::Number(number)) => Cow::Owned(number.to_string()),
+    match model::tree::at(object, path) {
+        Value::String(text) => Cow::Borrowed(text),
+        Value::Bool(flag) => Cow::Owned(flag.to_string()),
+        Value::Number(number) => Cow::Owned(number.to_string()),
         _ => match left_out(path) {
             LeftOut::Is(text) => Cow::Borrowed(text),
             LeftOut::As(other) => text_at(object, other),

@@ -195,17 +195,22 @@ async fn one(
         }
         whole => whole,
     };
+    // A long list goes out without its length being counted: HEAD asks for just that.
+    let len = match &answer.body {
+        Body::Pieces(pieces) if is_head && !gzip => Some(pieces.len()),
+        _ => None,
+    };
     let mut response = respond(&face, answer, on_upgrade, gzip);
     if is_head {
-        leave_out_body(&mut response);
+        leave_out_body(&mut response, len);
     }
     response
 }
 
 /// What HEAD is answered: the head alone, with the length that the body would have had.
-fn leave_out_body(response: &mut Response<Out>) {
+fn leave_out_body(response: &mut Response<Out>, len: Option<usize>) {
     let body = std::mem::replace(response.body_mut(), boxed(Empty::new()));
-    if let Some(len) = body.size_hint().exact() {
+    if let Some(len) = len.map(|len| len as u64).or_else(|| body.size_hint().exact()) {
         response.headers_mut().entry(CONTENT_LENGTH).or_insert(HeaderValue::from(len));
     }
 }

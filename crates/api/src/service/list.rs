@@ -148,7 +148,7 @@ impl Call<'_> {
 /// A list's JSON in a syntax.
 fn written_pieces(syntax: Syntax, pieces: Pieces) -> Result<Answer, Refusal> {
     match syntax {
-        Syntax::Json if pieces.len() >= PIECES_LEN_MIN => {
+        Syntax::Json if pieces.len_max() >= PIECES_LEN_MIN => {
             let answer = Answer::json(StatusCode::OK, Bytes::new());
             Ok(Answer { body: Body::Pieces(pieces), ..answer })
         }

@@ -66,6 +66,8 @@ pub struct Field {
     pub merge_key: Option<Arc<str>>,
     /// What it is when left out.
     pub default: Option<crate::Tree>,
+    /// How its name begins, so that it is found by comparing numbers.
+    begin: u64,
 }
 
 /// What a field, item or value holds.
@@ -151,7 +153,12 @@ impl Schema {
 impl Type {
     /// The field of a JSON name.
     pub fn field(&self, name: &str) -> Option<&Field> {
-        self.fields.binary_search_by(|field| (*field.name).cmp(name)).ok().map(|at| &self.fields[at])
+        let begin = begin_of(name);
+        let first = self.fields.partition_point(|field| field.begin < begin);
+        self.fields[first..]
+            .iter()
+            .take_while(|field| field.begin == begin)
+            .find(|field| *field.name == *name)
     }
 
     /// The field of a protobuf number (never 0), not looking into messages that JSON inlines.
@@ -172,11 +179,21 @@ impl Type {
     }
 }
 
+/// The first bytes of a name as a number: smaller numbers begin names that come first.
+fn begin_of(name: &str) -> u64 {
+    let mut begin = [0; 8];
+    let len = name.len().min(begin.len());
+    begin[..len].copy_from_slice(&name.as_bytes()[..len]);
+    u64::from_be_bytes(begin)
+}
+
 impl Field {
     /// An optional field with no number, no default and no merge rules.
     pub fn new(name: impl Into<Arc<str>>, shape: Shape) -> Self {
+        let name = name.into();
         Self {
-            name: name.into(),
+            begin: begin_of(&name),
+            name,
             proto: 0,
             proto_within: Vec::new(),
             shape,
