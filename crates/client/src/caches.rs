@@ -232,7 +232,7 @@ impl Picture<'_> {
 
     /// Whether all objects of a resource have been seen; `None` when it is not followed.
     pub fn is_synced(&self, gvr: &Gvr) -> Option<bool> {
-        of(&self.0, gvr).map(Cache::is_synced).reduce(|a, b| a && b)
+        self.0.of(gvr).map(Cache::is_synced).reduce(|a, b| a && b)
     }
 
     /// Since when everything of these resources has been up to date without a gap; `None`: it is not.

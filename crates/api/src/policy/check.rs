@@ -192,7 +192,7 @@ fn validating(policy: &Tree, faults: &mut Faults) {
             faults.invalid(field("message"), said, "must not contain line breaks");
         }
         if !reason.is_empty() {
-            faults.one_of(&field("reason"), reason, &REASONS);
+            faults.one_of(field("reason"), reason, &REASONS);
         }
     }
     if annotations.len() > ANNOTATIONS_MAX {
@@ -207,7 +207,7 @@ fn validating(policy: &Tree, faults: &mut Faults) {
             faults.required(field("key"), "");
         } else {
             let full = format!("{}/{key}", text(policy, "metadata.name"));
-            faults.each(&field("key"), key, syntax::qualified_name(&full));
+            faults.each(field("key"), key, syntax::qualified_name(&full));
         }
         if !keys.insert(key) {
             faults.duplicate(field("key"), key);
@@ -229,7 +229,7 @@ fn mutating(spec: &Tree, faults: &mut Faults) {
     for (index, one) in mutations.iter().enumerate() {
         let field = |name: &str| format!("spec.mutations[{index}].{name}");
         let kind = text(one, "patchType");
-        faults.one_of(&field("patchType"), kind, &["ApplyConfiguration", "JSONPatch"]);
+        faults.one_of(field("patchType"), kind, &["ApplyConfiguration", "JSONPatch"]);
         let (own, other) = match kind {
             "ApplyConfiguration" => ("applyConfiguration", "jsonPatch"),
             "JSONPatch" => ("jsonPatch", "applyConfiguration"),
