@@ -27,8 +27,12 @@ const EPOCH_FILE: &str = "epoch";
 const LOCK_FILE: &str = "epoch.lock";
 /// The folder with a volume's data.
 const DATA: &str = "data";
-/// The folder of a pod's files that names the shared volumes it uses.
+/// The folder of a pod's files that names the shared volumes it uses, in a file each.
 const USES: &str = "uses";
+/// What such a file says while the pod waits for the volume: it has not been given it.
+const ASKED: &[u8] = b"asked";
+/// What it says from then on.
+const USED: &[u8] = b"used";
 
 /// Whose a volume is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,16 +128,50 @@ pub async fn detach(agent: &Agent, attachment: &Object) -> bool {
 
 /// The folder of a volume that is attached here, for a pod. That the pod uses it is written down first.
 pub async fn mount(agent: &Agent, pod_uid: &str, had: &Had) -> Result<PathBuf, String> {
-    let root = root(agent)?;
-    let source = &had.volume["spec"]["csi"];
-    let handle = folder::plain(source["volumeHandle"].as_str().unwrap_or_default())?.to_owned();
-    let mark = Paths::new(&agent.settings.data_dir, pod_uid).root().join(USES).join(&handle);
-    let files = agent.means.files.clone();
-    let marked = agent.means.host.blocking(move || files.write(&mark, b"", 0o600)).await;
-    marked.map_err(|error| error.to_string())?;
+    let handle = folder::plain(had.volume["spec"]["csi"]["volumeHandle"].as_str().unwrap_or_default())?;
+    let mark = Paths::new(&agent.settings.data_dir, pod_uid).root().join(USES).join(handle);
+    let had_it = ask_for(agent, &mark).await?;
     // Only now is looked whether the volume is ours: who would let it go looks for the mark afterwards.
-    let attachment = attachment(agent, &handle).await?;
-    let (files, place) = (agent.means.files.clone(), root.join(&handle));
+    let place = mount_marked(agent, had, handle).await;
+    match &place {
+        Ok(_) if !had_it => write_mark(agent, &mark, USED).await?,
+        // A pod that waits does not use it: the attachment that it waits for is made when the old one is let go.
+        Err(_) if !had_it => {
+            let files = agent.means.files.clone();
+            let removed = agent.means.host.blocking(move || files.remove(&mark)).await;
+            removed.map_err(|error| error.to_string())?;
+            agent.unused.notify_one();
+        }
+        _ => {}
+    }
+    place
+}
+
+/// Marks that a pod is about to use a volume; says whether it was given it before.
+async fn ask_for(agent: &Agent, mark: &Path) -> Result<bool, String> {
+    let (files, place) = (agent.means.files.clone(), mark.to_owned());
+    let known = match agent.means.host.blocking(move || files.read(&place)).await {
+        Ok(known) => Some(known),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error.to_string()),
+    };
+    if known.as_ref().is_some_and(|known| known != ASKED) {
+        return Ok(true);
+    }
+    write_mark(agent, mark, ASKED).await?;
+    Ok(false)
+}
+
+async fn write_mark(agent: &Agent, mark: &Path, word: &'static [u8]) -> Result<(), String> {
+    let (files, mark) = (agent.means.files.clone(), mark.to_owned());
+    let written = agent.means.host.blocking(move || files.write(&mark, word, 0o600)).await;
+    written.map_err(|error| error.to_string())
+}
+
+async fn mount_marked(agent: &Agent, had: &Had, handle: &str) -> Result<PathBuf, String> {
+    let root = root(agent)?;
+    let attachment = attachment(agent, handle).await?;
+    let (files, place) = (agent.means.files.clone(), root.join(handle));
     let uid = attachment.uid().to_owned();
     let is_exclusive = storage::is_exclusive(&had.volume["spec"]["accessModes"]);
     let check = move || match read(&*files, &place)? {
@@ -143,7 +181,7 @@ pub async fn mount(agent: &Agent, pod_uid: &str, had: &Had) -> Result<PathBuf, S
     };
     let asked = agent.patience.ask(&agent.means.host, &root, ANSWER_MAX, check).await;
     asked.map_err(|silent| silent.to_string())??;
-    folder::have(agent, had, &root, &Path::new(&handle).join(DATA)).await
+    folder::have(agent, had, &root, &Path::new(handle).join(DATA)).await
 }
 
 /// The attachment of a volume to this node, when it is in force.
