@@ -94,13 +94,15 @@ fn a_pod_that_fails_on_its_node_alone_goes_to_another_one_when_all_else_was_trie
     );
     let avoided =
         cluster.value(&format!("node/{bad}"), r"{.metadata.annotations.healing\.kintsugi\.dev/avoided-by}");
-    assert!(avoided.contains("failed 3 times in a fresh sandbox, too"), "{avoided}");
+    // Three times or more: the governor says when.
+    assert!(avoided.contains("times in a fresh sandbox, too"), "{avoided}");
     let output = cluster.binary_act(&["why", &format!("pod/{pod}")]);
     let why = String::from_utf8_lossy(&output.stdout);
     for part in [
         "FailsOnNode",
         &format!("on node {bad}; others of its kind do not fail elsewhere"),
-        &format!("Moved away from node {bad}: container main failed 3 times in a fresh sandbox, too"),
+        &format!("Moved away from node {bad}: container main failed "),
+        " times in a fresh sandbox, too",
     ] {
         assert!(why.contains(part), "{part:?} is missing:\n{why}");
     }
