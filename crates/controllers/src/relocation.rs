@@ -66,6 +66,8 @@ pub fn reconcile(key: &Key, world: &dyn World, now: Time) -> Plan {
         plan.tell(EventNote::normal(&pod, &POD, "Pod", "Relocated", message).warning());
     } else {
         avoid_it(&mut plan, &node, known, &pod, owner, (said, now));
+        // It goes as soon as that is seen; nothing else need happen meanwhile.
+        plan.wake(now);
     }
     plan
 }

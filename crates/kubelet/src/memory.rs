@@ -443,11 +443,30 @@ impl PodMemory {
         for container in self.containers.values_mut() {
             container.runs.sort_by_key(|run| run.attempt);
         }
+        // What ran in a sandbox before this one is not in it.
+        self.recall(pod, now);
         if !sandbox.alive {
             self.lose(now);
         }
         // A pod that has failed as a whole does not run again, whatever its containers would do by themselves.
         self.is_settled = matches!(pod.phase(), "Succeeded" | "Failed") && !self.is_anything_running();
+    }
+
+    /// Takes from the API what ran of the containers of which nothing is here: restarts are not forgotten.
+    pub fn recall(&mut self, pod: &PodView, now: Time) {
+        let Some(status) = &pod.pod.status else { return };
+        let all =
+            status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+        for told in all.filter(|told| !self.containers.contains_key(&told.name)).collect::<Vec<_>>() {
+            let Some(member) = pod.member(&told.name) else { continue };
+            let Some(run) = Run::recalled(member, told, now) else { continue };
+            let container = ContainerMemory {
+                restart_count: u32::try_from(told.restart_count).unwrap_or(0),
+                runs: vec![run],
+                ..ContainerMemory::default()
+            };
+            self.containers.insert(told.name.clone(), container);
+        }
     }
 
     /// Notes that a container's process runs.

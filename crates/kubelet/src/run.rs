@@ -18,7 +18,7 @@ use crate::environment::NodeFacts;
 use crate::events::Events;
 use crate::farewell::{self, Farewell, Stop};
 use crate::fence::{self, Fence};
-use crate::memory::{ContainerMemory, PodMemory, Run};
+use crate::memory::PodMemory;
 use crate::pod::PodView;
 use crate::settings::{KubeletError, Means, Settings};
 use crate::worker::{self, Handle, Message};
@@ -331,18 +331,7 @@ fn recall(pod: &PodView, memory: &mut PodMemory, now: host::Time) {
     }
     let Some(status) = &pod.pod.status else { return };
     memory.started_at = status.start_time.as_ref().map(|time| time.0);
-    let all =
-        status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
-    for told in all {
-        let Some(member) = pod.member(&told.name) else { continue };
-        let Some(run) = Run::recalled(member, told, now) else { continue };
-        let container = ContainerMemory {
-            restart_count: u32::try_from(told.restart_count).unwrap_or(0),
-            runs: vec![run],
-            ..ContainerMemory::default()
-        };
-        memory.containers.insert(told.name.clone(), container);
-    }
+    memory.recall(pod, now);
 }
 
 /// Removes what belongs to no pod.
