@@ -30,6 +30,9 @@ const HEARTBEAT: Duration = Duration::from_secs(300);
 /// The least time between two writes of the status, so that a quarrel over a field cannot become a storm.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// How long a node without a Node waits for its lease, which makes one otherwise, and between two tries.
+const REGISTERED_AFTER: Duration = Duration::from_secs(2);
+
 /// How many images the status names, the largest first, as upstream.
 const IMAGES_MAX: usize = 50;
 
@@ -49,8 +52,9 @@ pub async fn keep(agent: Arc<Agent>, port: u16, mut news: watch::Receiver<()>) {
             && seen.as_ref().is_some_and(|node| node.view().is_ok_and(|tree| is_told(&tree, ready.0)));
         if !is_well {
             // Whoever doubts this node goes by its lease: taken back before that is renewed, the doubt would come again.
-            // The sender is in the agent: it cannot be gone.
-            let _ = agent.is_leased.subscribe().wait_for(|is_leased| *is_leased).await;
+            if !leased(&agent, &mut news).await {
+                return;
+            }
             match write(&agent, port).await {
                 Ok(()) => {
                     is_written = true;
@@ -78,6 +82,27 @@ pub async fn keep(agent: Arc<Agent>, port: u16, mut news: watch::Receiver<()>) {
                 Some(Err(_)) => return,
                 None => is_written = false,
             },
+        }
+    }
+}
+
+/// Waits for the node's lease; `false`: the agent ends. A Node that is not there is made meanwhile: by a taint on it an
+/// operator says that the life of this machine that holds the lease is over, where nobody else can.
+async fn leased(agent: &Agent, news: &mut watch::Receiver<()>) -> bool {
+    let mut is_leased = agent.is_leased.subscribe();
+    loop {
+        let has_node = agent.means.caches.get(&node_key(agent)).is_some();
+        tokio::select! {
+            biased;
+            // The sender is in the agent: it cannot be gone.
+            () = async { drop(is_leased.wait_for(|is_leased| *is_leased).await) } => return true,
+            news = news.changed() => if news.is_err() { return false },
+            () = agent.means.host.sleep(REGISTERED_AFTER), if !has_node => {
+                let made = agent.means.client.create(&gvr::NODE, "", &fresh(&agent.settings)).await;
+                if let Err(error) = &made {
+                    tracing::debug!(%error, "the node could not be registered");
+                }
+            }
         }
     }
 }

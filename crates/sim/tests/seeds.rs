@@ -10,6 +10,10 @@ use sim::{crew, seeds};
 /// How many seeds each run of the tests tries. `cargo xtask sim --seeds N` and `--endless` try more.
 const SEEDS: u64 = 200;
 
+/// Seeds beyond those that each run tries, and that have once found a flaw: a volume that waited for itself, a node that
+/// nobody could write off, a pod moved late, restarts forgotten.
+const ONCE_FAILED: [u64; 8] = [1104, 2332, 2335, 6155, 6965, 7499, 8135, 8665];
+
 /// How many that try the fence alone.
 const FENCE_SEEDS: u64 = 40;
 
@@ -48,10 +52,11 @@ const FAULTS: [&str; 28] = [
 #[test]
 fn the_laws_hold_and_the_cluster_gets_there_whatever_the_seed() {
     let happened = Mutex::new(BTreeSet::new());
-    let failed = failures(SEEDS, "", seeds::run, |outcome| {
+    let seeds: Vec<u64> = (0..SEEDS).chain(ONCE_FAILED).collect();
+    let failed = failures(&seeds, "", seeds::run, |outcome| {
         happened.lock().expect("no other seed panicked").extend(outcome.happened.into_keys());
     });
-    assert!(failed.is_empty(), "{} of {SEEDS} seeds failed\n{}", failed.len(), failed.join("\n"));
+    assert!(failed.is_empty(), "{} of {} seeds failed\n{}", failed.len(), seeds.len(), failed.join("\n"));
     let happened = happened.into_inner().expect("no seed panicked");
     let unseen: Vec<&str> = FAULTS.into_iter().filter(|fault| !happened.contains(fault)).collect();
     assert!(unseen.is_empty(), "no seed had a {unseen:?}");
@@ -59,19 +64,22 @@ fn the_laws_hold_and_the_cluster_gets_there_whatever_the_seed() {
 
 #[test]
 fn the_fence_holds_on_nodes_that_lose_each_other_die_and_come_back() {
-    let failed = failures(FENCE_SEEDS, " --fence", seeds::run_fence, drop);
+    let seeds: Vec<u64> = (0..FENCE_SEEDS).collect();
+    let failed = failures(&seeds, " --fence", seeds::run_fence, drop);
     assert!(failed.is_empty(), "{} of {FENCE_SEEDS} seeds failed\n{}", failed.len(), failed.join("\n"));
 }
 
-/// What the first seeds break, each with how to look at it; `heed` has the outcomes.
+/// What these seeds break, each with how to look at it; `heed` has the outcomes.
 fn failures(
-    count: u64,
+    of: &[u64],
     how: &str,
     run: fn(u64) -> anyhow::Result<Outcome>,
     heed: impl Fn(Outcome) + Sync,
 ) -> Vec<String> {
     let failed = Mutex::new(Vec::new());
-    seeds::run_all(0..count, crew::threads(), run, |seed, ran| {
+    crew::each(0..of.len() as u64, crew::threads(), |at| {
+        let seed = of[at as usize];
+        let ran = run(seed);
         let faults = match ran {
             Ok(mut outcome) => {
                 let faults = std::mem::take(&mut outcome.faults);
