@@ -17,12 +17,14 @@ use crate::environment::NodeFacts;
 use crate::events::{About, Events};
 use crate::farewell::Farewell;
 use crate::fence::Fence;
+use crate::jobs::Ground;
 use crate::pod::PodView;
 use crate::resources::Taken;
 use crate::settings::{Means, Settings};
 use crate::starts::Starts;
 use crate::storage::{Health, Patience};
 use crate::tokens::Tokens;
+use crate::usage::Usages;
 
 /// How long the state of a pod waits for its node to be heard: the lease is renewed within milliseconds where that is
 /// possible, and where it is not, a state that is doubted is better than none.
@@ -60,6 +62,8 @@ pub struct Agent {
     pub farewell: watch::Sender<Farewell>,
     /// What its lease lets it run.
     pub fence: Arc<Fence>,
+    /// How full volumes are.
+    pub usages: Usages,
     /// Whose turn it is to start.
     pub starts: Arc<Starts>,
 }
@@ -224,6 +228,8 @@ pub struct Shown {
     pub pod: PodView,
     /// Its status.
     pub status: Arc<PodStatus>,
+    /// What its containers stand on.
+    pub ground: Arc<Ground>,
     /// The runs of its containers: name, number, id, oldest first.
     pub runs: Vec<(String, u32, runtime::ContainerRef)>,
 }

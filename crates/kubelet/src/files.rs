@@ -33,13 +33,17 @@ pub enum FileKind {
 /// What tells one file at a path from another that took its place.
 pub type Stamp = (u64, i64, i64);
 
-/// How large a disk is, in bytes.
+/// How large a disk is, in bytes and inodes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Space {
     /// In all.
     pub total: u64,
     /// Of that, free to be written to.
     pub free: u64,
+    /// How many inodes it has; 0 where it makes them as they are needed.
+    pub inodes: u64,
+    /// How many of them are free.
+    pub inodes_free: u64,
 }
 
 /// What an agent needs of a file system.

@@ -152,7 +152,7 @@ mod tests {
             .collect();
         let last = images.iter().map(|(name, _, when)| (format!("sha256:{name}"), at(*when))).collect();
         let used = used.iter().map(|name| (*name).to_owned()).collect();
-        let space = Space { total: 1000, free };
+        let space = Space { total: 1000, free, ..Space::default() };
         let going = surplus(&all, &used, &last, &space, &ImageMarks::USUAL, at(1000));
         let ids: Vec<&str> = going.iter().map(|image| image.id.trim_start_matches("sha256:")).collect();
         assert_eq!(ids, expected);

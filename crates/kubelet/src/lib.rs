@@ -38,6 +38,7 @@ mod storage;
 mod streams;
 mod texts;
 mod tokens;
+mod usage;
 mod volumes;
 mod worker;
 

@@ -64,6 +64,7 @@ pub async fn run(
         is_doubted: watch::Sender::new(false),
         farewell: watch::Sender::new(Farewell::Stays),
         fence,
+        usages: Default::default(),
         starts: Default::default(),
     });
     agent.means.voice.send_replace(Some(Arc::downgrade(&agent)));

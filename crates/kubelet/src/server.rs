@@ -131,7 +131,8 @@ async fn answer(face: &Arc<Face>, request: Request<Incoming>, who: Caller) -> Re
         ["healthz"] if is_get => Ok(text(StatusCode::OK, "ok")),
         ["pods" | "runningpods"] if is_get => Ok(report::pods(&face.agent)),
         ["stats", "summary"] if is_get => Ok(report::summary(&face.agent).await),
-        ["metrics"] | ["metrics", "resource"] if is_get => Ok(report::metrics(&face.agent).await),
+        ["metrics"] if is_get => Ok(report::metrics(&face.agent).await),
+        ["metrics", "resource"] if is_get => Ok(report::resource_metrics(&face.agent).await),
         ["containerLogs", namespace, pod, container] if is_get => {
             logs(face, (namespace, pod, container), request).await
         }

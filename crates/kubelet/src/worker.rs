@@ -329,6 +329,7 @@ impl Worker {
         self.agent.registry.show(Shown {
             pod: self.pod.clone(),
             status: self.told.clone(),
+            ground: self.ground.clone(),
             runs: runs.collect(),
         });
     }

@@ -87,6 +87,34 @@ struct Rpc {
     kind: i32,
 }
 
+#[derive(Clone, PartialEq, Message)]
+struct Stats {
+    #[prost(message, repeated, tag = "1")]
+    usage: Vec<AmountUsed>,
+    #[prost(message, optional, tag = "2")]
+    condition: Option<Condition>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct AmountUsed {
+    #[prost(int64, tag = "1")]
+    available: i64,
+    #[prost(int64, tag = "2")]
+    total: i64,
+    #[prost(int64, tag = "3")]
+    used: i64,
+    #[prost(int32, tag = "4")]
+    unit: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Condition {
+    #[prost(bool, tag = "1")]
+    is_abnormal: bool,
+    #[prost(string, tag = "2")]
+    message: String,
+}
+
 /// What the driver does, and what it was asked.
 struct Work {
     /// A process in the driver's container.
@@ -114,7 +142,17 @@ impl Work {
                 return NodeInfo { node_id: "n-1".into(), volumes_max: 5, topology }.encode_to_vec();
             }
             "NodeGetCapabilities" => {
-                return Abilities { all: vec![Ability { rpc: Some(Rpc { kind: 1 }) }] }.encode_to_vec();
+                // It stages, and says how full volumes are and whether they are well.
+                let all = [1, 2, 4].map(|kind| Ability { rpc: Some(Rpc { kind }) }).into();
+                return Abilities { all }.encode_to_vec();
+            }
+            "NodeGetVolumeStats" => {
+                let asked = undone();
+                assert_eq!(asked.volume_id, "h-1");
+                assert!(asked.path.ends_with("/mount"), "{}", asked.path);
+                let usage = vec![AmountUsed { available: 30, total: 100, used: 70, unit: 1 }];
+                let condition = Some(Condition { is_abnormal: true, message: "worn out".into() });
+                return Stats { usage, condition }.encode_to_vec();
             }
             "NodeStageVolume" => {
                 let asked = Asked::decode(body).expect("a message");
@@ -290,6 +328,23 @@ fn a_driver_is_found_gives_its_volume_and_is_waited_for_to_take_it_back() {
     assert_eq!(cluster.kubectl(&["get", "csinode", "node-1", "-o", node]), "n-1 5 test.kintsugi.dev/rack");
     cluster.until(&["get", "node", "-l", "test.kintsugi.dev/rack=seven", "-o", "name"], |name| {
         name.contains("node-1")
+    });
+
+    // How full and how well it is, as the driver says.
+    let metrics = cluster.until(&["get", "--raw", "/api/v1/nodes/node-1/proxy/metrics"], |all| {
+        all.contains("kubelet_volume_stats_used_bytes")
+    });
+    for wanted in
+        ["used_bytes", "capacity_bytes", "health_status_abnormal"].into_iter().zip(["70", "100", "1"])
+    {
+        let (name, value) = wanted;
+        let row = format!(
+            "kubelet_volume_stats_{name}{{namespace=\"default\",persistentvolumeclaim=\"data\"}} {value}\n"
+        );
+        assert!(metrics.contains(&row), "{row}{metrics}");
+    }
+    cluster.until(&["describe", "pod", "early"], |text| {
+        text.contains("VolumeConditionAbnormal") && text.contains("Volume data: worn out")
     });
 
     // A second pod of the node: staged once, published for each.

@@ -37,6 +37,15 @@ fn a_claim_gets_a_volume_that_outlives_pods_and_goes_with_the_claim() {
     let folder = space.cluster().data_dir().join("nodes/node-1/volumes").join(&volume);
     assert!(folder.join("note").exists(), "the data are in {}", folder.display());
     space.start(&with_claim(web_pod("user"), "data"));
+    let summary = space.kubectl(&["get", "--raw", "/api/v1/nodes/node-1/proxy/stats/summary"]);
+    let summary: Value = serde_json::from_str(&summary).expect("it is JSON");
+    let pods = summary["pods"].as_array().expect("there are pods");
+    let user =
+        pods.iter().find(|pod| pod["podRef"]["name"] == "user" && pod["podRef"]["namespace"] == space.name());
+    let told = &user.expect("it is there")["volume"][0];
+    assert_eq!((&told["name"], &told["pvcRef"]["name"]), (&json!("data"), &json!("data")), "{told}");
+    let number = |name: &str| told[name].as_u64().unwrap_or_else(|| panic!("{name} is missing: {told}"));
+    assert!(number("capacityBytes") >= number("availableBytes") && number("inodesUsed") > 0, "{told}");
     space.kubectl(&["delete", "pvc", "data", "--wait=false"]);
     space.until(&["describe", "pvc", "data"], |text| text.contains("Terminating"));
     assert!(folder.join("note").exists(), "a volume in use stays");

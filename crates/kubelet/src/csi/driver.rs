@@ -25,8 +25,12 @@ pub const INFO_MAX: Duration = Duration::from_secs(10);
 pub enum Ability {
     /// Volumes are staged once for all pods.
     Stage = 1,
+    /// It says how full volumes are.
+    Stats = 2,
     /// It grows file systems.
     Expand = 3,
+    /// It says whether volumes are well.
+    Condition = 4,
     /// It knows the modes for one pod.
     OnePodModes = 5,
     /// It gives volumes to groups itself.

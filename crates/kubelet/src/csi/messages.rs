@@ -191,6 +191,59 @@ pub struct Publish {
     pub volume_context: BTreeMap<String, String>,
 }
 
+/// `csi.v1.NodeGetVolumeStatsRequest`.
+#[derive(Clone, PartialEq, Message)]
+pub struct VolumeStats {
+    /// Which volume.
+    #[prost(string, tag = "1")]
+    pub volume_id: String,
+    /// Where it is.
+    #[prost(string, tag = "2")]
+    pub volume_path: String,
+    /// Where it is staged.
+    #[prost(string, tag = "3")]
+    pub staging_path: String,
+}
+
+/// `csi.v1.NodeGetVolumeStatsResponse`.
+#[derive(Clone, PartialEq, Message)]
+pub struct VolumeStatsAnswer {
+    /// How much of it is used, by unit.
+    #[prost(message, repeated, tag = "1")]
+    pub usage: Vec<AmountUsed>,
+    /// Whether it is well.
+    #[prost(message, optional, tag = "2")]
+    pub condition: Option<VolumeCondition>,
+}
+
+/// `csi.v1.VolumeUsage`.
+#[derive(Clone, PartialEq, Message)]
+pub struct AmountUsed {
+    /// What may still be used.
+    #[prost(int64, tag = "1")]
+    pub available: i64,
+    /// In all.
+    #[prost(int64, tag = "2")]
+    pub total: i64,
+    /// What is used.
+    #[prost(int64, tag = "3")]
+    pub used: i64,
+    /// Of what.
+    #[prost(int32, tag = "4")]
+    pub unit: i32,
+}
+
+/// `csi.v1.VolumeCondition`.
+#[derive(Clone, PartialEq, Message)]
+pub struct VolumeCondition {
+    /// Whether something is wrong with it.
+    #[prost(bool, tag = "1")]
+    pub is_abnormal: bool,
+    /// What.
+    #[prost(string, tag = "2")]
+    pub message: String,
+}
+
 /// `csi.v1.NodeExpandVolumeRequest`.
 #[derive(Clone, PartialEq, Message)]
 pub struct Expand {

@@ -21,10 +21,12 @@ mod mount;
 pub mod node;
 mod records;
 pub mod register;
+mod stats;
 mod wish;
 
 pub use driver::Driver;
 pub use mount::{Behind, keep, set_up, tear_down};
+pub use stats::usage;
 pub use wish::Wish;
 
 /// A volume: its driver and its handle.

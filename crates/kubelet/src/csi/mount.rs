@@ -91,6 +91,7 @@ pub async fn set_up(
         is_block: wish.is_block,
         again_at,
         grows: size.map(|size| (wish.name.clone(), size)),
+        driver: Some(wish.clone()),
     })
 }
 

@@ -15,7 +15,7 @@ use crate::pod::PodView;
 use crate::volumes::payload::TokenWish;
 
 /// A volume that a driver is to give to a pod.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wish {
     /// The driver.
     pub driver: String,

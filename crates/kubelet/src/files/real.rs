@@ -242,7 +242,12 @@ impl Files for RealFiles {
         let stat = rustix::fs::statvfs(path)?;
         // What is kept for the system's own use counts neither as free nor as part of the disk.
         let used = stat.f_blocks - stat.f_bfree;
-        Ok(Space { total: (used + stat.f_bavail) * stat.f_frsize, free: stat.f_bavail * stat.f_frsize })
+        Ok(Space {
+            total: (used + stat.f_bavail) * stat.f_frsize,
+            free: stat.f_bavail * stat.f_frsize,
+            inodes: stat.f_files,
+            inodes_free: stat.f_favail,
+        })
     }
 }
 

@@ -97,6 +97,7 @@ async fn one(agent: &Agent, pod: &PodView, volume: &str, had: &Had) -> Result<Cl
         is_block,
         again_at: None,
         grows: None,
+        driver: None,
     };
     if let Some(place) = place(agent, pod, had) {
         agent.health.uses(&pod.uid, place);
@@ -152,5 +153,6 @@ fn owned(path: &Path, spec: &Tree) -> Claimed {
         is_block: false,
         again_at: None,
         grows: None,
+        driver: None,
     }
 }

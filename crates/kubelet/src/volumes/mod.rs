@@ -76,6 +76,8 @@ pub struct Claimed {
     pub again_at: Option<host::Time>,
     /// The PersistentVolume whose file system grows here, and how large that was, in bytes.
     pub grows: Option<(String, i64)>,
+    /// What its driver was asked for, where it has one that is not ours.
+    pub driver: Option<crate::csi::Wish>,
 }
 
 /// A volume that could not be made.
