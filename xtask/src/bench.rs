@@ -17,6 +17,9 @@ pub struct Args {
     /// How often a node, and an agent, is killed (the part `nodes`); 30 unless given
     #[arg(long, value_name = "N")]
     runs: Option<u32>,
+    /// For how many seconds the server is away (the part `nodes`); 60 unless given
+    #[arg(long, value_name = "SECONDS")]
+    away: Option<u64>,
 }
 
 /// Builds and measures.
@@ -31,6 +34,9 @@ pub fn run(root: &Path, args: &Args) -> Result<()> {
     }
     if let Some(runs) = args.runs {
         command.arg("--runs").arg(runs.to_string());
+    }
+    if let Some(away) = args.away {
+        command.arg("--away").arg(away.to_string());
     }
     let status = command.status().context("cannot run cargo")?;
     if !status.success() {

@@ -217,7 +217,7 @@ kube-scheduler, kubelet, kube-proxy, containerd + runc) on the same kind of mach
 - Three nodes, each in a network namespace: one is killed by cutting its link and killing its agent and all monitors. Its addresses are out of the Service when
   no EndpointSlice of it calls one of them ready; the database is a StatefulSet with its claim on shared storage, and counts as moved when it is Ready elsewhere and has
   written. Behind it is the write oracle, which counts writes by two at once.
-- The server away: killed for a minute, while four clients ask a Service in a loop; the requests of the return are counted too.
+- The server away: killed for as long as the row says, while four clients ask a Service in a loop; the requests of the return are counted too.
 - Memory is what the kernel calls resident (`VmRSS`), the pages of the program's file included. A monitor's is
   `Private_Clean` + `Private_Dirty`.
 - Processor time is that of the server, agent and all monitors together, user and system.

@@ -19,6 +19,7 @@ mod watchers;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
@@ -65,6 +66,9 @@ struct Args {
     /// How often a node, and an agent, is killed
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
+    /// For how many seconds the server is away in the part `nodes`
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    away: u64,
     /// What `cargo bench` adds by itself
     #[arg(long, hide = true)]
     bench: bool,
@@ -126,7 +130,7 @@ async fn rows(args: &Args) -> Result<()> {
         table.add(heal::rows(binary).await);
     }
     if wanted(Part::Nodes) {
-        table.add(nodes::rows(binary, args.runs).await);
+        table.add(nodes::rows(binary, args.runs, Duration::from_secs(args.away)).await);
     }
     if wanted(Part::Idle) {
         table.add(idle::rows(binary).await);

@@ -20,14 +20,12 @@ use crate::figures::{Figure, Unit};
 
 /// How many nodes there are.
 const NODES: u8 = 3;
-/// For how long the server is away.
-const AWAY: Duration = Duration::from_secs(60);
 /// Between two faults: no divisor of a renewal's second, so that they come at all of its phases.
 const PHASE: Duration = Duration::from_millis(137);
 
 /// Measures on a thread of its own: threads that do its blocking work are then in its network namespace as well, and not
 /// in that of another part.
-pub async fn rows(binary: &Path, runs: u32) -> Result<Vec<Figure>> {
+pub async fn rows(binary: &Path, runs: u32, away: Duration) -> Result<Vec<Figure>> {
     let binary: PathBuf = binary.to_owned();
     let (told, done) = oneshot::channel();
     let (wanted, mut unwanted) = oneshot::channel::<()>();
@@ -38,7 +36,7 @@ pub async fn rows(binary: &Path, runs: u32) -> Result<Vec<Figure>> {
                 tokio::select! {
                     biased;
                     _ = &mut unwanted => bail!("interrupted"),
-                    measured = measure(&binary, runs) => measured,
+                    measured = measure(&binary, runs, away) => measured,
                 }
             })
         });
@@ -65,7 +63,7 @@ impl Drop for Measuring {
     }
 }
 
-async fn measure(binary: &Path, runs: u32) -> Result<Vec<Figure>> {
+async fn measure(binary: &Path, runs: u32, away: Duration) -> Result<Vec<Figure>> {
     let (mut cluster, client) = Cluster::of_nodes(binary, NODES).await?;
     let host = Host::real();
     let faults = Faults::new(host.clone(), Place::open(&cluster.data_dir())?);
@@ -82,7 +80,7 @@ async fn measure(binary: &Path, runs: u32) -> Result<Vec<Figure>> {
         replaced.push(lost.replaced);
         moved.extend(lost.moved);
     }
-    let failed = server_away(&mut cluster, &mut stage).await?;
+    let failed = server_away(&mut cluster, &mut stage, away).await?;
     let doubled = stage.database.as_ref().context("there is a database")?.verdict().doubled;
     let count = |what: &str, count: u64| Figure::new(what, Unit::Count, vec![count as f64]).aim(0.0);
     Ok(vec![
@@ -96,16 +94,16 @@ async fn measure(binary: &Path, runs: u32) -> Result<Vec<Figure>> {
             .tail_aim(6_000.0),
         count("the same: writes by two at once", doubled),
         Figure::times("agent killed → back by itself, no pod disturbed", &back).tail_aim(1_000.0),
-        count("server away for 60 s → requests failed", failed),
+        count(&format!("server away for {} s → requests failed", away.as_secs()), failed),
     ])
 }
 
 /// How many requests failed while the server was away and came back; an error if anything was moved or restarted.
-async fn server_away(cluster: &mut Cluster, stage: &mut Stage) -> Result<u64> {
+async fn server_away(cluster: &mut Cluster, stage: &mut Stage, away: Duration) -> Result<u64> {
     let before = kintsugi::demo::Picture::look(stage).await?;
     let (_, _, failed) = stage.counts()?;
     cluster.end_server(libc::SIGKILL)?;
-    tokio::time::sleep(AWAY).await;
+    tokio::time::sleep(away).await;
     cluster.begin().await.context("the server comes back")?;
     // Over a connection of its own: those of before led to the server that is gone.
     let client = Client::new(Arc::new(Https::new(&cluster.access()?)?), "bench");
