@@ -28,13 +28,15 @@ fn every_flaw_of_the_world_breaks_its_law() {
 
 /// Rules of the fence without which whole clusters break its laws, and a seed that has shown it. The walks of `model/tests/fence`
 /// find every rule out, these and the others.
-const FENCE: [(Mutation, u64); 9] = [
+const FENCE: [(Mutation, u64); 11] = [
     (Mutation::NoVotes, 1),
     (Mutation::NoMargin, 1),
-    (Mutation::NoCounting, 1),
+    (Mutation::ShortMargin, 108),
+    (Mutation::PromisesForgotten, 289),
+    (Mutation::NoCounting, 9),
     (Mutation::LoneKeepsNone, 1),
     (Mutation::LoneVotesRunning, 15),
-    (Mutation::AnswerBeforeCommit, 1),
+    (Mutation::AnswerBeforeCommit, 3),
     (Mutation::EpochReused, 0),
     (Mutation::AgentLooksAtDeadline, 0),
     (Mutation::DeletionIsProof, 9),

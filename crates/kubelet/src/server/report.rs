@@ -81,15 +81,14 @@ fn volume_stats(volume: &Volume, namespace: &str, now: &str) -> Value {
 
 /// What is known of the volumes of claims, by namespace and claim, in the text format of Prometheus.
 fn volume_metrics(all: &BTreeMap<(String, String), Usage>) -> String {
-    let condition = |usage: &Usage| usage.condition.as_ref().map(|(is_abnormal, _)| u64::from(*is_abnormal));
-    let rows: [(&str, &dyn Fn(&Usage) -> Option<u64>); 7] = [
-        ("available_bytes", &|usage| usage.bytes.map(|amount| amount.available)),
-        ("capacity_bytes", &|usage| usage.bytes.map(|amount| amount.total)),
-        ("health_status_abnormal", &condition),
-        ("inodes", &|usage| usage.inodes.map(|amount| amount.total)),
-        ("inodes_free", &|usage| usage.inodes.map(|amount| amount.available)),
-        ("inodes_used", &|usage| usage.inodes.map(|amount| amount.used)),
-        ("used_bytes", &|usage| usage.bytes.map(|amount| amount.used)),
+    let rows: [(&str, fn(&Usage) -> Option<u64>); 7] = [
+        ("available_bytes", |usage| usage.bytes.map(|amount| amount.available)),
+        ("capacity_bytes", |usage| usage.bytes.map(|amount| amount.total)),
+        ("health_status_abnormal", |usage| Some(u64::from(usage.condition.as_ref()?.0))),
+        ("inodes", |usage| usage.inodes.map(|amount| amount.total)),
+        ("inodes_free", |usage| usage.inodes.map(|amount| amount.available)),
+        ("inodes_used", |usage| usage.inodes.map(|amount| amount.used)),
+        ("used_bytes", |usage| usage.bytes.map(|amount| amount.used)),
     ];
     let mut out = String::new();
     for (name, value) in rows {
