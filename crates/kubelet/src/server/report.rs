@@ -79,9 +79,12 @@ fn volume_stats(volume: &Volume, namespace: &str, now: &str) -> Value {
     told
 }
 
+/// A number of a volume, where it is known.
+type Reading = fn(&Usage) -> Option<u64>;
+
 /// What is known of the volumes of claims, by namespace and claim, in the text format of Prometheus.
 fn volume_metrics(all: &BTreeMap<(String, String), Usage>) -> String {
-    let rows: [(&str, fn(&Usage) -> Option<u64>); 7] = [
+    let rows: [(&str, Reading); 7] = [
         ("available_bytes", |usage| usage.bytes.map(|amount| amount.available)),
         ("capacity_bytes", |usage| usage.bytes.map(|amount| amount.total)),
         ("health_status_abnormal", |usage| Some(u64::from(usage.condition.as_ref()?.0))),
