@@ -13,7 +13,7 @@ use crate::resources::{self, Allocatable};
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The ConfigMaps and Secrets of the pod's namespace that it uses, as far as they exist.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sources {
     /// ConfigMaps by name.
     pub config_maps: BTreeMap<String, ConfigMap>,

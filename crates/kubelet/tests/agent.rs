@@ -213,6 +213,37 @@ async fn a_config_map_that_comes_later_lets_the_pod_start_and_reaches_it_when_it
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_config_map_that_changes_while_its_last_change_is_written_reaches_the_pod() {
+    let bench = Bench::start().await;
+    let spec = json!({
+        "containers": [{"name": "web", "image": "img:1", "command": ["run"]}],
+        "volumes": [
+            {"name": "c", "configMap": {"name": "cm", "optional": true}},
+            {"name": "data", "persistentVolumeClaim": {"claimName": "data"}},
+        ],
+    });
+    let claims = "/api/v1/namespaces/shop/persistentvolumeclaims";
+    let claim = json!({"metadata": {"name": "data", "namespace": "shop"}, "spec": {"volumeName": "pv"}});
+    bench.api.put(claims, claim);
+    let claim = bench.api.get(&format!("{claims}/data")).expect("it is there");
+    let volume = json!({"metadata": {"name": "pv"},
+        "spec": {"hostPath": {"path": "/data"}, "claimRef": {"uid": claim["metadata"]["uid"]}}});
+    bench.api.put("/api/v1/persistentvolumes", volume);
+    bench.api.put("/api/v1/namespaces/shop/pods", web(spec));
+    let pod = bench.until(PATIENCE, "web", is_ready).await;
+    let path = format!("/data/kubelet/pods/{}/volumes/c/k", pod["metadata"]["uid"].as_str().unwrap_or(""));
+    // To ask for the claim takes a while: the volumes are made anew slowly.
+    bench.api.set_delay(Duration::from_millis(200));
+    for value in ["1", "2", "3"] {
+        let map = json!({"metadata": {"name": "cm", "namespace": "shop"}, "data": {"k": value}});
+        bench.api.put("/api/v1/namespaces/shop/configmaps", map);
+        bench.host.sleep(Duration::from_millis(100)).await;
+    }
+    bench.host.sleep(Duration::from_secs(3)).await;
+    assert_eq!(bench.read(&path), "3");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deadline_fails_the_pod() {
     let bench = Bench::start().await;
     bench.api.put("/api/v1/namespaces/shop/pods", web(json!({"activeDeadlineSeconds": 5})));

@@ -361,10 +361,14 @@ impl Worker {
             Ok(ground) => {
                 // What was learned of the sources while this was made is newer.
                 let newer = if is_renewal { self.ground.sources.clone() } else { ground.sources.clone() };
+                let is_outdated = newer != ground.sources;
                 self.ground = Arc::new(Ground { sources: newer, ..(*ground).clone() });
                 self.memory.volumes = Step::Done(());
                 self.volume_failures = 0;
                 self.look_at_sources();
+                if is_outdated && !self.memory.is_renewing {
+                    self.refresh_volumes();
+                }
             }
             Err(trouble) => {
                 self.volume_failures += 1;
