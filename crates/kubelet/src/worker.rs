@@ -189,6 +189,8 @@ pub struct Worker {
     volume_failures: u32,
     /// What was followed for this pod.
     followed: std::collections::BTreeSet<Key>,
+    /// What of that changed while the ground was laid.
+    changed: std::collections::BTreeSet<Key>,
 }
 
 /// How to reach a worker.
@@ -231,6 +233,7 @@ pub fn start(agent: Arc<Agent>, pod: PodView, memory: PodMemory) -> Handle {
         sandbox_failures: 0,
         volume_failures: 0,
         followed: Default::default(),
+        changed: Default::default(),
     };
     Handle { sender, task: host.spawn(worker.run()), is_forgotten: false }
 }

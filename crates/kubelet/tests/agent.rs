@@ -213,6 +213,30 @@ async fn a_config_map_that_comes_later_lets_the_pod_start_and_reaches_it_when_it
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_config_map_that_goes_while_volumes_are_made_is_in_none_of_them() {
+    let bench = Bench::start().await;
+    let maps = "/api/v1/namespaces/shop/configmaps";
+    bench.api.put(maps, json!({"metadata": {"name": "cm", "namespace": "shop"}, "data": {"k": "1"}}));
+    bench.bind("data");
+    let spec = json!({
+        "containers": [{"name": "web", "image": "img:1", "command": ["run"]}],
+        "volumes": [
+            {"name": "c", "configMap": {"name": "cm", "optional": true}},
+            {"name": "data", "persistentVolumeClaim": {"claimName": "data"}},
+        ],
+    });
+    bench.api.set_delay(Duration::from_millis(200));
+    bench.api.put("/api/v1/namespaces/shop/pods", web(spec));
+    // The map has been read, the claim not yet.
+    bench.host.sleep(Duration::from_millis(700)).await;
+    bench.api.remove(&format!("{maps}/cm"));
+    let pod = bench.until(PATIENCE, "web", is_ready).await;
+    bench.host.sleep(Duration::from_secs(3)).await;
+    let path = format!("/data/kubelet/pods/{}/volumes/c/k", pod["metadata"]["uid"].as_str().unwrap_or(""));
+    assert_eq!(bench.read(&path), "");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_config_map_that_changes_while_its_last_change_is_written_reaches_the_pod() {
     let bench = Bench::start().await;
     let spec = json!({
@@ -222,13 +246,7 @@ async fn a_config_map_that_changes_while_its_last_change_is_written_reaches_the_
             {"name": "data", "persistentVolumeClaim": {"claimName": "data"}},
         ],
     });
-    let claims = "/api/v1/namespaces/shop/persistentvolumeclaims";
-    let claim = json!({"metadata": {"name": "data", "namespace": "shop"}, "spec": {"volumeName": "pv"}});
-    bench.api.put(claims, claim);
-    let claim = bench.api.get(&format!("{claims}/data")).expect("it is there");
-    let volume = json!({"metadata": {"name": "pv"},
-        "spec": {"hostPath": {"path": "/data"}, "claimRef": {"uid": claim["metadata"]["uid"]}}});
-    bench.api.put("/api/v1/persistentvolumes", volume);
+    bench.bind("data");
     bench.api.put("/api/v1/namespaces/shop/pods", web(spec));
     let pod = bench.until(PATIENCE, "web", is_ready).await;
     let path = format!("/data/kubelet/pods/{}/volumes/c/k", pod["metadata"]["uid"].as_str().unwrap_or(""));

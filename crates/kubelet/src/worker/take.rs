@@ -112,8 +112,14 @@ impl Worker {
     }
 
     fn take_source(&mut self, key: &Key, object: Option<&Object>) {
-        let is_in_use = self.memory.volumes.is_done() || self.is_waiting_for_ground();
-        if !self.followed.contains(key) || !is_in_use || self.knows(key, object) {
+        if !self.followed.contains(key) {
+            return;
+        }
+        if !self.memory.volumes.is_done() && !self.is_waiting_for_ground() {
+            self.changed.insert(key.clone());
+            return;
+        }
+        if self.knows(key, object) {
             return;
         }
         let mut ground = (*self.ground).clone();
@@ -138,10 +144,11 @@ impl Worker {
 
     /// Looks at the sources that changed while the ground was laid.
     fn look_at_sources(&mut self) {
+        let changed = std::mem::take(&mut self.changed);
         for key in self.followed.clone() {
-            let object = self.agent.means.caches.get(&key);
-            // A cache that has not seen an object yet says nothing of it.
-            if object.as_ref().is_some_and(|object| object.revision() > 0) {
+            let object = self.agent.means.caches.get(&key).filter(|object| object.revision() > 0);
+            // A cache that has not seen an object yet says nothing of it; one that told of a change has.
+            if object.is_some() || changed.contains(&key) {
                 self.take_source(&key, object.as_ref());
             }
         }

@@ -355,6 +355,16 @@ impl Bench {
         self.api.get(&format!("/api/v1/namespaces/shop/pods/{name}")).unwrap_or_default()
     }
 
+    /// Makes a claim of this name in `shop`, bound to a folder of the node.
+    pub fn bind(&self, name: &str) {
+        let claims = "/api/v1/namespaces/shop/persistentvolumeclaims";
+        let claim = json!({"metadata": {"name": name, "namespace": "shop"}, "spec": {"volumeName": "pv"}});
+        self.api.put(claims, claim);
+        let claim = self.api.get(&format!("{claims}/{name}")).expect("it is there");
+        let spec = json!({"hostPath": {"path": "/data"}, "claimRef": {"uid": claim["metadata"]["uid"]}});
+        self.api.put("/api/v1/persistentvolumes", json!({"metadata": {"name": "pv"}, "spec": spec}));
+    }
+
     pub fn read(&self, path: &str) -> String {
         String::from_utf8_lossy(&self.files.0.read(Path::new(path)).unwrap_or_default()).into_owned()
     }
