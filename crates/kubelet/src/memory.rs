@@ -536,13 +536,18 @@ impl PodMemory {
     }
 
     /// Notes how a container ended; `false` when that run is unknown or had ended.
-    pub fn exited(&mut self, name: &str, id: &str, exit: Exit) -> bool {
+    pub fn exited(&mut self, name: &str, id: &str, mut exit: Exit) -> bool {
+        let is_ending = self.ending.is_some();
         let Some(container) = self.containers.get_mut(name) else { return false };
         let Some(run) = container.runs.iter_mut().find(|run| run.container.id == id) else { return false };
         if !run.is_running() {
             return false;
         }
         let is_failure = exit.code != 0 || container.killing.is_some();
+        // Where the program says nothing of its end, the node says why it ended it.
+        if let Some(killing) = container.killing.as_ref().filter(|_| exit.message.is_empty() && !is_ending) {
+            exit.message.clone_from(&killing.why);
+        }
         let was_quiet = backoff::is_quiet(exit.started_at, exit.finished_at);
         run.state = ContainerState::Exited(exit);
         container.killing = None;

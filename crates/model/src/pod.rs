@@ -13,6 +13,16 @@ use crate::quantity::Quantity;
 /// Amounts by the name of the resource: `cpu`, `memory`, `pods`, `example.com/thing` …
 pub type Amounts = BTreeMap<String, Quantity>;
 
+/// The probes whose failure ends a container: what its node says of that end, and what the fault is called.
+const ENDING_PROBES: [(&str, &str); 2] =
+    [("failed liveness probe", "LivenessFailed"), ("failed startup probe", "StartupFailed")];
+
+/// What the fault is called for which a container was ended, by the message of its end; `None` where no probe failed.
+pub fn failed_probe(message: &str) -> Option<&'static str> {
+    let mut probes = ENDING_PROBES.iter();
+    probes.find(|(said, _)| message.contains(said)).map(|(_, fault)| *fault)
+}
+
 /// How good a pod's claim to its resources is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Qos {

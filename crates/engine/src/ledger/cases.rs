@@ -32,8 +32,18 @@ pub const OPEN_MAX: usize = 1000;
 pub const RESTARTS_IN_VAIN: i64 = 4;
 
 /// Faults that a pod has until it is ready again, or gone.
-const LASTING: [&str; 5] =
-    ["ReadinessFailed", "ContainerExited", "CrashLooping", "CannotStart", "StorageSilent"];
+const LASTING: [&str; 7] = [
+    "ReadinessFailed",
+    "ContainerExited",
+    "LivenessFailed",
+    "StartupFailed",
+    "CrashLooping",
+    "CannotStart",
+    "StorageSilent",
+];
+
+/// Faults that a restart mends: they are over when the container runs.
+const RESTARTED: [&str; 3] = ["ContainerExited", "LivenessFailed", "StartupFailed"];
 
 /// The fault of a pod that was moved because it failed on its node alone.
 const FAILS_ON_NODE: &str = "FailsOnNode";
@@ -192,11 +202,13 @@ impl Cases {
             let is_restarted = before.is_some_and(|before| container.restart_count > before.restart_count);
             let exit = container.last_state.terminated.as_ref();
             let began = exit.and_then(|exit| exit.finished_at).unwrap_or(now).min(now);
-            let repair = begin(subject(pod, "Pod"), "ContainerExited", began, "");
-            let key = repair.key();
             if let Some(exit) = exit.filter(|_| is_restarted) {
-                let evidence =
-                    format!("container {} ended with exit code {}", container.name, exit.exit_code);
+                let probe = model::pod::failed_probe(&exit.message);
+                let repair = begin(subject(pod, "Pod"), probe.unwrap_or("ContainerExited"), began, "");
+                let evidence = match exit.message.split(',').next().filter(|_| probe.is_some()) {
+                    Some(why) => format!("{why}; it ended with exit code {}", exit.exit_code),
+                    None => format!("container {} ended with exit code {}", container.name, exit.exit_code),
+                };
                 let how = match exit.reason.as_str() {
                     "" | "Error" | "Completed" => format!("exit {}", exit.exit_code),
                     reason => reason.to_owned(),
@@ -205,7 +217,14 @@ impl Cases {
                     self.begin(Repair { evidence, action: format!("restarted ({how})"), ..repair }, now),
                 );
             }
-            if container.state.running.is_some() && self.open.contains_key(&key) {
+            if container.state.running.is_none() {
+                continue;
+            }
+            for fault in RESTARTED {
+                let key = begin(subject(pod, "Pod"), fault, began, "").key();
+                if !self.open.contains_key(&key) {
+                    continue;
+                }
                 let ended = self.end(&key, Outcome::Recovered, now);
                 match entries.last_mut().filter(|entry| entry.repair.key() == key) {
                     Some(entry) => ended.into_iter().for_each(|end| entry.repair = end.repair),
@@ -529,6 +548,7 @@ struct Waiting {
 struct Exit {
     exit_code: i64,
     reason: String,
+    message: String,
     finished_at: Option<Time>,
 }
 
@@ -692,6 +712,26 @@ mod tests {
             &[
                 "new x ContainerExited: restarted (exit 137), Ongoing None",
                 "x ContainerExited: restarted (exit 137), Recovered Some(2)",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_container_that_a_probe_ended_is_told_by_the_probe() {
+        let message = "Container web failed liveness probe, will be restarted";
+        let status = |restarts: i64, state: &str| {
+            json!({"containerStatuses": [{"name": "web", "restartCount": restarts, "state": {(state): {}},
+                "lastState": {"terminated": {"exitCode": 0, "message": message, "finishedAt": "1970-01-01T00:00:05Z"}}}]})
+        };
+        let before =
+            || pod("x", "True", 0, json!({"containerStatuses": [{"name": "web", "restartCount": 0}]}));
+        let (waits, runs) =
+            (|| pod("x", "False", 1, status(1, "waiting")), pod("x", "False", 1, status(1, "running")));
+        check(
+            &[(before(), waits()), (waits(), runs)],
+            &[
+                "new x LivenessFailed: restarted (exit 0), Ongoing None",
+                "x LivenessFailed: restarted (exit 0), Recovered Some(2)",
             ],
         );
     }

@@ -100,4 +100,8 @@ fn a_container_that_fails_its_liveness_is_restarted() {
     space.cluster().until_http(&address, "/", |body| body != before);
     space.until_value(&format!("pod/{pod}"), restarts, |now| now != counted);
     space.until(&["get", "events"], |out| out.contains("Liveness probe failed"));
+    space.until(&["get", "repairs"], |out| out.contains("LivenessFailed"));
+    let said =
+        space.value(&format!("pod/{pod}"), "{.status.containerStatuses[0].lastState.terminated.message}");
+    assert!(said.contains("failed liveness probe"), "{said}");
 }
