@@ -8,7 +8,7 @@ use crate::harness::{Space, tool_pod, web_pod};
 fn logs_are_followed_cut_and_kept_after_the_container_is_gone() {
     let space = Space::new("logs");
     space.apply(tool_pod("counter", "count 20 then exit 4"));
-    space.until_value("pod/counter", "{.status.containerStatuses[0].started}", |started| !started.is_empty());
+    space.until_value("pod/counter", "{.status.containerStatuses[0].containerID}", |id| !id.is_empty());
     let followed = space.kubectl(&["logs", "-f", "counter"]);
     let all: String = (1..=20).map(|number| format!("line {number}\n")).collect();
     assert_eq!(followed, all);
