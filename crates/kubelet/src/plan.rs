@@ -628,7 +628,7 @@ fn reason_to_kill(seen: &Seen<'_>, member: &Member, run: &Run) -> Option<(String
             let word = kind.word().to_lowercase();
             let grace = probe.termination_grace_period_seconds.map_or(own, seconds);
             let then = if seen.pod.restarts(member, 137) { ", will be restarted" } else { "" };
-            return Some((format!("Container {name} failed {word} probe{then}"), grace));
+            return Some((format!("{}{then}", model::pod::probe_failed(name, &word)), grace));
         }
     }
     None

@@ -13,14 +13,19 @@ use crate::quantity::Quantity;
 /// Amounts by the name of the resource: `cpu`, `memory`, `pods`, `example.com/thing` …
 pub type Amounts = BTreeMap<String, Quantity>;
 
-/// The probes whose failure ends a container: what its node says of that end, and what the fault is called.
-const ENDING_PROBES: [(&str, &str); 2] =
-    [("failed liveness probe", "LivenessFailed"), ("failed startup probe", "StartupFailed")];
+/// The probes whose failure ends a container, and what that fault is called.
+const ENDING_PROBES: [(&str, &str); 2] = [("liveness", "LivenessFailed"), ("startup", "StartupFailed")];
 
-/// What the fault is called for which a container was ended, by the message of its end; `None` where no probe failed.
-pub fn failed_probe(message: &str) -> Option<&'static str> {
+/// What a node says of a container that it ends because a probe (`liveness`, `startup`) failed.
+pub fn probe_failed(container: &str, probe: &str) -> String {
+    format!("Container {container} failed {probe} probe")
+}
+
+/// What the fault is called for which a container was ended, if the message of its end is that of [`probe_failed`],
+/// perhaps with more behind it; `None` for any other.
+pub fn failed_probe(container: &str, message: &str) -> Option<&'static str> {
     let mut probes = ENDING_PROBES.iter();
-    probes.find(|(said, _)| message.contains(said)).map(|(_, fault)| *fault)
+    probes.find(|(probe, _)| message.starts_with(&probe_failed(container, probe))).map(|(_, fault)| *fault)
 }
 
 /// How good a pod's claim to its resources is.

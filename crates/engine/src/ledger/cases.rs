@@ -203,7 +203,7 @@ impl Cases {
             let exit = container.last_state.terminated.as_ref();
             let began = exit.and_then(|exit| exit.finished_at).unwrap_or(now).min(now);
             if let Some(exit) = exit.filter(|_| is_restarted) {
-                let probe = model::pod::failed_probe(&exit.message);
+                let probe = model::pod::failed_probe(&container.name, &exit.message);
                 let repair = begin(subject(pod, "Pod"), probe.unwrap_or("ContainerExited"), began, "");
                 let evidence = match exit.message.split(',').next().filter(|_| probe.is_some()) {
                     Some(why) => format!("{why}; it ended with exit code {}", exit.exit_code),
@@ -217,7 +217,7 @@ impl Cases {
                     self.begin(Repair { evidence, action: format!("restarted ({how})"), ..repair }, now),
                 );
             }
-            if container.state.running.is_none() {
+            if container.state.running.is_none() || self.open.is_empty() {
                 continue;
             }
             for fault in RESTARTED {
