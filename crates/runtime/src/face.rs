@@ -218,6 +218,9 @@ pub struct ContainerSpec {
     pub working_dir: String,
     /// Mounts, in order.
     pub mounts: Vec<Mount>,
+    /// Volumes whose file systems are shut down when the pod's deadline passes. Older ones have none.
+    #[serde(default)]
+    pub exclusive: Option<Exclusive>,
     /// Device nodes that are passed through, host path and path inside.
     pub devices: Vec<(PathBuf, PathBuf)>,
     /// Limits.
@@ -253,6 +256,16 @@ pub struct Mount {
     pub recursive: bool,
     /// How mounts propagate: `private`, `rslave`, `rshared`.
     pub propagation: String,
+}
+
+/// Volumes of a fenced pod that nobody else may write to, also not the kernel once the pod's deadline has passed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct Exclusive {
+    /// Where each is mounted on the host.
+    pub mounts: Vec<PathBuf>,
+    /// The folders in which all mounts of such a file system must be: one that is mounted elsewhere too has other users,
+    /// and goes on.
+    pub within: Vec<PathBuf>,
 }
 
 /// Limits and requests in the kernel's terms; `None` leaves the default.
@@ -496,6 +509,10 @@ pub enum RuntimeError {
     /// The container's program could not be started (`StartError`, exit code 128).
     #[error("{0}")]
     Start(String),
+    /// The deadline has passed, and file systems of its volumes were shut down: nothing starts in this sandbox any more.
+    /// A fresh one helps, once those volumes have been made anew.
+    #[error("fenced: the file systems of its volumes were shut down; the pod needs a fresh sandbox")]
+    Shut,
     /// The kernel or a monitor did not do it: try again.
     #[error("{doing}")]
     Failed {

@@ -114,6 +114,8 @@ pub(crate) enum Reply {
     Start(String),
     /// The kernel refused.
     Failed(String),
+    /// Nothing starts here any more: the file systems of its volumes were shut down.
+    Shut,
 }
 
 /// What the monitor tells on its own.

@@ -231,6 +231,7 @@ pub(crate) fn accept(reply: Reply) -> Result<Reply, RuntimeError> {
         Reply::NotFound(id) => Err(RuntimeError::NotFound(format!("container {id}"))),
         Reply::Config(why) => Err(RuntimeError::Config(why)),
         Reply::Start(why) => Err(RuntimeError::Start(why)),
+        Reply::Shut => Err(RuntimeError::Shut),
         Reply::Failed(why) => {
             Err(RuntimeError::Failed { doing: "cannot do as asked".to_owned(), source: why.into() })
         }

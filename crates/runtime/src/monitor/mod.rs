@@ -17,6 +17,7 @@ mod rootfs;
 mod sandbox;
 mod seed;
 mod server;
+mod shutdown;
 mod terminal;
 
 use std::ffi::OsString;

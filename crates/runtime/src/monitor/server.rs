@@ -16,6 +16,7 @@ use crate::monitor::output::Stream;
 use crate::monitor::process::{Process, Progress};
 use crate::monitor::sandbox::Sandbox;
 use crate::monitor::seed::Seed;
+use crate::monitor::shutdown::Shutdown;
 use crate::wire::{self, Event, ExecStart, FromMonitor, Inbox, Reply, Request, StartSpec};
 use crate::{monitor, sys};
 
@@ -32,6 +33,8 @@ const UNMAKE_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 
 /// Why nothing is started after the deadline.
 const FENCED: &str = "fenced: the node's lease has run out";
+/// Why nothing is started while that is not known yet.
+const SHUTTING: &str = "fenced: the file systems of its volumes are being shut down";
 
 /// One connection of an agent.
 struct Conn {
@@ -45,6 +48,7 @@ struct Conn {
 enum Source {
     Listener,
     Deadline,
+    Shut,
     Conn(u64),
     Report(String),
     Ended(String),
@@ -63,6 +67,7 @@ pub(crate) struct Server {
     next: u64,
     quitting: Option<(u64, u64)>,
     fence: Option<Fence>,
+    shutdown: Shutdown,
 }
 
 impl Server {
@@ -70,8 +75,17 @@ impl Server {
     pub(crate) fn new(sandbox: Sandbox) -> Self {
         let (conns, containers, execs) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let deadline = sandbox.file.spec.fence;
-        let mut server =
-            Self { sandbox, conns, containers, execs, seed: None, next: 1, quitting: None, fence: None };
+        let mut server = Self {
+            sandbox,
+            conns,
+            containers,
+            execs,
+            seed: None,
+            next: 1,
+            quitting: None,
+            fence: None,
+            shutdown: Shutdown::default(),
+        };
         server.sow();
         server.fence = deadline.and_then(|deadline| match Fence::new(deadline) {
             Ok(fence) => Some(fence),
@@ -99,8 +113,12 @@ impl Server {
         }
     }
 
+    /// Whether nothing is under way any more. Whoever removes the sandbox takes the volumes down next, which flushes them:
+    /// not before those that are to be shut down are.
     fn is_empty(&self) -> bool {
-        self.execs.is_empty() && self.containers.values().all(|container| container.process.is_none())
+        self.execs.is_empty()
+            && self.shutdown.pidfd().is_none()
+            && self.containers.values().all(|container| container.process.is_none())
     }
 
     fn wait(&self) -> io::Result<Vec<(Source, PollFlags)>> {
@@ -125,6 +143,9 @@ impl Server {
         }
         if let Some(fence) = &self.fence {
             each(Source::Deadline, fence.timer.as_fd(), PollFlags::IN);
+        }
+        if let Some(pidfd) = self.shutdown.pidfd() {
+            each(Source::Shut, pidfd.as_fd(), PollFlags::IN);
         }
         for (number, conn) in &self.conns {
             let out = if conn.outbox.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
@@ -152,6 +173,7 @@ impl Server {
         match source {
             Source::Listener => self.accept(),
             Source::Deadline => self.take_deadline(),
+            Source::Shut => self.shutdown.take_end(),
             Source::Conn(number) => self.serve_conn(number, flags),
             Source::Report(id) => self.take_report(&id),
             Source::Ended(id) => self.take_end(&id),
@@ -236,6 +258,13 @@ impl Server {
         if self.is_fenced() {
             return self.reply(conn, request, Reply::Failed(FENCED.to_owned()), None);
         }
+        match self.shutdown {
+            Shutdown::Untouched => {}
+            Shutdown::Working(_) => {
+                return self.reply(conn, request, Reply::Failed(SHUTTING.to_owned()), None);
+            }
+            Shutdown::Done => return self.reply(conn, request, Reply::Shut, None),
+        }
         self.sow();
         let Some(seed) = self.seed.take() else {
             return self.reply(conn, request, Reply::Failed("no process can be started".to_owned()), None);
@@ -262,7 +291,7 @@ impl Server {
         }
     }
 
-    /// Kills what runs when the deadline has passed.
+    /// Kills what runs when the deadline has passed, and has the file systems of its volumes shut down.
     fn take_deadline(&mut self) {
         let Some(fence) = &mut self.fence else { return };
         fence.silence();
@@ -275,6 +304,15 @@ impl Server {
             container.group().kill();
         }
         self.execs.values().for_each(|exec| exec.process.kill());
+        let mut volumes: Vec<_> = self
+            .containers
+            .values()
+            .filter_map(|container| container.record.spec.exclusive.clone())
+            .collect();
+        volumes.sort();
+        volumes.dedup();
+        // SAFETY: the monitor has one thread.
+        unsafe { self.shutdown.begin(&self.sandbox.pod, &volumes) };
     }
 
     fn is_fenced(&self) -> bool {

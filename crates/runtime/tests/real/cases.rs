@@ -6,6 +6,7 @@ use bytes::Bytes;
 use runtime::*;
 use tokio::io::AsyncReadExt;
 
+use crate::disks::*;
 use crate::world::*;
 
 macro_rules! cases {
@@ -47,6 +48,8 @@ cases! {
     removing_twice_and_the_unknown_is_no_harm
     a_privileged_container_sees_the_devices
     no_container_gets_hold_of_the_machine_by_its_monitor
+    a_fenced_pods_file_system_takes_nothing_more
+    what_others_use_is_not_shut_down
 }
 
 async fn a_container_runs_prints_and_ends(world: World) {

@@ -6,6 +6,7 @@
 mod app;
 mod bench;
 mod cases;
+mod disks;
 mod registry;
 mod world;
 
