@@ -15,7 +15,8 @@ use model::Key;
 use model::kinds as gvr;
 use network::{HostPort, NetworkError, PodNetwork, Protocol};
 use runtime::{
-    ContainerSpec, ContainerStatus, Image, Mount, RegistryAuth, Resources, RuntimeError, SandboxSpec,
+    ContainerSpec, ContainerStatus, Exclusive, Image, Mount, RegistryAuth, Resources, RuntimeError,
+    SandboxSpec,
 };
 
 use crate::agent::Agent;
@@ -60,6 +61,8 @@ pub enum StartFault {
     Runtime(String),
     /// The image is no longer here.
     ImageGone,
+    /// The deadline passed, and file systems of the pod's volumes were shut down: they are to be made anew, and the sandbox.
+    Shut,
     /// The sandbox is no longer here: the node gave up what is fenced, and goes on under the same lease after all.
     SandboxGone,
 }
@@ -411,7 +414,7 @@ fn credential(registry: &str, entry: &serde_json::Value) -> Option<RegistryAuth>
 pub async fn start(agent: &Agent, start: Start) -> Result<(ContainerStatus, Resources), StartFault> {
     show_images(agent, &start).await?;
     let services = agent.services(&start.pod.namespace);
-    let pod = start.pod.clone();
+    let (pod, ground) = (start.pod.clone(), start.ground.clone());
     let settings = agent.settings.clone();
     let (files, node) = (agent.means.files.clone(), agent.node.clone());
     let version = format!("{:016x}", agent.means.host.chance().u64());
@@ -443,6 +446,9 @@ pub async fn start(agent: &Agent, start: Start) -> Result<(ContainerStatus, Reso
     let started = async {
         let armed = agent.fence.arm(agent, &pod).await;
         armed.map_err(|error| StartFault::Runtime(spelled(&error)))?;
+        if csi::is_shut(agent, &pod, &ground.claims).await {
+            return Err(StartFault::Shut);
+        }
         agent.means.runtime.start(spec).await.map_err(start_fault)
     };
     match started.await {
@@ -476,6 +482,7 @@ fn start_fault(error: RuntimeError) -> StartFault {
     match error {
         RuntimeError::Config(why) => StartFault::Config(why),
         RuntimeError::Start(why) => StartFault::Program(why),
+        RuntimeError::Shut => StartFault::Shut,
         error @ RuntimeError::NotFound(_) => {
             tracing::debug!(%error, "a container could not be started");
             StartFault::ImageGone
@@ -522,6 +529,7 @@ fn container_spec(
         env,
         working_dir: container.working_dir.clone().unwrap_or_default(),
         mounts,
+        exclusive: exclusive(making),
         devices,
         resources: limits,
         security,
@@ -533,6 +541,14 @@ fn container_spec(
         termination_log: Some(log),
         annotations: annotations.collect(),
     })
+}
+
+/// The volumes that nobody may write to any more once the pod's deadline has passed, also not the kernel.
+fn exclusive(making: &Making<'_>) -> Option<Exclusive> {
+    let all = csi::exclusive(making.facts.pod, making.claims);
+    let mounts: Vec<_> = all.iter().map(|(path, _)| path.to_path_buf()).collect();
+    let within = vec![making.root.pods(), making.root.stages()];
+    (!mounts.is_empty()).then_some(Exclusive { mounts, within })
 }
 
 fn file_mount(source: std::path::PathBuf, target: &str, readonly: bool) -> Mount {
@@ -566,6 +582,19 @@ fn texts_mounts(
         mounts.push(file_mount(path, &format!("/etc/{name}"), readonly));
     }
     Ok(mounts)
+}
+
+/// Takes down what of a pod's volumes was shut down, and then its sandbox: as long as that is there, its monitor knows why.
+pub async fn take_down(agent: &Agent, pod: &PodView, ground: &Ground) -> Result<(), String> {
+    csi::take_down(agent, pod, &ground.claims).await?;
+    drop_sandbox(agent, &pod.uid).await
+}
+
+/// Removes a sandbox and its network, so that the pod gets another one.
+pub async fn drop_sandbox(agent: &Agent, uid: &str) -> Result<(), String> {
+    let detached = agent.means.network.detach(uid).await.map_err(|error| spelled(&error));
+    let removed = agent.means.runtime.drop_sandbox(uid).await.map_err(|error| spelled(&error));
+    detached.and(removed)
 }
 
 /// Gives back what a pod that is over holds for nobody: its addresses, and its drivers' volumes.

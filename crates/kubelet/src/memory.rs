@@ -129,6 +129,8 @@ impl<T> Step<T> {
 pub struct SandboxHere {
     /// Whether its monitor ended, and everything in it.
     pub is_lost: bool,
+    /// Whether file systems of the pod's volumes were shut down: nothing starts in it any more.
+    pub is_shut: bool,
 }
 
 /// Why a sandbox was made anew for a pod that kept failing.
@@ -426,7 +428,7 @@ impl PodMemory {
     /// Takes over what a sandbox holds: nothing restarts, no readiness flips.
     pub fn adopt(&mut self, pod: &PodView, sandbox: &Sandbox, addresses: Vec<IpAddr>, now: Time) {
         self.epoch = 1;
-        self.sandbox = Step::Done(SandboxHere { is_lost: !sandbox.alive });
+        self.sandbox = Step::Done(SandboxHere { is_lost: !sandbox.alive, is_shut: false });
         self.addresses = addresses;
         self.started_at = pod.pod.status.as_ref().and_then(|s| s.start_time.as_ref()).map(|time| time.0);
         self.whole = Some(sandbox.spec.resources.clone());
@@ -579,6 +581,13 @@ impl PodMemory {
                     message: "the pod's monitor ended, and its containers with it".into(),
                 });
             }
+        }
+    }
+
+    /// Notes that file systems of the pod's volumes were shut down when its deadline passed.
+    pub fn shut(&mut self) {
+        if let Step::Done(here) = &mut self.sandbox {
+            here.is_shut = true;
         }
     }
 

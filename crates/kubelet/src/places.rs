@@ -34,6 +34,11 @@ impl Root {
         self.0.join("plugins")
     }
 
+    /// Where drivers stage the file systems of volumes.
+    pub fn stages(&self) -> PathBuf {
+        self.0.join("plugins/kubernetes.io/csi")
+    }
+
     /// Where plugins say that they are there.
     pub fn registry(&self) -> PathBuf {
         self.0.join("plugins_registry")

@@ -73,6 +73,8 @@ pub enum Act {
         /// The container.
         name: String,
     },
+    /// Take down volumes whose file systems were shut down, and the sandbox, so that the pod gets both anew.
+    TakeDown,
     /// Make the volumes.
     PrepareVolumes,
     /// Have a container's image.
@@ -377,6 +379,12 @@ fn run(seen: &Seen<'_>, plan: &mut Decision) {
             plan.act(Act::DropSandbox);
             false
         }
+        Step::Done(here) if here.is_shut => {
+            if !is_anything_starting(seen) {
+                plan.act(Act::TakeDown);
+            }
+            return;
+        }
         Step::Done(_) if let Some(member) = worn_by(seen) => {
             plan.act(Act::RenewSandbox { name: member.name().to_owned() });
             return;
@@ -395,6 +403,10 @@ fn run(seen: &Seen<'_>, plan: &mut Decision) {
             _ => launch(seen, member, has_volumes && has_sandbox, plan),
         }
     }
+}
+
+fn is_anything_starting(seen: &Seen<'_>) -> bool {
+    seen.memory.containers.values().any(|container| container.is_starting)
 }
 
 /// The container for whose failures the sandbox is to be made anew: a restart cannot help a full shared memory, a bad

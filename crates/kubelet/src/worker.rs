@@ -74,6 +74,8 @@ pub enum Report {
     Sandbox(Result<Vec<std::net::IpAddr>, SandboxFault>),
     /// A sandbox whose monitor ended is removed.
     Dropped(Result<(), String>),
+    /// Volumes that were shut down are taken down, and the sandbox.
+    TakenDown(Result<(), String>),
     /// The ground is laid, or was renewed.
     Ground(Result<Arc<Ground>, VolumeTrouble>),
     /// An image is here; perhaps with what to tell of it.

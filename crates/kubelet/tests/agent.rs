@@ -138,6 +138,40 @@ async fn an_agent_that_comes_back_adopts_what_runs_and_flips_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_whose_file_systems_were_shut_down_gets_its_volumes_and_a_sandbox_anew() {
+    let bench = Bench::start().await;
+    bench.bind("data");
+    let spec = json!({
+        "containers": [{"name": "web", "image": "img:1", "command": ["run"],
+            "volumeMounts": [{"name": "data", "mountPath": "/data"}]}],
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
+    });
+    bench.api.put("/api/v1/namespaces/shop/pods", web(spec));
+    bench.until(PATIENCE, "web", is_ready).await;
+    let anew = ["refuse", "remove sandbox", "sandbox"];
+    for count in 1..=2 {
+        bench.runtime.take_log();
+        bench.runtime.shut_all("web");
+        bench.runtime.until_started("web", count).await;
+        let pod =
+            bench.until(PATIENCE, "web", |pod| container(pod)["restartCount"] == count && is_ready(pod));
+        assert_eq!(container(&pod.await)["lastState"]["terminated"]["exitCode"], 137);
+        assert_eq!(bench.runtime.take_log(), [&anew[..], &[&format!("start web {count}")]].concat());
+    }
+
+    // An agent that comes up in between learns it from the monitor as well.
+    bench.api.set_cut(true);
+    let stopped = bench.stop();
+    stopped.runtime.shut_all("web");
+    stopped.api.set_cut(false);
+    let bench = stopped.start_again().await;
+    bench.runtime.take_log();
+    bench.runtime.until_started("web", 3).await;
+    bench.until(PATIENCE, "web", |pod| container(pod)["restartCount"] == 3 && is_ready(pod)).await;
+    assert_eq!(bench.runtime.take_log(), [&anew[..], &["start web 3"]].concat());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_runs_without_a_pod_is_removed() {
     let bench = Bench::start().await;
     bench.api.put("/api/v1/namespaces/shop/pods", web(json!({})));

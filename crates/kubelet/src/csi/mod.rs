@@ -21,11 +21,13 @@ mod mount;
 pub mod node;
 mod records;
 pub mod register;
+mod renew;
 mod stats;
 mod wish;
 
 pub use driver::Driver;
 pub use mount::{Behind, keep, set_up, tear_down};
+pub use renew::{exclusive, is_shut, take_down};
 pub use stats::usage;
 pub use wish::Wish;
 

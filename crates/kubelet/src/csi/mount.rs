@@ -17,6 +17,7 @@ use super::VolumeId;
 use super::driver::{Ability, Driver};
 use super::messages::{CapacityRange, Empty, Expand, Expanded, Undo};
 use super::records::{self, Record};
+use super::renew::{is_fenced, renew};
 use super::wish::{Context, Terms, Wish, text};
 use crate::agent::Agent;
 use crate::backoff;
@@ -67,8 +68,11 @@ pub async fn set_up(
             wish.driver
         )
     })?;
-    let id = (wish.driver.clone(), wish.handle.clone());
+    let id = wish.id();
     let _turn = agent.csi.turn(&id).await;
+    if is_fenced(pod) && wish.is_exclusive() {
+        renew(agent, pod, wish).await?;
+    }
     let is_attached = terms.is_attached && !wish.is_inline;
     mark(agent, pod, wish, is_attached).await?;
     let publish_context = match is_attached {
@@ -95,7 +99,7 @@ pub async fn set_up(
     })
 }
 
-fn root(agent: &Agent) -> Root {
+pub(super) fn root(agent: &Agent) -> Root {
     agent.settings.root()
 }
 
@@ -118,6 +122,7 @@ async fn mark(agent: &Agent, pod: &PodView, wish: &Wish, is_attached: bool) -> R
         },
         node_name: node,
         is_block: wish.is_block,
+        is_shut: false,
     };
     let path = records::of_pod(&root(agent), &pod.uid, &wish.name, wish.is_block);
     let files = agent.means.files.clone();
@@ -392,8 +397,12 @@ pub async fn tear_down(agent: &Agent, pod_uid: &str) -> Result<(), String> {
 }
 
 async fn unpublish(agent: &Agent, pod_uid: &str, record: &Record) -> Result<(), String> {
-    let wish = record.wish();
     let _turn = agent.csi.turn(&record.id()).await;
+    unpublish_in_turn(agent, pod_uid, record).await
+}
+
+pub(super) async fn unpublish_in_turn(agent: &Agent, pod_uid: &str, record: &Record) -> Result<(), String> {
+    let wish = record.wish();
     let driver = registered(agent, &record.driver_name)?;
     let asked = Undo { volume_id: record.volume_handle.clone(), path: text(&wish.target(pod_uid)) };
     let done: Result<Empty, _> = driver.ask("NodeUnpublishVolume", &asked).await;
@@ -495,7 +504,7 @@ async fn account(agent: &Agent, kept: BTreeSet<VolumeId>) {
 }
 
 async fn unstage(agent: &Agent, record: &Record) -> Result<(), String> {
-    let (id, wish) = (record.id(), record.wish());
+    let id = record.id();
     let _turn = agent.csi.turn(&id).await;
     let (files, at) = (agent.means.files.clone(), root(agent));
     let used = agent.means.host.blocking(move || records::used(&*files, &at)).await;
@@ -504,6 +513,11 @@ async fn unstage(agent: &Agent, record: &Record) -> Result<(), String> {
         // Somebody came meanwhile.
         return Ok(());
     }
+    unstage_in_turn(agent, record).await
+}
+
+pub(super) async fn unstage_in_turn(agent: &Agent, record: &Record) -> Result<(), String> {
+    let (id, wish) = (record.id(), record.wish());
     let driver = registered(agent, &record.driver_name)?;
     let asked = Undo { volume_id: record.volume_handle.clone(), path: text(&wish.staging()) };
     let done: Result<Empty, _> = driver.ask("NodeUnstageVolume", &asked).await;

@@ -34,6 +34,9 @@ pub struct Record {
     pub attachment: String,
     /// Whether it is a device.
     pub is_block: bool,
+    /// Whether its file system was shut down, and is to be made anew before anything else is done with it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_shut: bool,
 }
 
 impl Record {
@@ -81,7 +84,8 @@ pub fn write(files: &dyn Files, path: &Path, record: &Record) -> io::Result<()> 
     files.write_durable(path, &bytes)
 }
 
-fn read(files: &dyn Files, path: &Path) -> io::Result<Option<Record>> {
+/// Reads a record.
+pub fn read(files: &dyn Files, path: &Path) -> io::Result<Option<Record>> {
     match files.read(path) {
         Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -108,6 +112,25 @@ pub fn used(files: &dyn Files, root: &Root) -> io::Result<Vec<Record>> {
         all.extend(used_by(files, root, &uid)?);
     }
     Ok(all)
+}
+
+/// The pods that use a volume, and how.
+pub fn users(files: &dyn Files, root: &Root, id: &VolumeId) -> io::Result<Vec<(String, Record)>> {
+    let mut all = Vec::new();
+    for uid in files.list(&root.pods())? {
+        let of_pod = used_by(files, root, &uid)?;
+        all.extend(of_pod.into_iter().filter(|one| one.id() == *id).map(|one| (uid.clone(), one)));
+    }
+    Ok(all)
+}
+
+/// Notes for all pods that use a volume that its file system was shut down: each has to let go of it.
+pub fn mark_shut(files: &dyn Files, root: &Root, id: &VolumeId) -> io::Result<()> {
+    for (uid, record) in users(files, root, id)? {
+        let path = of_pod(root, &uid, &record.name, record.is_block);
+        write(files, &path, &Record { is_shut: true, ..record })?;
+    }
+    Ok(())
 }
 
 /// The volumes that are staged here.
@@ -169,6 +192,9 @@ mod tests {
         let mut staged_now = names(staged(&files, &root).expect("a list"));
         staged_now.sort();
         assert_eq!(staged_now, ["device", "files"]);
+        mark_shut(&files, &root, &("d".into(), "h-files".into())).expect("a write");
+        let shut: Vec<bool> = used(&files, &root).expect("a list").iter().map(|one| one.is_shut).collect();
+        assert_eq!(shut, [true, false]);
         for (name, is_block) in [("files", false), ("device", true)] {
             let wish = record(name, is_block).wish();
             forget(&files, &root, &wish, Some("u")).expect("a removal");

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::CSIVolumeSource;
 use model::kinds as gvr;
-use model::{Key, Tree};
+use model::{Key, Tree, storage};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::VolumeId;
 use super::driver::{Ability, Driver};
 use super::messages::{Access, AccessMode, Empty, MountVolume, Publish, Stage, VolumeCapability};
 use crate::places::KUBELET_DIR;
@@ -139,6 +141,16 @@ impl Wish {
                 .map(|secret| Key::new(&gvr::SECRET, pod.namespace.clone(), secret.name.clone())),
             ..Wish::default()
         }
+    }
+
+    /// The volume.
+    pub fn id(&self) -> VolumeId {
+        (self.driver.clone(), self.handle.clone())
+    }
+
+    /// Whether it is a file system that one node at a time writes to.
+    pub fn is_exclusive(&self) -> bool {
+        !self.is_inline && !self.is_block && storage::is_exclusive(&json!(self.modes))
     }
 
     /// Where the driver is to put it for a pod, as the driver sees it.

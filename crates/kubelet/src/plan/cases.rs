@@ -26,6 +26,8 @@ fn number(text: &str) -> i64 {
 /// ```text
 /// laid                      sandbox and volumes are there
 /// lost                      the sandbox's monitor ended
+/// shut                      file systems of its volumes were shut down
+/// a starting                it is being started
 /// image a                   its image is here
 /// shown v                   the image that volume v shows is here
 /// unshown v                 that image could not be had
@@ -63,8 +65,13 @@ pub fn world(pod: &PodView, facts: &str) -> PodMemory {
                 memory.sandbox = Step::Failed { reason, message, failures, retry_at: at(1) };
             }
             ["lost"] => {
-                memory.sandbox = Step::Done(SandboxHere { is_lost: true });
+                memory.sandbox = Step::Done(SandboxHere { is_lost: true, is_shut: false });
                 memory.volumes = Step::Done(());
+            }
+            ["shut"] => {
+                memory.sandbox = Step::Done(SandboxHere::default());
+                memory.volumes = Step::Done(());
+                memory.shut();
             }
             ["fresh", name] => {
                 memory.fresh = Some(Fresh { name: (*name).to_owned(), failures: 6 });
@@ -466,6 +473,14 @@ fn the_deadline_of_a_pod_ends_it() {
     let spec = json!({"activeDeadlineSeconds": 5});
     check(spec.clone(), "laid\na runs@0\nb runs@0", 4, "wake 5");
     check(spec, "laid\na runs@0\nb runs@0", 5, "end in 30s");
+}
+
+#[test]
+fn volumes_that_were_shut_down_are_made_anew_with_the_sandbox() {
+    let ended = "shut\nimage a\nimage b\na ended@0-1=137";
+    check(json!({}), &format!("{ended}\nb ended@0-1=137"), 1, "TakeDown");
+    check(json!({}), &format!("{ended}\nb starting"), 1, "");
+    check(json!({"restartPolicy": "Never"}), "shut\na ended@0-1=137\nb ended@0-1=137", 1, "Release");
 }
 
 #[test]

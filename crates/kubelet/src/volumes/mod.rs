@@ -54,8 +54,13 @@ impl Paths {
         self.root.join("containers").join(container).join(attempt.to_string())
     }
 
+    /// Where parts of volumes are mounted, for those containers that get no more of them.
+    pub fn sub_paths(&self) -> PathBuf {
+        self.root.join("subpaths")
+    }
+
     fn sub_path(&self, container: &str, index: usize) -> PathBuf {
-        self.root.join("subpaths").join(container).join(index.to_string())
+        self.sub_paths().join(container).join(index.to_string())
     }
 }
 

@@ -23,6 +23,7 @@ impl Worker {
                 self.drop_sandbox("Pod sandbox changed, it will be killed and re-created.".into());
             }
             Act::RenewSandbox { name } => self.renew_sandbox(name),
+            Act::TakeDown => self.take_down(now),
             Act::PrepareVolumes => self.prepare_volumes(),
             Act::Pull { name } => self.pull(&name),
             Act::PullShown { volume } => self.pull_shown(volume),
@@ -77,11 +78,19 @@ impl Worker {
         self.agent.events.normal(Agent::about(&self.pod, None), "SandboxChanged", message);
         self.memory.sandbox = Step::Working;
         let (agent, uid) = (self.agent.clone(), self.pod.uid.clone());
-        self.job(async move {
-            let detached = agent.means.network.detach(&uid).await.map_err(|error| jobs::spelled(&error));
-            let removed = agent.means.runtime.drop_sandbox(&uid).await.map_err(|error| jobs::spelled(&error));
-            Report::Dropped(detached.and(removed))
-        });
+        self.job(async move { Report::Dropped(jobs::drop_sandbox(&agent, &uid).await) });
+    }
+
+    fn take_down(&mut self, now: Time) {
+        let message = "The file systems of the pod's volumes were shut down when the node's lease had run out: they and the \
+                       sandbox will be made anew.";
+        self.agent.events.normal(Agent::about(&self.pod, None), "SandboxChanged", message);
+        // What still runs stands on nothing.
+        self.memory.lose(now);
+        self.memory.sandbox = Step::Working;
+        self.memory.volumes = Step::Working;
+        let (agent, pod, ground) = (self.agent.clone(), self.pod.clone(), self.ground.clone());
+        self.job(async move { Report::TakenDown(jobs::take_down(&agent, &pod, &ground).await) });
     }
 
     fn prepare_volumes(&mut self) {

@@ -241,6 +241,13 @@ impl Worker {
                     Err(message) => self.failed(&self.memory.sandbox, "FailedKillPod", message, now),
                 };
             }
+            Report::TakenDown(result) => {
+                self.memory.volumes = Step::Absent;
+                self.memory.sandbox = match result {
+                    Ok(()) => Step::Absent,
+                    Err(message) => self.failed(&self.memory.sandbox, "FailedKillPod", message, now),
+                };
+            }
             Report::Ground(result) => self.take_ground(result, now),
             Report::Image { name, reference, result } => self.take_image(&name, reference, result, now),
             Report::ShownImage { volume, reference, result } => {
@@ -491,7 +498,13 @@ impl Worker {
             }
             Err(StartFault::SandboxGone) => {
                 self.memory.container(name).is_starting = false;
+                // Its volumes went with it.
+                self.memory.volumes = Step::Absent;
                 return self.memory.lose(now);
+            }
+            Err(StartFault::Shut) => {
+                self.memory.container(name).is_starting = false;
+                return self.memory.shut();
             }
             Err(StartFault::Config(message)) => ("CreateContainerConfigError", message),
             Err(StartFault::Runtime(message)) => ("RunContainerError", message),

@@ -3,7 +3,7 @@
 
 #![allow(dead_code, reason = "each test uses a part")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,6 +35,8 @@ struct State {
     commands: BTreeMap<String, Vec<String>>,
     log: Vec<String>,
     events: Option<mpsc::Sender<RuntimeEvent>>,
+    /// Sandboxes in which nothing starts any more, by the pod's uid.
+    shut: BTreeSet<String>,
     ids: u64,
     enders: Vec<Task<()>>,
 }
@@ -54,6 +56,13 @@ impl FakeRuntime {
 
     pub fn take_log(&self) -> Vec<String> {
         std::mem::take(&mut self.state().log)
+    }
+
+    /// Lets every pod's deadline pass: what runs is killed, and file systems of its volumes are shut down.
+    pub fn shut_all(&self, name: &str) {
+        let uids: Vec<String> = self.state().sandboxes.keys().cloned().collect();
+        self.state().shut.extend(uids);
+        self.kill(name, 137);
     }
 
     /// Ends the running container of this name, as if from outside.
@@ -146,6 +155,7 @@ impl Runtime for FakeRuntime {
     }
     async fn remove_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError> {
         let mut state = self.state();
+        state.shut.remove(pod_uid);
         if state.sandboxes.remove(pod_uid).is_some() {
             state.log.push("remove sandbox".into());
         }
@@ -160,6 +170,10 @@ impl Runtime for FakeRuntime {
     async fn start(&self, spec: ContainerSpec) -> Result<ContainerStatus, RuntimeError> {
         self.host.sleep(Duration::from_millis(2)).await;
         let mut state = self.state();
+        if state.shut.contains(&spec.pod_uid) {
+            state.log.push("refuse".into());
+            return Err(RuntimeError::Shut);
+        }
         state.ids += 1;
         let id = format!("{:064x}", state.ids);
         state.log.push(format!("start {} {}", spec.name, spec.attempt));
