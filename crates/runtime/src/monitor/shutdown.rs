@@ -113,7 +113,7 @@ fn shut(at: &Path, within: &[PathBuf]) -> Result<String, String> {
     // SAFETY: the number lives through the call, which reads it.
     let done = unsafe { libc::ioctl(root.as_raw_fd(), SHUT_DOWN as _, &raw const how) };
     sys::check(done).map_err(|error| format!("it cannot be shut down: {error}"))?;
-    Ok(match settle(&target) {
+    Ok(match settle(target) {
         Ok(()) => String::new(),
         Err(error) => format!(", but not its device's own cache: {error}"),
     })
@@ -121,14 +121,17 @@ fn shut(at: &Path, within: &[PathBuf]) -> Result<String, String> {
 
 /// Has the kernel write out now what is in the journal already: ext4 leaves it in the device's cache, from where it would
 /// be written half a minute later, when the volume is another node's. Nothing new gets into that cache any more.
-fn settle(target: &Target) -> io::Result<()> {
-    let device = open(&target.source, libc::O_NOFOLLOW)?;
-    let seen = rustix::fs::fstat(&device)?;
-    let is_it = seen.st_mode & libc::S_IFMT == libc::S_IFBLK && seen.st_rdev == target.number();
-    if !is_it {
-        return Err(io::Error::other(format!("{} is another device", target.source.display())));
+fn settle(device: Device) -> io::Result<()> {
+    // What a driver in a container calls the device need not be its name here.
+    let known = std::fs::read_to_string(format!("/sys/dev/block/{}:{}/uevent", device.0, device.1))?;
+    let name = known.lines().find_map(|line| line.strip_prefix("DEVNAME="));
+    let path = Path::new("/dev").join(name.ok_or_else(|| io::Error::other("it has no name"))?);
+    let file = open(&path, libc::O_NOFOLLOW)?;
+    let seen = rustix::fs::fstat(&file)?;
+    if seen.st_mode & libc::S_IFMT != libc::S_IFBLK || seen.st_rdev != device.number() {
+        return Err(io::Error::other(format!("{} is another device", path.display())));
     }
-    device.sync_all()
+    file.sync_all()
 }
 
 fn open(path: &Path, flags: i32) -> io::Result<File> {
@@ -136,31 +139,25 @@ fn open(path: &Path, flags: i32) -> io::Result<File> {
     std::fs::OpenOptions::new().read(true).custom_flags(flags | libc::O_CLOEXEC).open(path)
 }
 
-/// A file system that is on a device of its own, and is used by nobody else.
-#[derive(Debug, PartialEq, Eq)]
-struct Target {
-    /// The device's major and minor number.
-    device: (u32, u32),
-    /// The device's path.
-    source: PathBuf,
-}
+/// The major and minor number of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Device(u32, u32);
 
-impl Target {
-    fn number(&self) -> u64 {
-        libc::makedev(self.device.0, self.device.1)
+impl Device {
+    fn number(self) -> u64 {
+        libc::makedev(self.0, self.1)
     }
 }
 
 /// One line of `mountinfo`, as far as it counts here.
 struct Mounted {
-    device: (u32, u32),
+    device: Device,
     root: PathBuf,
     at: PathBuf,
-    source: PathBuf,
 }
 
-/// Decides whether the file system that is mounted at a path may be shut down; if not, why.
-fn target(mountinfo: &str, at: &Path, within: &[PathBuf]) -> Result<Target, String> {
+/// Decides whether the file system that is mounted at a path may be shut down, and gives its device; if not, why.
+fn target(mountinfo: &str, at: &Path, within: &[PathBuf]) -> Result<Device, String> {
     let all: Vec<Mounted> =
         mountinfo.lines().map(mounted).collect::<Option<_>>().ok_or("an odd mountinfo")?;
     // The last one covers those before.
@@ -170,20 +167,18 @@ fn target(mountinfo: &str, at: &Path, within: &[PathBuf]) -> Result<Target, Stri
     let is_inside = |path: &Path| within.iter().any(|dir| path.starts_with(dir) && path != dir);
     let elsewhere = all.iter().find(|one| one.device == it.device && !is_inside(&one.at));
     match elsewhere {
-        _ if it.device.0 == 0 || !it.source.is_absolute() => Err("it is on no device of its own".to_owned()),
+        _ if it.device.0 == 0 => Err("it is on no device of its own".to_owned()),
         _ if it.root != Path::new("/") => Err("it is a folder of a larger one".to_owned()),
         Some(other) => Err(format!("it is used at {}, too", other.at.display())),
-        None => Ok(Target { device: it.device, source: it.source.clone() }),
+        None => Ok(it.device),
     }
 }
 
 fn mounted(line: &str) -> Option<Mounted> {
-    let (head, tail) = line.split_once(" - ")?;
-    let mut head = head.split(' ').skip(2);
-    let (major, minor) = head.next()?.split_once(':')?;
-    let (root, at) = (unescaped(head.next()?), unescaped(head.next()?));
-    let source = unescaped(tail.split(' ').nth(1)?);
-    Some(Mounted { device: (major.parse().ok()?, minor.parse().ok()?), root, at, source })
+    let mut words = line.split(' ').skip(2);
+    let (major, minor) = words.next()?.split_once(':')?;
+    let device = Device(major.parse().ok()?, minor.parse().ok()?);
+    Some(Mounted { device, root: unescaped(words.next()?), at: unescaped(words.next()?) })
 }
 
 /// A path as `mountinfo` spells it: blanks and the like are a backslash and three octal digits.
@@ -225,22 +220,21 @@ mod tests {
 73 43 8:96 / /data/kubelet/pods/u1/volumes/kubernetes.io~csi/pv8/mount rw - ext4 /dev/sdg rw
 ";
 
-    fn check(at: &str, expected: Result<(u32, u32, &str), &str>) {
+    fn check(at: &str, expected: Result<(u32, u32), &str>) {
         let at = if at.starts_with('/') {
             PathBuf::from(at)
         } else {
             Path::new("/data/kubelet/pods/u1/volumes/kubernetes.io~csi").join(at).join("mount")
         };
         let within = ["/data/kubelet/pods".into(), "/data/kubelet/plugins/kubernetes.io/csi".into()];
-        let expected =
-            expected.map(|(major, minor, source)| Target { device: (major, minor), source: source.into() });
+        let expected = expected.map(|(major, minor)| Device(major, minor));
         assert_eq!(target(MACHINE, &at, &within), expected.map_err(str::to_owned), "{}", at.display());
     }
 
     #[test]
     fn only_a_file_system_that_nobody_else_uses_is_shut_down() {
-        check("pv1", Ok((8, 16, "/dev/sdb")));
-        check("a \\b", Ok((8, 48, "/dev/a b")));
+        check("pv1", Ok((8, 16)));
+        check("a \\b", Ok((8, 48)));
         check("pv2", Err("it is used at /mnt/backup, too"));
         check("pv3", Err("it is a folder of a larger one"));
         check("pv4", Err("it is on no device of its own"));
