@@ -3,8 +3,12 @@
 //! The driver speaks CSI's gRPC from this process, by the sockets that its pod's folder shows, and mounts in its pod's own
 //! view, at the paths it is told: as a driver in a container does.
 
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -14,6 +18,8 @@ use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use serde_json::{Value, json};
+
+use kintsugi::faults::Paused;
 
 use crate::harness::{Cluster, process_of, tool, tool_pod, web_pod};
 
@@ -119,6 +125,8 @@ struct Condition {
 struct Work {
     /// A process in the driver's container.
     pid: i32,
+    /// The device with a file system that it gives; without one it shows a folder of its own.
+    disk: Option<PathBuf>,
     told: Mutex<Vec<String>>,
 }
 
@@ -156,27 +164,31 @@ impl Work {
             }
             "NodeStageVolume" => {
                 let asked = Asked::decode(body).expect("a message");
+                let disk = self.disk.clone();
+                self.inside(Box::new(move || disk.iter().for_each(|disk| mount(disk, &asked.staging_path))));
                 format!("stage {}", asked.volume_id)
             }
             "NodePublishVolume" => {
                 let asked = Asked::decode(body).expect("a message");
-                self.inside(Box::new(move || publish(Path::new(&asked.target_path))));
+                let data = match self.disk {
+                    Some(_) => asked.staging_path.clone(),
+                    None => format!("/var/lib/kubelet/plugins/{DRIVER}/data"),
+                };
+                self.inside(Box::new(move || publish(&data, Path::new(&asked.target_path))));
                 let pod = asked.context.get("csi.storage.k8s.io/pod.name").cloned().unwrap_or_default();
                 assert!(asked.staging_path.ends_with("/globalmount"), "{}", asked.staging_path);
                 format!("publish {} for {pod}", asked.volume_id)
             }
             "NodeUnpublishVolume" => {
                 let asked = undone();
-                self.inside(Box::new(move || {
-                    let path = Path::new(&asked.path);
-                    if path.exists() {
-                        rustix::mount::unmount(path, rustix::mount::UnmountFlags::empty())
-                            .expect("it is mounted");
-                    }
-                }));
+                self.inside(Box::new(move || unmount(&asked.path)));
                 format!("unpublish {}", undone().volume_id)
             }
-            "NodeUnstageVolume" => format!("unstage {}", undone().volume_id),
+            "NodeUnstageVolume" => {
+                let (asked, disk) = (undone(), self.disk.clone());
+                self.inside(Box::new(move || disk.iter().for_each(|_| unmount(&asked.path))));
+                format!("unstage {}", undone().volume_id)
+            }
             _ => return Vec::new(),
         };
         self.told.lock().unwrap_or_else(PoisonError::into_inner).push(line);
@@ -199,10 +211,62 @@ impl Work {
 }
 
 /// Shows the driver's data at a path.
-fn publish(target: &Path) {
+fn publish(data: &str, target: &Path) {
     std::fs::create_dir_all(target).expect("its parent is there");
-    let data = format!("/var/lib/kubelet/plugins/{DRIVER}/data");
-    rustix::mount::mount_bind(data.as_str(), target).expect("it can be mounted");
+    rustix::mount::mount_bind(data, target).expect("it can be mounted");
+}
+
+/// Mounts a device, which may have come after the driver's own `/dev`.
+fn mount(disk: &Path, at: &str) {
+    std::fs::create_dir_all(at).expect("its parent is there");
+    let device_of = |path: &Path| std::fs::metadata(path).expect("it is there").dev();
+    if device_of(Path::new(at)) != device_of(Path::new(at).parent().expect("it has one")) {
+        return;
+    }
+    let number = disk.to_str().and_then(|name| name.strip_prefix("/dev/loop")?.parse().ok());
+    let device = rustix::fs::makedev(LOOP, number.expect("a loop device"));
+    let own = Path::new("/dev/disk-of-the-driver");
+    let _ = std::fs::remove_file(own);
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, own, rustix::fs::FileType::BlockDevice, mode, device)
+        .expect("it is its own");
+    rustix::mount::mount(own, at, "ext4", rustix::mount::MountFlags::empty(), None)
+        .expect("it can be mounted");
+}
+
+fn unmount(path: &str) {
+    if Path::new(path).exists() {
+        rustix::mount::unmount(path, rustix::mount::UnmountFlags::empty()).expect("it is mounted");
+    }
+}
+
+/// The major number of loop devices.
+const LOOP: u32 = 7;
+
+/// A file that is a device with a file system; it is let go at the end, whatever comes.
+struct Disk {
+    device: PathBuf,
+}
+
+impl Disk {
+    fn new(dir: &Path) -> Disk {
+        let image = dir.join("disk.img");
+        std::fs::File::create(&image).and_then(|file| file.set_len(32 << 20)).expect("the folder is ours");
+        let run = |command: &mut Command| {
+            let done = command.output().expect("the program is there");
+            assert!(done.status.success(), "{command:?}: {done:?}");
+            String::from_utf8_lossy(&done.stdout).trim().to_owned()
+        };
+        run(Command::new("mkfs.ext4").arg("-q").arg(&image));
+        Disk { device: run(Command::new("losetup").args(["--find", "--show"]).arg(&image)).into() }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // What is mounted still holds it until the cluster is gone.
+        let _ = Command::new("losetup").arg("--detach").arg(&self.device).status();
+    }
 }
 
 type Body = UnsyncBoxBody<Bytes, std::convert::Infallible>;
@@ -316,7 +380,7 @@ fn a_driver_is_found_gives_its_volume_and_is_waited_for_to_take_it_back() {
     std::fs::create_dir_all(&data).expect("the node's folder is ours");
     std::fs::write(data.join("note"), "theirs").expect("the folder is new");
     let pid = process_of("driver", &["/kintsugi", "web", "8080"]);
-    let work = Arc::new(Work { pid, told: Mutex::default() });
+    let work = Arc::new(Work { pid, disk: None, told: Mutex::default() });
     let driver = Driver::start(&kubelet, work.clone());
 
     // The pod that waited goes on by itself.
@@ -369,6 +433,78 @@ fn a_driver_is_found_gives_its_volume_and_is_waited_for_to_take_it_back() {
     cluster.until(&["get", "pods", "-o", "name"], |names| !names.contains("early"));
     until(|| driver.work.told().ends_with(&["unpublish h-1".into(), "unstage h-1".into()]));
     assert_eq!(std::fs::read_to_string(data.join("note")).expect("its data stay"), "theirs");
+}
+
+/// Longer than a lease: whoever stops so long finds its deadline passed.
+const LONG: Duration = Duration::from_secs(6);
+
+#[test]
+fn a_volume_of_a_fenced_pod_takes_no_late_write_and_is_made_anew_where_the_node_goes_on() {
+    let cluster = Cluster::start(3);
+    cluster.import_demo_image();
+    let disk = Disk::new(cluster.dir());
+    cluster.apply(OBJECTS);
+    // A node without which nobody has a majority has no deadline.
+    let voters = r"jsonpath={.metadata.annotations.healing\.kintsugi\.dev/voters}";
+    cluster.until(&["get", "lease", "-n", "kube-node-lease", "node-2", "-o", voters], |voters| {
+        ["node-1", "node-2", "node-3"].iter().all(|node| voters.contains(node))
+    });
+    let on_node_2 = |mut pod: Value| {
+        pod["spec"]["nodeSelector"] = json!({"kubernetes.io/hostname": "node-2"});
+        pod.to_string()
+    };
+    let ready = |name: &str| {
+        let path = "jsonpath={.status.conditions[?(@.type=='Ready')].status}";
+        cluster.until(&["get", "pod", name, "-o", path], |status| status == "True");
+    };
+    cluster.kubectl_with(&["apply", "-f", "-"], &on_node_2(driver_pod()));
+    ready("driver");
+    let kubelet = cluster.data_dir().join("nodes/node-2/kubelet");
+    let pid = process_of("driver", &["/kintsugi", "web", "8080"]);
+    let work = Arc::new(Work { pid, disk: Some(disk.device.clone()), told: Mutex::default() });
+    std::fs::create_dir_all(kubelet.join("plugins").join(DRIVER)).expect("the node's folder is ours");
+    let driver = Driver::start(&kubelet, work);
+    cluster.kubectl_with(&["apply", "-f", "-"], &on_node_2(user("early")));
+    ready("early");
+
+    // Its monitor stops for a while. When it looks again, the deadline that it knows of has passed, but the node has kept
+    // its lease all the time.
+    let uid = cluster.value("pod/early", "{.metadata.uid}");
+    let at = kubelet.join("pods").join(&uid).join("volumes/kubernetes.io~csi/theirs/mount");
+    let mut kept = std::fs::File::create(at.join("kept")).expect("it is mounted");
+    kept.write_all(b"in time").and_then(|()| kept.sync_all()).expect("it answers");
+    drop(kept);
+    let stop = |pid| Paused::stop(pid).expect("it is ours");
+    let paused: Vec<Paused> = monitors_of(&uid).into_iter().map(stop).collect();
+    assert!(!paused.is_empty(), "a monitor of {uid}");
+    std::thread::sleep(LONG);
+    std::fs::write(at.join("lost"), "too late").expect("it goes on so far");
+    drop(paused);
+
+    let anew = ["unpublish h-1", "unstage h-1", "stage h-1", "publish h-1 for early"];
+    until(|| driver.work.told().ends_with(&anew.map(str::to_owned)));
+    let restarts = "jsonpath={.status.containerStatuses[0].restartCount}";
+    cluster.until(&["get", "pod", "early", "-o", restarts], |count| count == "1");
+    ready("early");
+    let read = [vec!["exec", "early", "--"], tool("cat /data/kept")].concat();
+    assert_eq!(cluster.kubectl(&read), "in time");
+    assert!(!at.join("lost").exists(), "what came too late is nowhere");
+    std::fs::write(at.join("more"), "x").expect("it works again");
+    assert_eq!(driver.work.told().len(), 2 + anew.len(), "{:?}", driver.work.told());
+    cluster.kubectl(&["delete", "pod", "early"]);
+    until(|| driver.work.told().ends_with(&["unpublish h-1".into(), "unstage h-1".into()]));
+}
+
+/// The monitor of a pod, and what waits to become its next container.
+fn monitors_of(uid: &str) -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc").expect("procfs is mounted");
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let line = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let is_it = |pid: &i32| {
+        let line = line(pid);
+        line.contains("monitor\0") && line.contains(uid)
+    };
+    pids.filter(is_it).collect()
 }
 
 /// Looks again and again until it is so.
