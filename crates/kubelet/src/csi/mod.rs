@@ -2,7 +2,7 @@
 //!
 //! A driver says that it is there by a socket in the registry ([`register`]), and is told of the node in CSINode and the
 //! Node ([`node`]). A pod's volume is attached by others, staged once on the node, and published for the pod
-//! ([`mount`]); what that asks of the driver is decided in [`wish`].
+//! ([`mount`]); what that asks of the driver is decided in [`wish`]. What the fence shut down is made anew ([`renew`]).
 //!
 //! Promises: what a driver was asked to mount is on disk before it is asked, so it is undone whatever becomes of the
 //! agent; a volume is named in the node's status before it is mounted and until it is staged no more, so it is not

@@ -9,6 +9,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use rustix::event::{PollFd, PollFlags, poll};
+
 use crate::layout::Pod;
 use crate::monitor::complain;
 use crate::{Exclusive, sys};
@@ -47,8 +49,7 @@ impl Shutdown {
         let work = || -> std::convert::Infallible {
             // What it inherited must not be held open by storage that does not answer.
             let _ = sys::close_others();
-            let count = volumes.iter().map(|all| shut_all(pod, all)).sum::<usize>();
-            sys::exit_now(if count > 0 { SOME_SHUT } else { NONE_SHUT })
+            sys::exit_now(shut_all(pod, volumes))
         };
         // SAFETY: the caller promises that there is one thread.
         match unsafe { sys::clone_process(0, None, work) } {
@@ -76,22 +77,38 @@ impl Shutdown {
     }
 }
 
-/// Shuts down what may be; says how many were.
-fn shut_all(pod: &Pod, volumes: &Exclusive) -> usize {
-    let within: Vec<PathBuf> = volumes.within.iter().map(|dir| real(dir)).collect();
-    let mut count = 0;
-    for mount in &volumes.mounts {
-        match shut(&real(mount), &within) {
-            Ok(note) => {
-                count += 1;
-                complain(pod, &format!("fenced: shut down the file system at {}{note}", mount.display()));
-            }
-            Err(why) => {
-                complain(pod, &format!("fenced: the file system at {} goes on: {why}", mount.display()));
-            }
+/// Shuts down what may be, each in a process of its own: one that does not answer must not hold up the others.
+fn shut_all(pod: &Pod, volumes: &[Exclusive]) -> i32 {
+    let mut parts = Vec::new();
+    for (all, mount) in volumes.iter().flat_map(|all| all.mounts.iter().map(move |mount| (all, mount))) {
+        let work = || -> std::convert::Infallible { sys::exit_now(shut_one(pod, mount, &all.within)) };
+        // SAFETY: this process was just made, and has one thread.
+        match unsafe { sys::clone_process(0, None, work) } {
+            Ok(child) => parts.push(child),
+            Err(error) => complain(pod, &format!("cannot shut {} down: {error}", mount.display())),
         }
     }
-    count
+    let codes = parts.iter().map(|part| {
+        let mut fds = [PollFd::new(&part.pidfd, PollFlags::IN)];
+        let _ = rustix::io::retry_on_intr(|| poll(&mut fds, None));
+        sys::reap(part.pidfd.as_fd()).ok().flatten().map_or(SOME_SHUT, |ended| ended.code)
+    });
+    codes.max().unwrap_or(NONE_SHUT)
+}
+
+fn shut_one(pod: &Pod, mount: &Path, within: &[PathBuf]) -> i32 {
+    let within: Vec<PathBuf> = within.iter().map(|dir| real(dir)).collect();
+    let at = mount.display();
+    match shut(&real(mount), &within) {
+        Ok(note) => {
+            complain(pod, &format!("fenced: shut down the file system at {at}{note}"));
+            SOME_SHUT
+        }
+        Err(why) => {
+            complain(pod, &format!("fenced: the file system at {at} goes on: {why}"));
+            NONE_SHUT
+        }
+    }
 }
 
 /// A path as the kernel spells it: the folders that it leads through may be links.
