@@ -2,9 +2,11 @@
 
 mod double;
 
+use std::path::Path;
 use std::time::Duration;
 
 use double::Bench;
+use kubelet::Files;
 use serde_json::{Value, json};
 
 /// How long a test waits for something on virtual time before it fails.
@@ -169,6 +171,25 @@ async fn a_pod_whose_file_systems_were_shut_down_gets_its_volumes_and_a_sandbox_
     bench.runtime.until_started("web", 3).await;
     bench.until(PATIENCE, "web", |pod| container(pod)["restartCount"] == 3 && is_ready(pod)).await;
     assert_eq!(bench.runtime.take_log(), [&anew[..], &["start web 3"]].concat());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_the_node_gave_up_and_may_run_after_all_gets_its_volumes_again() {
+    let bench = Bench::start().await;
+    let map = json!({"metadata": {"name": "cm", "namespace": "shop"}, "data": {"k": "1"}});
+    bench.api.put("/api/v1/namespaces/shop/configmaps", map);
+    let spec = json!({
+        "containers": [{"name": "web", "image": "img:1", "command": ["run"],
+            "volumeMounts": [{"name": "c", "mountPath": "/etc/c"}]}],
+        "volumes": [{"name": "c", "configMap": {"name": "cm"}}],
+    });
+    bench.api.put("/api/v1/namespaces/shop/pods", web(spec));
+    let pod = bench.until(PATIENCE, "web", is_ready).await;
+    let dir = format!("/data/kubelet/pods/{}", pod["metadata"]["uid"].as_str().unwrap_or(""));
+    bench.files.0.remove(Path::new(&dir)).expect("it is there");
+    bench.runtime.give_up("web");
+    bench.runtime.until_started("web", 1).await;
+    assert_eq!(bench.read(&format!("{dir}/volumes/c/k")), "1");
 }
 
 #[tokio::test(start_paused = true)]

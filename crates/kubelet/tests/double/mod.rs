@@ -58,6 +58,12 @@ impl FakeRuntime {
         std::mem::take(&mut self.state().log)
     }
 
+    /// Removes every sandbox, as a node does that gives up what is fenced.
+    pub fn give_up(&self, name: &str) {
+        self.kill(name, 137);
+        self.state().sandboxes.clear();
+    }
+
     /// Lets every pod's deadline pass: what runs is killed, and file systems of its volumes are shut down.
     pub fn shut_all(&self, name: &str) {
         let uids: Vec<String> = self.state().sandboxes.keys().cloned().collect();
