@@ -96,15 +96,25 @@ impl Cluster {
         command
     }
 
-    /// Starts the server; says when.
+    /// Starts the server with its nodes; says when.
     pub fn up(&mut self) -> Result<Instant> {
-        let _ = std::fs::remove_file(self.ready_file());
-        let log = File::options().create(true).append(true).open(self.dir.path().join("server.log"))?;
         let mut command = self.command(&["up"]);
-        command.arg("--ready-file").arg(self.ready_file()).stdout(Stdio::null()).stderr(log);
         if self.nodes > 1 {
             command.arg("--nodes").arg(self.nodes.to_string()).arg("--shared-dir").arg(self.shared_dir());
         }
+        self.start(command)
+    }
+
+    /// Starts the server without a node; with a client.
+    pub async fn begin_server_alone(&mut self) -> Result<Client> {
+        let began = self.start(self.command(&["server"]))?;
+        self.answering(began).await
+    }
+
+    fn start(&mut self, mut command: Command) -> Result<Instant> {
+        let _ = std::fs::remove_file(self.ready_file());
+        let log = File::options().create(true).append(true).open(self.dir.path().join("server.log"))?;
+        command.arg("--ready-file").arg(self.ready_file()).stdout(Stdio::null()).stderr(log);
         let began = Instant::now();
         self.server = Some(command.spawn().context("cannot run the binary")?);
         Ok(began)

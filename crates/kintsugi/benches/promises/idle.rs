@@ -26,6 +26,28 @@ pub fn size(binary: &Path) -> Result<Vec<Figure>> {
     Ok(vec![Figure::new("binary, stripped", Unit::Mebibytes, vec![bytes / f64::from(1 << 20)]).aim(40.0)])
 }
 
+/// Processor time of a server without a node, and nothing to do.
+pub async fn control_plane(binary: &Path) -> Result<Vec<Figure>> {
+    let mut cluster = Cluster::new(binary)?;
+    drop(cluster.begin_server_alone().await?);
+    tokio::time::sleep(REST).await;
+    let server = cluster.server_pid()?;
+    let busy = busy(|| processes::time_used(server)).await;
+    let what = "processor time of the control plane alone when idle, of a core";
+    Ok(vec![Figure::new(what, Unit::Percent, busy).aim(0.2).stock(5.1)])
+}
+
+/// What part of a core was used in each look, in percent.
+async fn busy(used: impl Fn() -> Duration) -> Vec<f64> {
+    let mut parts = Vec::new();
+    for _ in 0..RUNS {
+        let (before, began) = (used(), Instant::now());
+        tokio::time::sleep(LOOK).await;
+        parts.push((used() - before).as_secs_f64() / began.elapsed().as_secs_f64() * 100.0);
+    }
+    parts
+}
+
 /// Memory and processor time with ten pods.
 pub async fn rows(binary: &Path) -> Result<Vec<Figure>> {
     let (cluster, client) = Cluster::started(binary).await?;
@@ -42,17 +64,11 @@ pub async fn rows(binary: &Path) -> Result<Vec<Figure>> {
         std::iter::once(pid).chain(&monitor.waiting).map(|pid| processes::private(*pid)).sum()
     };
     let with_waiting = monitors.iter().map(whole).collect::<Result<Vec<f64>>>()?;
-    let (mut memory, mut busy) = (Vec::new(), Vec::new());
-    let used = || {
+    let busy = busy(|| {
         let monitors: Duration = monitors.keys().map(|pid| processes::time_used(*pid)).sum();
         processes::time_used(server) + monitors
-    };
-    for _ in 0..RUNS {
-        let (before, began) = (used(), Instant::now());
-        tokio::time::sleep(LOOK).await;
-        busy.push((used() - before).as_secs_f64() / began.elapsed().as_secs_f64() * 100.0);
-        memory.push(processes::resident(server)?);
-    }
+    });
+    let (busy, memory) = (busy.await, vec![processes::resident(server)?]);
     Ok(vec![
         Figure::new("resident memory of control plane and agent, idle, 10 pods", Unit::Mebibytes, memory)
             .aim(80.0)

@@ -21,9 +21,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 use client::Access;
+use tokio::signal::unix::{SignalKind, signal};
 
 use figures::Table;
 
@@ -90,9 +91,11 @@ fn measure(args: &Args) -> Result<()> {
     // One thread: whatever it opens or starts is in the network namespace that it has entered last.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
+        let mut told = signal(SignalKind::terminate())?;
         tokio::select! {
             biased;
-            interrupted = tokio::signal::ctrl_c() => interrupted.context("interrupted"),
+            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+            _ = told.recv() => bail!("told to end"),
             measured = rows(args) => measured,
         }
     })
@@ -134,6 +137,7 @@ async fn rows(args: &Args) -> Result<()> {
     }
     if wanted(Part::Idle) {
         table.add(idle::rows(binary).await);
+        table.add(idle::control_plane(binary).await);
     }
     if wanted(Part::Load) {
         table.add(load::alone(binary).await);
