@@ -4,6 +4,7 @@ pub mod admission;
 pub mod agent;
 pub mod audit_log;
 pub mod authorization;
+mod caring;
 pub mod certificates;
 pub mod cluster;
 pub mod control;

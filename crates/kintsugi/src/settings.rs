@@ -257,6 +257,17 @@ pub struct StoreSettings {
     pub store_keyfile: Option<PathBuf>,
 }
 
+/// Where a cluster is kept, and where its objects are stored.
+#[derive(Debug, Clone, Args)]
+pub struct Kept {
+    /// Where the cluster is kept.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// Where its objects are stored.
+    #[command(flatten)]
+    pub store: StoreSettings,
+}
+
 /// How failures are noticed and mended; the same on the server and on all its nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Args, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -654,7 +665,7 @@ pub enum StoreAct {
     Check {
         /// Where the cluster is kept.
         #[command(flatten)]
-        data: DataDir,
+        kept: Kept,
         /// Look over this backup instead
         #[arg(long, value_name = "FILE")]
         backup: Option<PathBuf>,
@@ -663,16 +674,16 @@ pub enum StoreAct {
     Backup {
         /// Where the cluster is kept.
         #[command(flatten)]
-        data: DataDir,
+        kept: Kept,
         /// The file to be made
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Make the store of a data directory from a backup, while no server runs on it
+    /// Make the store of a data directory, or one in etcd, from a backup, while no server runs on it
     Restore {
         /// Where the cluster is kept.
         #[command(flatten)]
-        data: DataDir,
+        kept: Kept,
         /// The backup
         #[arg(value_name = "FILE")]
         file: PathBuf,
@@ -680,7 +691,7 @@ pub enum StoreAct {
         /// it was when the backup was made
         #[arg(long, value_name = "FILE")]
         keys: Option<PathBuf>,
-        /// Take the place of the store that is there, which is kept beside it
+        /// Take the place of the store that is there, which is kept beside it; of one in etcd a backup is kept
         #[arg(long)]
         overwrite: bool,
         /// Your word that no node runs anything of this cluster: pods of StatefulSets and those with exclusive volumes need
@@ -688,18 +699,19 @@ pub enum StoreAct {
         #[arg(long)]
         nothing_runs: bool,
     },
-    /// Shrink the log on the disk to what it takes to hold the present; works while the server runs
+    /// Shrink the log on the disk to what it takes to hold the present, or have etcd forget the past; works while the server
+    /// runs
     Compact {
         /// Where the cluster is kept.
         #[command(flatten)]
-        data: DataDir,
+        kept: Kept,
     },
     /// Seal what is secret with a new key, and let go of the old one; works while the server runs. Backups made before need
     /// the keys that they were sealed with
     RotateKey {
         /// Where the cluster is kept.
         #[command(flatten)]
-        data: DataDir,
+        kept: Kept,
     },
 }
 

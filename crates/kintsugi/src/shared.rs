@@ -1,6 +1,7 @@
 //! A store that several servers share: opening it by the settings, and refusing a server that is not of the same cluster.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use etcd::Etcd;
@@ -17,8 +18,8 @@ const KEYS: &str = "keys";
 /// See [`KEYS`].
 const RANGES: &str = "ranges";
 
-/// Opens the store in etcd, where the settings name one.
-pub async fn open(host: &Host, settings: &StoreSettings, form: Form) -> Result<Option<(Store, Etcd)>> {
+/// Where the store in etcd is, where the settings name one.
+pub fn etcd_settings(settings: &StoreSettings) -> Result<Option<etcd::Settings>> {
     let Some(store) = &settings.store else { return Ok(None) };
     let Some(urls) = store.strip_prefix("etcd=") else {
         bail!(
@@ -34,8 +35,14 @@ pub async fn open(host: &Host, settings: &StoreSettings, form: Form) -> Result<O
         (None, None) => None,
         _ => bail!("--store-certfile and --store-keyfile go together"),
     };
-    let opened = etcd::open(host, &etcd, form, Limits::default()).await;
-    opened.map(Some).with_context(|| format!("cannot open the store in {urls}"))
+    Ok(Some(etcd))
+}
+
+/// Opens the store in etcd, where the settings name one.
+pub async fn open(host: &Host, settings: &StoreSettings, form: Form) -> Result<Option<(Store, Etcd)>> {
+    let Some(etcd) = etcd_settings(settings)? else { return Ok(None) };
+    let opened = etcd::open(host, &etcd, form, Arc::new(|_| Ok(())), Limits::default()).await;
+    opened.map(Some).context("cannot open the store in etcd")
 }
 
 /// Refuses to make new keys where the cluster in this store has some already.

@@ -127,6 +127,37 @@ impl Site {
         assert!(seen.is_ok(), "kubectl {} prints still:\n{last}\n{}", words.join(" "), logs());
     }
 
+    /// Does something with the store, by the keys of a server: in etcd, or in its data directory.
+    fn store(&self, name: &str, words: &[&str], in_etcd: bool) -> (bool, String) {
+        let mut command = self.inside(env!("CARGO_BIN_EXE_kintsugi"));
+        command.arg("store").args(words).arg("--data-dir").arg(self.data_dir(name));
+        if in_etcd {
+            command.args(["--store", &format!("etcd={ETCD}")]);
+        }
+        let output = command.output().expect("the binary runs");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    }
+
+    fn well(&self, name: &str, words: &[&str], in_etcd: bool) -> String {
+        let (is_well, said) = self.store(name, words, in_etcd);
+        assert!(is_well, "store {words:?}: {said}");
+        said
+    }
+
+    /// All keys and values in etcd whose keys begin so.
+    fn raw(&self, begin: &str) -> String {
+        let mut command = self.inside("etcdctl");
+        command.env("ETCDCTL_API", "3").args(["--endpoints", ETCD, "get", "--prefix", begin]);
+        String::from_utf8_lossy(&command.output().expect("etcdctl is beside etcd").stdout).into_owned()
+    }
+
+    fn value(&self, server: &str, of: &str, path: &str) -> String {
+        let (good, said) = self.kubectl(server, &["get", of, "-o", &format!("jsonpath={path}")]);
+        assert!(good, "{said}");
+        said
+    }
+
     fn holder(&self, server: &str) -> String {
         let lease = ["-n", "kube-system", "get", "lease", "kintsugi-controllers"];
         self.kubectl(server, &[&lease[..], &["-o", "jsonpath={.spec.holderIdentity}"]].concat()).1
@@ -256,6 +287,78 @@ fn losing_a_server_changes_nothing_but_the_leader() {
     let (good, said) = site.kubectl("one", &["scale", "deployment", "web", "--replicas=2"]);
     assert!(good, "{said}");
     site.until("one", &replicas, |said| said == "2");
+}
+
+#[test]
+fn a_backup_goes_from_etcd_into_a_data_directory_and_back() {
+    let Some(mut site) = Site::new() else { return };
+    site.start_server("one");
+    let secret = ["create", "secret", "generic", "s", "--from-literal=word=open-sesame"];
+    assert!(site.kubectl("one", &secret).0);
+    assert!(site.kubectl("one", &["create", "configmap", "before"]).0);
+    let word = site.value("one", "secret/s", "{.data.word}");
+    let [file, again, third] =
+        ["backup", "again", "third"].map(|name| site.data_dir(name).display().to_string());
+    site.well("one", &["backup", &file], true);
+    assert!(!site.store("one", &["backup", &file], true).0, "a backup takes the place of nothing");
+    assert!(site.well("one", &["check", "--backup", &file], true).contains("sound"));
+    assert!(site.well("one", &["check"], true).contains("sound"));
+    assert!(site.well("one", &["compact"], true).contains("forgotten"));
+    assert!(!std::fs::read(&file).expect("it was made").windows(word.len()).any(|at| at == word.as_bytes()));
+
+    // Neither on its own data directory nor from elsewhere while it runs.
+    let restore = ["restore", &file, "--overwrite"];
+    let (is_well, said) = site.store("one", &restore, true);
+    assert!(!is_well && said.contains("is in use"), "{said}");
+    copy(&site.data_dir("one").join("pki"), &site.data_dir("two").join("pki"));
+    let (is_well, said) = site.store("two", &restore, true);
+    assert!(!is_well && said.contains("a server serves on this store"), "{said}");
+    assert!(site.kubectl("one", &["create", "configmap", "after"]).0);
+    let newest: u64 =
+        site.value("one", "configmap/after", "{.metadata.resourceVersion}").parse().expect("a number");
+    site.end("one", libc::SIGTERM);
+    let (is_well, said) = site.store("one", &["restore", &file], true);
+    assert!(!is_well && said.contains("--overwrite takes its place"), "{said}");
+    let said = site.well("one", &restore, true);
+    assert!(said.contains("store.before-1.backup"), "{said}");
+
+    // The cluster is as it was, at revisions that nobody has seen.
+    site.start_server("one");
+    assert_eq!(site.value("one", "secret/s", "{.data.word}"), word);
+    let maps = site.kubectl("one", &["get", "configmaps", "-o", "name"]).1;
+    assert!(maps.contains("configmap/before") && !maps.contains("configmap/after"), "{maps}");
+    let revision = site.value("one", "configmap/before", "{.metadata.resourceVersion}");
+    assert!(revision.parse::<u64>().is_ok_and(|revision| revision > newest), "{revision} {newest}");
+    let watch = format!("/api/v1/configmaps?watch=1&timeoutSeconds=1&resourceVersion={newest}");
+    let (_, told) = site.kubectl("one", &["get", "--raw", &watch]);
+    assert!(told.contains("too old") || told.contains("Expired"), "{told}");
+    assert!(!site.raw("/kintsugi/secrets/").contains(&word));
+    site.end("one", libc::SIGTERM);
+
+    // A store in a data directory is made of it, and etcd's of that one's, under another prefix.
+    assert!(site.well("two", &["restore", &file], false).contains("objects"));
+    assert!(site.well("two", &["check"], false).contains("sound"));
+    site.well("two", &["backup", &again], false);
+    let elsewhere = ["--store-prefix", "/other"];
+    site.well("two", &[&["restore", &again][..], &elsewhere].concat(), true);
+    assert!(site.well("two", &[&["check"][..], &elsewhere].concat(), true).contains("sound"));
+    assert!(site.raw("/other/configmaps/default/before").contains("ConfigMap"));
+    assert!(!site.raw("/other/").contains(&word));
+
+    // What is none of ours is found, and no backup pretends to hold it.
+    let put = site
+        .inside("etcdctl")
+        .env("ETCDCTL_API", "3")
+        .args(["--endpoints", ETCD, "put", "/other/pods/a/x", "?"])
+        .output();
+    assert!(put.expect("etcdctl is beside etcd").status.success());
+    let (is_well, said) = site.store("two", &[&["check"][..], &elsewhere].concat(), true);
+    assert!(
+        !is_well && said.contains("DAMAGED   /other/pods/a/x in etcd: Kintsugi did not write it"),
+        "{said}"
+    );
+    let (is_well, said) = site.store("two", &[&["backup", &third][..], &elsewhere].concat(), true);
+    assert!(!is_well && said.contains("/other/pods/a/x"), "{said}");
 }
 
 #[test]
