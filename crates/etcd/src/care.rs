@@ -10,13 +10,13 @@ use crate::compact;
 use crate::endpoints::Endpoints;
 use crate::journal::{OPEN_MAX, OpenError, check_version};
 use crate::keys::{self, Keys, OPS_MAX, Sort, Unread};
-use crate::load::{self, NotLoaded, unreachable};
+use crate::load::{self, not_read, unreachable};
 use crate::messages::{
     Compare, CompareResult, DeleteRangeRequest, KeyValue, PutRequest, Request, RequestOp, TXN, TxnRequest,
     TxnResponse,
 };
 use crate::settings::{Settings, SettingsError};
-use crate::terms::{self, AHEAD, Found, Heed, RESTORING, SEALING};
+use crate::terms::{self, AHEAD, Found, HEEDED, Heed, RESTORING, SEALING};
 use crate::transaction::{TXN_BYTES_MAX, by_revision};
 
 /// How long etcd may take to remove all records of a store: as long as it takes to write them anew, and longer than it gives a
@@ -128,7 +128,7 @@ impl Care {
         let mark = self.done(vec![by_revision(keys.own(RESTORING), CompareResult::Equal, restoring)], begun);
         let mark = mark.await?;
         let mine = || vec![by_revision(keys.own(RESTORING), CompareResult::Equal, mark)];
-        let ours = ["agreed/", "gone/", SEALING].map(|begin| keys.owns(begin));
+        let ours = ["agreed/", "gone/", HEEDED, SEALING].map(|begin| keys.owns(begin));
         let gone = keys.records().into_iter().chain(ours).map(|(key, range_end)| RequestOp {
             request: Some(Request::DeleteRange(DeleteRangeRequest { key, range_end })),
         });
@@ -189,16 +189,6 @@ impl Look {
 
 fn put(key: Bytes, value: Bytes) -> RequestOp {
     RequestOp { request: Some(Request::Put(PutRequest { key, value })) }
-}
-
-fn not_read(why: NotLoaded) -> StoreError {
-    match why {
-        NotLoaded::Failed(error) => error,
-        NotLoaded::Compacted => StoreError::Unreachable {
-            journal: "etcd",
-            why: "it compacts faster than it can be read".to_owned(),
-        },
-    }
 }
 
 /// As many values at once as etcd takes in a transaction.

@@ -103,7 +103,8 @@ pub fn record(keys: &Keys, path: &str, kv: &KeyValue, form: &Form) -> Result<Rec
     Ok(stored.into())
 }
 
-fn unread(path: &str, kv: &KeyValue, why: Unread) -> StoreError {
+/// What is told of what is not read.
+pub fn unread(path: &str, kv: &KeyValue, why: Unread) -> StoreError {
     match why {
         Unread::Sealed(why) => StoreError::Sealed { path: path.into(), why },
         Unread::Strange => strange(kv),
@@ -114,6 +115,14 @@ fn unread(path: &str, kv: &KeyValue, why: Unread) -> StoreError {
 pub fn value(keys: &Keys, path: &str, kv: &KeyValue, form: &Form) -> Result<(Bytes, usize), Unread> {
     let (body, change) = keys::read(form, path, &kv.value)?;
     Ok((join(&body, keys.revision(kv.mod_revision, change)), change))
+}
+
+/// Why nothing was read, where no other revision is tried.
+pub fn not_read(why: NotLoaded) -> StoreError {
+    match why {
+        NotLoaded::Failed(error) => error,
+        NotLoaded::Compacted => unreachable(&Status::unavailable("it compacts faster than it can be read")),
+    }
 }
 
 /// What is told to those who asked for something that nobody can do now.

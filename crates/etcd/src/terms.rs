@@ -27,6 +27,9 @@ pub const RESTORING: &str = "restoring";
 /// The key that says by which key what is secret is sealed.
 pub const SEALING: &str = "sealing";
 
+/// How the names of the keys begin by which servers tell what they have taken up.
+pub const HEEDED: &str = "heeded/";
+
 /// Takes up what the servers agreed on about sealing, before anything is read or written by it; or says why it cannot.
 pub type Heed = Arc<dyn Fn(&[u8]) -> Result<(), String> + Send + Sync>;
 

@@ -10,12 +10,12 @@ use host::Host;
 use model::Object;
 use store::{Range, Record};
 
-use crate::control;
 use crate::place::Place;
 use crate::servers::{LEASES, SILENCE_MAX};
 use crate::settings::StoreAct;
-use crate::storing::{Ready, Told, Wish, backed_up, check_backup, is_new, what_now};
+use crate::storing::{Ready, Told, Wish, ask, backed_up, check_backup, is_new, rotated, what_now};
 use crate::vault::Vault;
+use crate::{control, rotation};
 
 /// Does what was asked for.
 pub async fn run(host: &Host, settings: &etcd::Settings, act: StoreAct) -> Result<Told> {
@@ -29,9 +29,7 @@ pub async fn run(host: &Host, settings: &etcd::Settings, act: StoreAct) -> Resul
             restore(host, &care, &kept.data.data_dir, &wish).await
         }
         StoreAct::Compact { .. } => compact(&care).await,
-        StoreAct::RotateKey { .. } => {
-            bail!("several servers may share this store, and a new key would reach only this one")
-        }
+        StoreAct::RotateKey { kept } => rotate_key(host, settings, &there(&kept.data.data_dir)?).await,
     }
 }
 
@@ -48,7 +46,7 @@ fn there(dir: &Path) -> Result<Place> {
 
 /// Reads all that there is, by the keys of a place.
 async fn look(care: &Care, vault: Arc<Vault>) -> Result<Look> {
-    let read = care.look(&control::form(vault), Arc::new(|_| Ok(()))).await;
+    let read = care.look(&control::form(vault.clone()), vault.heed()).await;
     read.with_context(|| format!("cannot read the store in {}", care.names()))
 }
 
@@ -105,7 +103,8 @@ async fn restore(host: &Host, care: &Care, dir: &Path, wish: &Wish<'_>) -> Resul
     let place = Place::open(dir)?;
     let _held = place.hold().context("stop the servers first; nothing was changed")?;
     let ready = Ready::read(host, &place, wish)?;
-    let look = look(care, ready.vault.clone()).await?;
+    // What its servers agreed on about keys ends with it.
+    let look = care.look(&control::form(ready.vault.clone()), Arc::new(|_| Ok(()))).await?;
     // What a restore left that was cut off is worth nothing.
     let is_taken = !look.is_restoring && (!look.records.is_empty() || !look.unread.is_empty());
     if is_taken && !wish.overwrite {
@@ -168,6 +167,18 @@ fn free(place: &Place) -> PathBuf {
     let names = (1_u64..).map(|number| place.dir().join(format!("store.before-{number}.backup")));
     // There are more numbers than files.
     names.into_iter().find(|path| !path.exists()).unwrap_or_else(|| place.dir().join("store.before.backup"))
+}
+
+async fn rotate_key(host: &Host, settings: &etcd::Settings, place: &Place) -> Result<Told> {
+    match place.hold() {
+        Ok(_held) => rotation::from_outside(host, settings, place).await?,
+        Err(_) => drop(ask(place, api::ROTATE_KEY).await?),
+    }
+    let mut told = rotated(place);
+    told.lines.push(
+        "every server that runs has it; one that does not needs a copy of that file before it starts".into(),
+    );
+    Ok(told)
 }
 
 async fn compact(care: &Care) -> Result<Told> {

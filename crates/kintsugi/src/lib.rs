@@ -23,6 +23,7 @@ pub mod names;
 pub mod node;
 pub mod place;
 pub mod ranges;
+mod rotation;
 pub mod server;
 mod servers;
 pub mod settings;

@@ -167,6 +167,11 @@ impl Keeper {
     }
 }
 
+/// The name of a server's lease.
+pub fn name_of(address: SocketAddr) -> String {
+    key(address).name.to_string()
+}
+
 fn key(address: SocketAddr) -> Key {
     let spelled = address.to_string().replace([':', '[', ']', '.'], "-");
     Key::new(&LEASE, NAMESPACE, format!("apiserver-{}", spelled.trim_matches('-')))

@@ -706,8 +706,8 @@ pub enum StoreAct {
         #[command(flatten)]
         kept: Kept,
     },
-    /// Seal what is secret with a new key, and let go of the old one; works while the server runs. Backups made before need
-    /// the keys that they were sealed with
+    /// Seal what is secret with a new key, and let go of the old one; works while the server runs, or several on one etcd.
+    /// Backups made before need the keys that they were sealed with
     RotateKey {
         /// Where the cluster is kept.
         #[command(flatten)]

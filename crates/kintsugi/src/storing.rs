@@ -279,10 +279,15 @@ async fn rotate_key(host: &Host, place: &Place) -> Result<Told> {
         }
         Err(_) => drop(ask(place, api::ROTATE_KEY).await?),
     }
-    Ok(Told::well(vec![
+    Ok(rotated(place))
+}
+
+/// What is said of a rotation that is done.
+pub(crate) fn rotated(place: &Place) -> Told {
+    Told::well(vec![
         format!("what is secret is sealed with a new key, in {}", place.store_keys().display()),
         "the old key is gone: backups made before need a copy of that file from then (restore --keys)".into(),
-    ]))
+    ])
 }
 
 /// Opens the store of a place on which no server runs.

@@ -70,7 +70,12 @@ impl Lab {
 
     /// The same, where it may be refused.
     pub async fn try_open(&self) -> Result<(Store, Etcd), etcd::OpenError> {
-        etcd::open(&self.host, &self.settings(), suite::tagger(), heed(), Limits::default()).await
+        self.open_as(suite::tagger().into(), heed()).await
+    }
+
+    /// The same, with keys that hear what the servers agree on.
+    pub async fn open_as(&self, form: store::Form, heed: Heed) -> Result<(Store, Etcd), etcd::OpenError> {
+        etcd::open(&self.host, &self.settings(), form, heed, Limits::default()).await
     }
 
     fn settings(&self) -> Settings {

@@ -7,6 +7,8 @@ mod suite;
 
 mod lab;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use host::Host;
@@ -149,6 +151,81 @@ async fn an_etcd_that_has_gone_back_is_served_no_more() {
     let refused = store.commit(store::Txn { expect: Vec::new(), changes: vec![put("/a/b/x", "4")] }).await;
     assert!(matches!(refused, Err(StoreError::Closed)), "{refused:?}");
     assert!(matches!(watch.next().await, Err(StoreError::Closed)));
+}
+
+/// Seals Secrets with the letter that was agreed on last, and opens them with any.
+struct Letter(AtomicU8);
+
+impl store::Sealer for Letter {
+    fn seals(&self, path: &str) -> bool {
+        path.starts_with("/secrets/")
+    }
+
+    fn seal(&self, _path: &str, value: &[u8]) -> Vec<u8> {
+        [&[self.0.load(Ordering::SeqCst)], value].concat()
+    }
+
+    fn open(&self, _path: &str, sealed: &[u8]) -> Result<Vec<u8>, String> {
+        sealed.get(1..).map(<[u8]>::to_vec).ok_or_else(|| "it is cut short".to_owned())
+    }
+}
+
+async fn lettered(lab: &Lab) -> (Store, etcd::Etcd) {
+    let letter = Arc::new(Letter(AtomicU8::new(b'a')));
+    let form = store::Form { tagger: suite::tagger(), sealer: Some(letter.clone()) };
+    let heed = Arc::new(move |text: &[u8]| {
+        letter.0.store(text.first().copied().unwrap_or(b'?'), Ordering::SeqCst);
+        Ok(())
+    });
+    lab.open_as(form, heed).await.expect("etcd is there")
+}
+
+/// However late a server hears of a new key: it writes nothing with the old one.
+#[tokio::test]
+async fn nothing_is_sealed_but_as_the_servers_agreed() {
+    let Some(lab) = Lab::start().await else { return };
+    let ((one, of_one), (other, of_other)) = (lettered(&lab).await, lettered(&lab).await);
+    let raw = |name: &str| lab.etcdctl(&["get", "--print-value-only", &format!("/kintsugi/secrets/{name}")]);
+    done(&one, vec![put("/secrets/a/old", "1"), put("/a/b/plain", "1")]).await;
+    done(&one, vec![put("/secrets/a/gone", "1")]).await;
+    let gone = store::Change::Remove {
+        path: "/secrets/a/gone".into(),
+        last: Some(store::Body { before: "last".into(), after: None }),
+    };
+    done(&one, vec![gone]).await;
+    assert!(raw("a/old").starts_with('a') && lab.etcdctl(&["get", "/kintsugi/.gone/0"]).contains("alast"));
+    other.catch_up().await.expect("etcd answers");
+    let mut watch = other.watch("/secrets/", other.revision()).expect("that is now");
+    let plain = other.get("/a/b/plain").expect("it was written").revision;
+
+    assert!(of_one.agree_on_sealing(0, "b", &[("keys", "new")], false).await.expect("etcd answers"));
+    for at in 0..20 {
+        done(&other, vec![put(&format!("/secrets/a/{at}"), "1")]).await;
+        assert!(raw(&format!("a/{at}")).starts_with('b'), "{at}");
+    }
+    assert!(!of_other.agree_on_sealing(0, "c", &[], false).await.expect("etcd answers"), "it was beaten");
+    assert_eq!(of_other.agreed("keys").await.expect("etcd answers"), Some("new".into()));
+    let at = *of_other.sealing().borrow();
+    of_other.tell_heeded("server", at).await.expect("etcd answers");
+    let heeded = of_one.heeded(at).await.expect("etcd answers");
+    assert_eq!(heeded.into_iter().collect::<Vec<_>>(), ["server"]);
+
+    // What was sealed before is written anew, once, and nothing else.
+    assert_eq!(of_other.seal_anew(at).await.expect("etcd answers"), 2);
+    assert_eq!(of_one.seal_anew(at).await.expect("etcd answers"), 0);
+    assert!(raw("a/old").starts_with('b'));
+    assert_eq!(lab.etcdctl(&["get", "--prefix", "/kintsugi/.gone/"]), "");
+    let seen: Vec<String> = events(&mut watch, 21).await.into_iter().map(|(told, _)| told).collect();
+    assert_eq!(seen.last().map(String::as_str), Some("/secrets/a/old=1"), "{seen:?}");
+    other.catch_up().await.expect("etcd answers");
+    assert_eq!(other.get("/a/b/plain").expect("it is there").revision, plain);
+
+    // A server that starts knows what holds, and nothing of what held before.
+    assert!(of_one.agree_on_sealing(at, "d", &[], true).await.expect("etcd answers"));
+    let (third, _) = lettered(&lab).await;
+    done(&third, vec![put("/secrets/a/third", "1")]).await;
+    assert!(raw("a/third").starts_with('d'));
+    assert_eq!(lab.etcdctl(&["get", "--prefix", "/kintsugi/.heeded/"]), "");
 }
 
 /// All that a store holds is put in the place of another's, as from a backup.

@@ -14,7 +14,8 @@ use crate::WEB;
 use crate::harness::{inside, new_network_namespace, until_true};
 
 const ETCD: &str = "http://127.0.0.1:2379";
-const SERVERS: [(&str, &str); 2] = [("one", "10.77.0.1:6443"), ("two", "10.77.0.2:6443")];
+const SERVERS: [(&str, &str); 3] =
+    [("one", "10.77.0.1:6443"), ("two", "10.77.0.2:6443"), ("three", "10.77.0.3:6443")];
 
 /// The processes of a cluster, by name, in one namespace.
 struct Site {
@@ -64,7 +65,7 @@ impl Site {
     }
 
     fn server(&self, name: &str) -> Command {
-        let (_, address) = SERVERS.iter().find(|(own, _)| *own == name).expect("one of the two");
+        let (_, address) = SERVERS.iter().find(|(own, _)| *own == name).expect("one of them");
         let mut server = self.inside(env!("CARGO_BIN_EXE_kintsugi"));
         server.args(["server", "--listen", address, "--store", &format!("etcd={ETCD}"), "--data-dir"]);
         server.arg(self.data_dir(name)).env("KINTSUGI_LOG", "info");
@@ -128,13 +129,18 @@ impl Site {
     }
 
     /// Does something with the store, by the keys of a server: in etcd, or in its data directory.
-    fn store(&self, name: &str, words: &[&str], in_etcd: bool) -> (bool, String) {
+    fn store_command(&self, name: &str, words: &[&str], in_etcd: bool) -> Command {
         let mut command = self.inside(env!("CARGO_BIN_EXE_kintsugi"));
         command.arg("store").args(words).arg("--data-dir").arg(self.data_dir(name));
         if in_etcd {
             command.args(["--store", &format!("etcd={ETCD}")]);
         }
-        let output = command.output().expect("the binary runs");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn store(&self, name: &str, words: &[&str], in_etcd: bool) -> (bool, String) {
+        let output = self.store_command(name, words, in_etcd).output().expect("the binary runs");
         let said = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8_lossy(&said).into_owned())
     }
@@ -170,7 +176,7 @@ impl Drop for Site {
             let name = *name;
             self.end(name, libc::SIGTERM);
         }
-        for name in ["a", "one", "two"] {
+        for name in ["a", "one", "two", "three"] {
             let mut down = self.inside(env!("CARGO_BIN_EXE_kintsugi"));
             // What is left is found by its folder.
             let _ = down.args(["down", "--data-dir"]).arg(self.data_dir(name)).output();
@@ -223,7 +229,7 @@ fn losing_a_server_changes_nothing_but_the_leader() {
     let mut agent = site.inside(env!("CARGO_BIN_EXE_kintsugi"));
     agent.args(["agent", "--node-name", "a", "--node-address", "10.77.0.3", "--token", &token, "--data-dir"]);
     agent.arg(site.data_dir("a"));
-    for (_, address) in SERVERS {
+    for (_, address) in &SERVERS[..2] {
         agent.args(["--server", &format!("https://{address}")]);
     }
     site.start("a", agent);
@@ -359,6 +365,98 @@ fn a_backup_goes_from_etcd_into_a_data_directory_and_back() {
     );
     let (is_well, said) = site.store("two", &[&["backup", &third][..], &elsewhere].concat(), true);
     assert!(!is_well && said.contains("/other/pods/a/x"), "{said}");
+}
+
+/// The names of the keys in a server's file, the one that seals first.
+fn key_names(site: &Site, server: &str) -> Vec<String> {
+    let file = std::fs::read(site.data_dir(server).join("pki/store.keys")).expect("it has keys");
+    let kept: serde_json::Value = serde_json::from_slice(&file).expect("they are JSON");
+    let keys = kept["keys"].as_array().expect("a list").iter();
+    keys.map(|key| key["id"].as_str().expect("a name").to_owned()).collect()
+}
+
+/// The name of the key by which a Secret is sealed in etcd.
+fn sealed_by(site: &Site, secret: &str) -> String {
+    let mut command = site.inside("etcdctl");
+    let key = format!("/kintsugi/secrets/default/{secret}");
+    command.env("ETCDCTL_API", "3").args(["--endpoints", ETCD, "get", "--print-value-only", &key]);
+    let value = command.output().expect("etcdctl is beside etcd").stdout;
+    value.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn a_new_key_seals_on_all_servers_at_once() {
+    let Some(mut site) = Site::new() else { return };
+    site.start_server("one");
+    copy(&site.data_dir("one").join("pki"), &site.data_dir("two").join("pki"));
+    copy(&site.data_dir("one").join("pki"), &site.data_dir("three").join("pki"));
+    site.start_server("two");
+    let make = |site: &Site, server: &str, name: &str| {
+        let made =
+            site.kubectl(server, &["create", "secret", "generic", name, "--from-literal=word=open-sesame"]);
+        assert!(made.0, "{}", made.1);
+    };
+    make(&site, "one", "s");
+    let word = site.value("two", "secret/s", "{.data.word}");
+    let old = key_names(&site, "one");
+    assert_eq!((&old, sealed_by(&site, "s")), (&key_names(&site, "two"), old[0].clone()));
+
+    // Both go on serving, and reading the same, while it goes on.
+    let rotating = site.store_command("one", &["rotate-key"], true).spawn().expect("the binary runs");
+    for number in 0..10 {
+        let server = if number % 2 == 0 { "one" } else { "two" };
+        make(&site, server, &format!("s{number}"));
+        assert_eq!(site.value(server, "secret/s", "{.data.word}"), word);
+    }
+    let done = rotating.wait_with_output().expect("our own child");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let new = key_names(&site, "one");
+    assert!(new.len() == 1 && new != old, "{new:?}");
+    until_true("the other server to let go of the old key", || key_names(&site, "two") == new);
+    for secret in ["s", "s0", "s3", "s9"] {
+        assert_eq!(sealed_by(&site, secret), new[0], "{secret}");
+        for server in ["one", "two"] {
+            assert_eq!(site.value(server, &format!("secret/{secret}"), "{.data.word}"), word);
+        }
+    }
+    assert!(!site.raw("/kintsugi/.sealing").contains("\"key\""), "the new key is not in etcd any more");
+
+    // Who has the old key alone is told what to do; with a copy it starts, as do the others.
+    let refused = site.server("three").output().expect("the binary runs");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("copy it from one of the servers"), "{said}");
+    copy(&site.data_dir("two").join("pki"), &site.data_dir("three").join("pki"));
+    site.end("one", libc::SIGTERM);
+    site.start_server("three");
+    site.start_server("one");
+    assert_eq!(site.value("three", "secret/s", "{.data.word}"), word);
+    assert_eq!(site.value("one", "secret/s9", "{.data.word}"), word);
+
+    // A rotation that was begun and left goes on by whoever starts, also one that has the old key alone.
+    for server in ["one", "two", "three"] {
+        site.end(server, libc::SIGKILL);
+    }
+    let vault = std::sync::Arc::new(
+        kintsugi::vault::Vault::open(&site.data_dir("one").join("pki/store.keys")).expect("it has keys"),
+    );
+    let begun = vault.propose().and_then(|agreed| agreed.spelled()).expect("chance");
+    let mut put = site.inside("etcdctl");
+    put.env("ETCDCTL_API", "3").args(["--endpoints", ETCD, "put", "/kintsugi/.sealing", &begun]);
+    assert!(put.output().expect("etcdctl is beside etcd").status.success());
+    site.start_server("two");
+    until_true("the rotation to end", || {
+        key_names(&site, "two").len() == 1 && key_names(&site, "two") != new
+    });
+    assert_eq!(sealed_by(&site, "s"), key_names(&site, "two")[0]);
+    assert_eq!(site.value("two", "secret/s", "{.data.word}"), word);
+
+    // From a data directory on which no server runs.
+    copy(&site.data_dir("two").join("pki"), &site.data_dir("one").join("pki"));
+    let said = site.well("one", &["rotate-key"], true);
+    assert!(said.contains("sealed with a new key"), "{said}");
+    assert_eq!(sealed_by(&site, "s"), key_names(&site, "one")[0]);
+    until_true("the server to let go of the old key", || key_names(&site, "two") == key_names(&site, "one"));
+    assert_eq!(site.value("two", "secret/s", "{.data.word}"), word);
 }
 
 #[test]
