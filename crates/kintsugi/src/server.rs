@@ -49,8 +49,9 @@ pub struct Server {
     faces: Tasks,
     /// Keeps this one among the servers that pods find, where several share the store.
     presence: Option<Presence>,
-    /// Signs certificates, serves machines that join, and takes part in rotations of the store's key where it is shared.
-    _duties: [Option<Task<()>>; 3],
+    /// Signs certificates, serves machines that join, takes part in rotations of the store's key where it is shared, and keeps
+    /// those who are asked what may be done as a file says.
+    _duties: [Option<Task<()>>; 4],
 }
 
 /// Whom a server is for.
@@ -122,7 +123,8 @@ impl Server {
             .believing(front_proxy)
             .asking(strangers::outside(host, dial.clone(), &cluster.strangers)?);
         let said = admission::said(cluster.admission_control_config_file.as_deref())?;
-        let chain = authorization::chain(host, &(dial.clone() as Arc<dyn Dial>), &cluster.rights)?;
+        let (chain, reloader) =
+            authorization::chain(host, &(dial.clone() as Arc<dyn Dial>), &cluster.rights)?;
         let rotation = etcd.map(|etcd| {
             let (store, name) = (store.clone(), servers::name_of(inner_address));
             Arc::new(Rotation::new(host, etcd, store, vault.clone(), keys.clone(), Some(name)))
@@ -168,7 +170,8 @@ impl Server {
         };
         let joining = joining::start(host, &control.service, &keys, ranges, cluster, &public);
         let rotating = rotation.map(|rotation| host.spawn(rotation.run()));
-        let _duties = [Some(signer), Some(joining), rotating];
+        let reloading = reloader.map(|reloader| host.spawn(reloader.run()));
+        let _duties = [Some(signer), Some(joining), rotating, reloading];
         let presence = control.service.store().is_shared().then(|| {
             let client =
                 control::client(&control.service, Identity::user("kubernetes-admin", &[MASTERS]), "presence");

@@ -126,7 +126,7 @@ pub struct Rights {
     /// Who says what may be done, in the order in which they are asked: Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny
     #[arg(long, value_name = "NAME,…", default_value = "Node,RBAC", value_delimiter = ',')]
     pub authorization_mode: Vec<String>,
-    /// A file (AuthorizationConfiguration of apiserver.config.k8s.io) that says so instead
+    /// A file (AuthorizationConfiguration of apiserver.config.k8s.io) that says so instead, and is read again when it changes
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "authorization_mode", "authorization_webhook_config_file", "authorization_webhook_version",
         "authorization_webhook_cache_authorized_ttl", "authorization_webhook_cache_unauthorized_ttl",
