@@ -8,7 +8,7 @@ use store::{Body, Form, Path, Record, Revision, StoreError};
 
 use crate::compact;
 use crate::endpoints::Endpoints;
-use crate::journal::{OPEN_MAX, OpenError, check_version};
+use crate::journal::{OpenError, check_version};
 use crate::keys::{self, Keys, OPS_MAX, Sort, Unread};
 use crate::load::{self, not_read, unreachable};
 use crate::messages::{
@@ -157,11 +157,8 @@ impl Care {
     /// Does a transaction that may be done twice; gives its etcd revision.
     async fn done(&self, compare: Vec<Compare>, success: Vec<RequestOp>) -> Result<i64, StoreError> {
         let ask = TxnRequest { compare, success, failure: Vec::new() };
-        let answer: TxnResponse = self
-            .endpoints
-            .ask_again(TXN, &ask, REMOVE_MAX.max(OPEN_MAX))
-            .await
-            .map_err(|status| unreachable(&status))?;
+        let answer: TxnResponse =
+            self.endpoints.ask_again(TXN, &ask, REMOVE_MAX).await.map_err(|status| unreachable(&status))?;
         match answer.succeeded {
             true => Ok(answer.header.unwrap_or_default().revision),
             false => Err(StoreError::Conflict { path: "/.restoring".into(), actual: None }),

@@ -78,7 +78,10 @@ impl Follower {
         match load::reload(endpoints, keys, (form, terms), intake, 0).await {
             Ok(at) => self.done = at,
             Err(NotLoaded::Compacted) => {}
-            Err(NotLoaded::Failed(StoreError::Closed)) => return Err(StoreError::Closed),
+            // Trying again would not help.
+            Err(NotLoaded::Failed(error @ (StoreError::Closed | StoreError::Sealed { .. }))) => {
+                return Err(error);
+            }
             Err(NotLoaded::Failed(error)) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,

@@ -1,13 +1,12 @@
 //! The journal: opening it, writing to it, waiting for what comes back.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use client::grpc::{Code, Status};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use host::{Host, Task, watch};
+use host::{Host, Task};
 use store::{
     Change, Committed, Form, Intake, Journal, Limits, Record, Revision, Store, StoreError, Stored, Tags, Txn,
     join,
@@ -17,15 +16,15 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use crate::compact::{self, Compactor};
 use crate::endpoints::{Endpoints, Failed, is_silence};
 use crate::follow::Follower;
-use crate::keys::{self, Keys, Sort};
+use crate::keys::{Keys, OPS_MAX};
 use crate::load::{self, NotLoaded, unreachable};
 use crate::messages::{
-    CompareResult, DeleteRangeRequest, KeyValue, PutRequest, RANGE, RangeRequest, RangeResponse, Request,
-    RequestOp, STATUS, StatusRequest, StatusResponse, TXN, TxnRequest, TxnResponse,
+    CompareResult, PutRequest, RANGE, RangeRequest, RangeResponse, Request, RequestOp, STATUS, StatusRequest,
+    StatusResponse, TXN, TxnRequest, TxnResponse,
 };
 use crate::reader::{Reader, WAITING_MAX, Waiter};
 use crate::settings::{Settings, SettingsError};
-use crate::terms::{self, Found, HEEDED, Heed, SEALING, Terms};
+use crate::terms::{self, Found, Heed, Terms};
 use crate::transaction;
 
 /// How long a start waits for the first answer.
@@ -53,14 +52,14 @@ const HISTORY_REVISIONS_MAX: i64 = 50_000;
 
 /// A store's journal in etcd.
 #[derive(Clone)]
-pub struct Etcd(Arc<Inner>);
+pub struct Etcd(pub(crate) Arc<Inner>);
 
-struct Inner {
-    host: Host,
-    endpoints: Endpoints,
-    keys: Keys,
-    form: Form,
-    terms: Terms,
+pub(crate) struct Inner {
+    pub(crate) host: Host,
+    pub(crate) endpoints: Endpoints,
+    pub(crate) keys: Keys,
+    pub(crate) form: Form,
+    pub(crate) terms: Terms,
     intake: Intake,
     waiting: mpsc::Sender<Waiter>,
     room: Semaphore,
@@ -205,22 +204,9 @@ impl Inner {
     }
 
     /// Asks what may be done twice.
-    async fn ask_twice(&self, ask: &TxnRequest) -> Result<TxnResponse, StoreError> {
+    pub(crate) async fn ask_twice(&self, ask: &TxnRequest) -> Result<TxnResponse, StoreError> {
         let answer = self.endpoints.ask_again(TXN, ask, OPEN_MAX).await;
         answer.map_err(|status| unreachable(&status))
-    }
-
-    /// What takes the place of something that is sealed; how a record went is of no use to anybody any more.
-    fn anew(&self, kv: &KeyValue) -> Result<Request, StoreError> {
-        let Sort::Record(path) = self.keys.sort(&kv.key) else {
-            return Ok(Request::DeleteRange(DeleteRangeRequest {
-                key: kv.key.clone(),
-                ..Default::default()
-            }));
-        };
-        let (body, _) = keys::read(&self.form, path, &kv.value).map_err(|why| load::unread(path, kv, why))?;
-        let value = keys::write(&self.form, path, &body, 0);
-        Ok(Request::Put(PutRequest { key: kv.key.clone(), value }))
     }
 
     /// Waits until the memory shows an etcd revision of ours.
@@ -310,7 +296,7 @@ fn refused(status: &Status, txn: &Txn) -> StoreError {
             StoreError::TooLarge { bytes: store::txn_bytes(txn), limit: transaction::TXN_BYTES_MAX }
         }
         Code::InvalidArgument if said("too many operations") => {
-            StoreError::TooMany { changes: txn.changes.len(), limit: keys::OPS_MAX }
+            StoreError::TooMany { changes: txn.changes.len(), limit: OPS_MAX }
         }
         _ => unreachable(status),
     }
@@ -357,110 +343,6 @@ impl Etcd {
             .await
             .map_err(|status| unreachable(&status))?;
         Ok(found.kvs.first().map(|kv| String::from_utf8_lossy(&kv.value).into_owned()))
-    }
-
-    /// Shows the etcd revision that wrote what the servers agreed on about sealing, and each later one once it is taken up.
-    pub fn sealing(&self) -> watch::Receiver<i64> {
-        self.0.terms.sealing()
-    }
-
-    /// Has the servers agree on something about sealing, and on what goes with it by their names, unless they agreed on something
-    /// else since the etcd revision `at`; says whether they did. What they told of the last is forgotten when it is `over`.
-    ///
-    /// # Errors
-    /// `Unreachable` when etcd does not answer: it may have been done.
-    pub async fn agree_on_sealing(
-        &self,
-        at: i64,
-        text: &str,
-        agreed: &[(&str, &str)],
-        over: bool,
-    ) -> Result<bool, StoreError> {
-        let inner = &self.0;
-        let put = |key, value: &str| RequestOp {
-            request: Some(Request::Put(PutRequest { key, value: value.to_owned().into() })),
-        };
-        let mut success = vec![put(inner.keys.own(SEALING), text)];
-        success
-            .extend(agreed.iter().map(|(name, text)| put(inner.keys.own(&format!("agreed/{name}")), text)));
-        if over {
-            let (key, range_end) = inner.keys.owns(HEEDED);
-            let forget = Request::DeleteRange(DeleteRangeRequest { key, range_end });
-            success.push(RequestOp { request: Some(forget) });
-        }
-        let holds = transaction::by_revision(inner.keys.own(SEALING), CompareResult::Equal, at);
-        let fence = inner.terms.fence().compare(&inner.keys, false);
-        let compare = fence.chain([holds]).collect();
-        inner
-            .ask_twice(&TxnRequest { compare, success, failure: Vec::new() })
-            .await
-            .map(|answer| answer.succeeded)
-    }
-
-    /// Tells the others that this server has in its file what they agreed on at an etcd revision.
-    ///
-    /// # Errors
-    /// `Unreachable` when etcd does not answer.
-    pub async fn tell_heeded(&self, server: &str, at: i64) -> Result<(), StoreError> {
-        let key = self.0.keys.own(&format!("{HEEDED}{server}"));
-        let put = Request::Put(PutRequest { key, value: at.to_string().into() });
-        let success = vec![RequestOp { request: Some(put) }];
-        self.0.ask_twice(&TxnRequest { success, ..TxnRequest::default() }).await.map(drop)
-    }
-
-    /// The servers that told so.
-    ///
-    /// # Errors
-    /// `Unreachable` when etcd does not answer.
-    pub async fn heeded(&self, at: i64) -> Result<BTreeSet<String>, StoreError> {
-        let (first, end) = self.0.keys.owns(HEEDED);
-        let mut servers = BTreeSet::new();
-        let read = load::read(&self.0.endpoints, (first.clone(), end), 0, |kv| {
-            if kv.value == at.to_string() {
-                servers.insert(String::from_utf8_lossy(&kv.key[first.len()..]).into_owned());
-            }
-            Ok(())
-        });
-        read.await.map_err(load::not_read)?;
-        Ok(servers)
-    }
-
-    /// Writes all anew that was sealed before the servers agreed at this etcd revision on what seals now, and has etcd forget how
-    /// it was; says how much. Each write is for watchers like any other.
-    ///
-    /// # Errors
-    /// `Sealed` when something cannot be opened, `Unreachable` when etcd does not answer: to be done again.
-    pub async fn seal_anew(&self, at: i64) -> Result<usize, StoreError> {
-        let inner = &self.0;
-        let mut found = Vec::new();
-        let read = load::read(&inner.endpoints, inner.keys.all(), 0, |kv| {
-            let sealer = inner.form.sealer.as_ref();
-            let is_meant = match inner.keys.sort(&kv.key) {
-                Sort::Record(path) => sealer.is_some_and(|sealer| sealer.seals(path)),
-                Sort::Gone(_) => true,
-                Sort::Other => false,
-            };
-            if is_meant && kv.mod_revision < at {
-                found.push(kv.clone());
-            }
-            Ok(())
-        });
-        read.await.map_err(load::not_read)?;
-        for kv in &found {
-            let fence = inner.terms.fence().compare(&inner.keys, false);
-            let agreed = transaction::by_revision(inner.keys.own(SEALING), CompareResult::Equal, at);
-            let same = transaction::by_revision(kv.key.clone(), CompareResult::Equal, kv.mod_revision);
-            let success = vec![RequestOp { request: Some(inner.anew(kv)?) }];
-            // Whoever wrote it meanwhile has sealed it as all do now.
-            let compare = fence.chain([agreed, same]).collect();
-            inner.ask_twice(&TxnRequest { compare, success, failure: Vec::new() }).await?;
-        }
-        let now = compact::horizon(&inner.endpoints, &inner.keys, OPEN_MAX).await;
-        let upto = now.map_err(|status| unreachable(&status))?.1;
-        // A start reads as of the last compaction, and has to open what it reads.
-        let forgotten = compact::let_go(&inner.host, &inner.endpoints, &inner.keys, upto).await;
-        forgotten.map_err(|status| unreachable(&status))?;
-        Ok(found.len())
     }
 
     /// Has etcd forget now what was superseded; says from which revision on there is history.

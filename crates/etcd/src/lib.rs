@@ -16,6 +16,7 @@ pub mod keys;
 mod load;
 mod messages;
 mod reader;
+mod sealing;
 mod settings;
 mod terms;
 mod transaction;
