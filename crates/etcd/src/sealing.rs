@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::future::try_join_all;
 use host::watch;
 use store::StoreError;
 
@@ -14,6 +15,9 @@ use crate::messages::{
 };
 use crate::terms::{HEEDED, SEALING};
 use crate::transaction::by_revision;
+
+/// How much is written anew at once: etcd groups what arrives together, and whoever waits for it has other things to write.
+const ANEW_AT_ONCE: usize = 16;
 
 impl Etcd {
     /// Shows the etcd revision that wrote what the servers agreed on about sealing, and each later one once it is taken up.
@@ -103,14 +107,8 @@ impl Etcd {
             Ok(())
         });
         read.await.map_err(load::not_read)?;
-        for kv in &found {
-            let fence = inner.terms.fence().compare(&inner.keys, false);
-            let agreed = by_revision(inner.keys.own(SEALING), CompareResult::Equal, at);
-            let same = by_revision(kv.key.clone(), CompareResult::Equal, kv.mod_revision);
-            let success = vec![RequestOp { request: Some(inner.anew(kv)?) }];
-            // Whoever wrote it meanwhile has sealed it as all do now.
-            let compare = fence.chain([agreed, same]).collect();
-            inner.ask_twice(&TxnRequest { compare, success, failure: Vec::new() }).await?;
+        for some in found.chunks(ANEW_AT_ONCE) {
+            try_join_all(some.iter().map(|kv| inner.write_anew(kv, at))).await?;
         }
         let now = compact::horizon(&inner.endpoints, &inner.keys, OPEN_MAX).await;
         let upto = now.map_err(|status| unreachable(&status))?.1;
@@ -122,6 +120,17 @@ impl Etcd {
 }
 
 impl Inner {
+    /// Writes anew what was sealed before the servers agreed at an etcd revision.
+    async fn write_anew(&self, kv: &KeyValue, at: i64) -> Result<(), StoreError> {
+        let fence = self.terms.fence().compare(&self.keys, false);
+        let agreed = by_revision(self.keys.own(SEALING), CompareResult::Equal, at);
+        let same = by_revision(kv.key.clone(), CompareResult::Equal, kv.mod_revision);
+        let success = vec![RequestOp { request: Some(self.anew(kv)?) }];
+        // Whoever wrote it meanwhile has sealed it as all do now.
+        let compare = fence.chain([agreed, same]).collect();
+        self.ask_twice(&TxnRequest { compare, success, failure: Vec::new() }).await.map(drop)
+    }
+
     /// What takes the place of something that is sealed; how a record went is of no use to anybody any more.
     fn anew(&self, kv: &KeyValue) -> Result<Request, StoreError> {
         let Sort::Record(path) = self.keys.sort(&kv.key) else {
