@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use model::{Gvr, Key, Tree, kinds};
 use serde_json::{Map, Value};
-use store::{Body, Change};
+use store::{Body, Change, Record};
 
 use crate::tags;
 use crate::view::path_of;
@@ -16,6 +16,20 @@ pub fn halves(object: &Tree) -> Body {
     let (whole, split) = write(object);
     let whole = Bytes::from(whole);
     Body { before: whole.slice(..split), after: Some(whole.slice(split..)) }
+}
+
+/// What lies in a store, without the revision that it carries: to be written to another one.
+pub fn body_of(record: &Record) -> Body {
+    let tree = serde_json::from_slice::<Tree>(&record.value).ok();
+    let carries = |tree: &Tree| {
+        let revision = tree["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok());
+        revision == Some(record.revision)
+    };
+    match tree.filter(carries) {
+        Some(tree) => halves(&tree),
+        // What is no object: whom an address belongs to.
+        None => Body { before: record.value.clone(), after: None },
+    }
 }
 
 /// The canonical bytes of an object that carries its own revision.
@@ -111,6 +125,28 @@ mod tests {
             r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"x","resourceVersion":"42"},"data":{},"spec":{"a":2,"b":1}}"#
         );
         assert!(text.starts_with(&type_prefix("v1", "Pod")));
+    }
+
+    #[test]
+    fn what_lies_in_one_store_goes_into_another_at_its_revision_there() {
+        let check = |value: &str, wanted: &str| {
+            let stored = store::Stored {
+                path: "/pods/a/x".into(),
+                value: Bytes::copy_from_slice(value.as_bytes()),
+                revision: 42,
+                created: 7,
+                tags: store::Tags::default(),
+            };
+            assert_eq!(store::join(&body_of(&stored.into()), 99), wanted);
+        };
+        let object = |revision: &str| {
+            format!(
+                r#"{{"kind":"E","metadata":{{"name":"x","resourceVersion":"{revision}"}},"of":{{"resourceVersion":"42"}}}}"#
+            )
+        };
+        check(&object("42"), &object("99"));
+        check("services/a/x", "services/a/x");
+        check("42", "42");
     }
 
     #[test]

@@ -21,6 +21,11 @@ pub trait Guard: Send + Sync {
         false
     }
 
+    /// What `/metrics` tells of it.
+    fn metrics(&self) -> String {
+        String::new()
+    }
+
     /// Whether `who` may do `what`, once all have been asked.
     fn may_by_all<'a>(&'a self, who: &'a Identity, what: &'a Attributes) -> BoxFuture<'a, Decision> {
         std::future::ready(self.may(who, what)).boxed()

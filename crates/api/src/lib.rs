@@ -47,6 +47,7 @@ mod yaml;
 
 pub use aggregate::watch as watch_extensions;
 pub use answer::{Answer, Body};
+pub use encode::body_of;
 pub use guard::{AllowAll, Guard, TokenAsked, TokenIssued};
 pub use hooks::Introduced;
 pub use http::{Face, serve};

@@ -19,6 +19,9 @@ pub const COMPACT_EVERY: Duration = Duration::from_secs(300);
 /// How long a question of the compactor may take: nobody waits for it.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
+/// How many turns it takes at most when asked: three are enough, and each server that asks at the same time takes two.
+const TURNS_MAX: u32 = 12;
+
 /// Takes turns with its like in the other servers: who writes the next round into the key has the round.
 pub struct Compactor {
     host: Host,
@@ -33,11 +36,6 @@ pub struct Compactor {
 impl Compactor {
     pub fn new(host: Host, endpoints: Endpoints, keys: Keys) -> Self {
         Self { host, endpoints, keys, round: (0, 0), done: 0 }
-    }
-
-    /// Up to where this one has compacted, as an etcd revision.
-    pub fn compacted(&self) -> i64 {
-        self.done
     }
 
     /// Compacts until its task is dropped.
@@ -78,11 +76,24 @@ impl Compactor {
         match done {
             Ok(_) => self.done = newest,
             // Somebody else was faster or further.
-            Err(status) if status.code == Code::OutOfRange => {}
+            Err(status) if status.code == Code::OutOfRange => self.done = self.done.max(newest),
             Err(status) => return Err(status),
         }
         Ok(())
     }
+}
+
+/// Has etcd forget now all that was superseded before an etcd revision; says up to where it did.
+pub async fn let_go(host: &Host, endpoints: &Endpoints, keys: &Keys, upto: i64) -> Result<i64, Status> {
+    let mut compactor = Compactor::new(host.clone(), endpoints.clone(), keys.clone());
+    // Learns the round, begins the next, and compacts up to that one in the one after, unless another takes its turn.
+    for _ in 0..TURNS_MAX {
+        compactor.take_turn().await?;
+        if compactor.done >= upto {
+            return Ok(compactor.done);
+        }
+    }
+    Err(Status::unavailable("others compact it at the same time"))
 }
 
 fn mark(keys: &Keys) -> RangeRequest {

@@ -6,12 +6,13 @@ use bytes::Bytes;
 use client::grpc::{Channel, Status};
 use host::Host;
 use http::{HeaderName, HeaderValue};
-use store::{Form, Intake, Path, Told, join};
+use store::{Form, Intake, Path, StoreError, Told, join};
 
 use crate::endpoints::Endpoints;
 use crate::keys::{self, Keys, Sort};
 use crate::load::{self, NotLoaded};
 use crate::messages::{Event, WATCH, WatchCreateRequest, WatchRequest, WatchResponse};
+use crate::terms::Terms;
 
 /// How long a watch may take until etcd says that it is there.
 const CREATED_MAX: Duration = Duration::from_secs(5);
@@ -28,6 +29,7 @@ pub struct Follower {
     pub endpoints: Endpoints,
     pub keys: Keys,
     pub form: Form,
+    pub terms: Terms,
     pub intake: Intake,
     /// All up to this etcd revision is in the memory.
     pub done: i64,
@@ -39,6 +41,8 @@ enum Ended {
     Lost(Status),
     /// What comes next is compacted.
     Compacted,
+    /// What comes next is not for this server, which was started on other terms.
+    Over(StoreError),
 }
 
 impl Follower {
@@ -46,29 +50,38 @@ impl Follower {
     pub async fn run(mut self) {
         loop {
             let Ok((number, channel)) = self.endpoints.channel(CHANNEL_MAX).await else { continue };
+            let endpoints = self.endpoints.clone();
             let ended = tokio::select! {
                 biased;
-                () = self.endpoints.given_up(number) => continue,
-                ended = follow(&self.keys, &self.form, &self.intake, &mut self.done, channel) => ended,
+                () = endpoints.given_up(number) => continue,
+                ended = self.follow(channel) => ended,
             };
             match ended {
                 Ended::Lost(status) => {
                     tracing::warn!(%status, "the watch of etcd ended; it goes on where it was");
                     self.endpoints.give_up(number);
                 }
-                Ended::Compacted => self.reload().await,
+                Ended::Compacted => match self.reload().await {
+                    Ok(()) => {}
+                    Err(error) => return self.end(&error),
+                },
+                Ended::Over(error) => return self.end(&error),
             }
             self.host.sleep(REST).await;
         }
     }
 
     /// What happened meanwhile is gone: all is read anew, and whoever watches has to do the same.
-    async fn reload(&mut self) {
+    async fn reload(&mut self) -> Result<(), StoreError> {
         tracing::warn!(after = self.done, "etcd has compacted what comes next; all is read anew");
-        let Self { endpoints, keys, form, intake, .. } = self;
-        match load::reload(endpoints, keys, form, intake, 0).await {
+        let Self { endpoints, keys, form, terms, intake, .. } = self;
+        match load::reload(endpoints, keys, (form, terms), intake, 0).await {
             Ok(at) => self.done = at,
             Err(NotLoaded::Compacted) => {}
+            // Trying again would not help.
+            Err(NotLoaded::Failed(error @ (StoreError::Closed | StoreError::Sealed { .. }))) => {
+                return Err(error);
+            }
             Err(NotLoaded::Failed(error)) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
@@ -76,57 +89,78 @@ impl Follower {
                 );
             }
         }
+        Ok(())
     }
-}
 
-async fn follow(keys: &Keys, form: &Form, intake: &Intake, done: &mut i64, channel: Channel) -> Ended {
-    // A member without a leader ends the watch instead of falling silent.
-    let channel = channel.with_header(HeaderName::from_static("hasleader"), HeaderValue::from_static("true"));
-    let (questions, mut answers) = match channel.stream::<WatchRequest, WatchResponse>(WATCH) {
-        Ok(stream) => stream,
-        Err(status) => return Ended::Lost(status),
-    };
-    let (key, range_end) = keys.all();
-    let create = WatchCreateRequest { key, range_end, start_revision: *done + 1, fragment: true };
-    if let Err(status) = questions.send(&WatchRequest { create: Some(create) }).await {
-        return Ended::Lost(status);
-    }
-    let mut is_created = false;
-    let mut events = Vec::new();
-    loop {
-        let next = match is_created {
-            true => answers.next().await,
-            false => match tokio::time::timeout(CREATED_MAX, answers.next()).await {
-                Ok(next) => next,
-                Err(_) => return Ended::Lost(Status::unavailable("etcd does not begin the watch")),
-            },
-        };
-        let answer = match next {
-            Some(Ok(answer)) => answer,
-            Some(Err(status)) => return Ended::Lost(status),
-            None => return Ended::Lost(Status::unavailable("etcd ended the watch")),
-        };
-        if answer.canceled {
-            return match answer.compact_revision {
-                0 => Ended::Lost(Status::unavailable(answer.cancel_reason)),
-                _ => Ended::Compacted,
-            };
+    /// Nothing is served any more: this server can only begin anew.
+    fn end(&self, why: &StoreError) {
+        match why {
+            StoreError::Closed => {
+                tracing::error!("the store was restored from a backup: restart the servers")
+            }
+            other => tracing::error!(error = other as &dyn std::error::Error, "cannot go on with this store"),
         }
-        is_created |= answer.created;
-        events.extend(answer.events);
-        // A piece of an answer may end within a revision; the whole never does.
-        if !answer.fragment
-            && let Some(last) = events.last().and_then(|event| event.kv.as_ref()).map(|kv| kv.mod_revision)
-        {
-            intake.take_in(told(keys, form, &events), keys::whole(last));
-            *done = last;
-            events.clear();
+        self.intake.close();
+    }
+
+    async fn follow(&mut self, channel: Channel) -> Ended {
+        // A member without a leader ends the watch instead of falling silent.
+        let channel =
+            channel.with_header(HeaderName::from_static("hasleader"), HeaderValue::from_static("true"));
+        let (questions, mut answers) = match channel.stream::<WatchRequest, WatchResponse>(WATCH) {
+            Ok(stream) => stream,
+            Err(status) => return Ended::Lost(status),
+        };
+        let (key, range_end) = self.keys.all();
+        let create = WatchCreateRequest { key, range_end, start_revision: self.done + 1, fragment: true };
+        if let Err(status) = questions.send(&WatchRequest { create: Some(create) }).await {
+            return Ended::Lost(status);
+        }
+        let mut is_created = false;
+        let mut events = Vec::new();
+        loop {
+            let next = match is_created {
+                true => answers.next().await,
+                false => match tokio::time::timeout(CREATED_MAX, answers.next()).await {
+                    Ok(next) => next,
+                    Err(_) => return Ended::Lost(Status::unavailable("etcd does not begin the watch")),
+                },
+            };
+            let answer = match next {
+                Some(Ok(answer)) => answer,
+                Some(Err(status)) => return Ended::Lost(status),
+                None => return Ended::Lost(Status::unavailable("etcd ended the watch")),
+            };
+            if answer.canceled {
+                return match answer.compact_revision {
+                    0 => Ended::Lost(Status::unavailable(answer.cancel_reason)),
+                    _ => Ended::Compacted,
+                };
+            }
+            is_created |= answer.created;
+            events.extend(answer.events);
+            // A piece of an answer may end within a revision; the whole never does.
+            if !answer.fragment
+                && let Some(last) =
+                    events.last().and_then(|event| event.kv.as_ref()).map(|kv| kv.mod_revision)
+            {
+                let told = match told(&self.keys, &self.form, &self.terms, &events) {
+                    Ok(told) => told,
+                    Err(error) => return Ended::Over(error),
+                };
+                self.intake.take_in(told, self.keys.whole(last));
+                self.done = last;
+                events.clear();
+            }
         }
     }
 }
 
 /// What events tell, in order.
-fn told(keys: &Keys, form: &Form, events: &[Event]) -> Vec<Told> {
+///
+/// # Errors
+/// `Closed` and `Sealed` when this server can only begin anew.
+fn told(keys: &Keys, form: &Form, terms: &Terms, events: &[Event]) -> Result<Vec<Told>, StoreError> {
     let mut told = Vec::with_capacity(events.len());
     let kvs = || events.iter().filter_map(|event| event.kv.as_ref().map(|kv| (event.kind, kv)));
     // How the records of the revision at hand went: told before they go.
@@ -139,10 +173,10 @@ fn told(keys: &Keys, form: &Form, events: &[Event]) -> Vec<Told> {
         }
         match (keys.sort(&kv.key), kind) {
             (Sort::Record(path), 0) => {
-                match load::value(path, kv, form) {
+                match load::value(keys, path, kv, form) {
                     Ok((value, number)) => {
                         let tags = (form.tagger)(path, &value);
-                        let revision = keys::revision(kv.mod_revision, number);
+                        let revision = keys.revision(kv.mod_revision, number);
                         told.push(Told::Put { path: path.into(), value, tags, revision });
                     }
                     Err(why) => tracing::error!(path, ?why, "cannot read a value in etcd; it is passed over"),
@@ -150,19 +184,20 @@ fn told(keys: &Keys, form: &Form, events: &[Event]) -> Vec<Told> {
                 change += 1;
             }
             (Sort::Record(path), _) => {
-                let revision = keys::revision(kv.mod_revision, change);
+                let revision = keys.revision(kv.mod_revision, change);
                 let last = gone.1.iter().find(|(of, _)| **of == *path).map(|(_, last)| last.clone());
                 told.push(Told::Removed { path: path.into(), last, revision });
                 change += 1;
             }
             (Sort::Gone(number), 0) => {
                 if let Some((path, body)) = keys::read_gone(form, &kv.value) {
-                    let last = join(&body, keys::revision(kv.mod_revision, number));
+                    let last = join(&body, keys.revision(kv.mod_revision, number));
                     gone.1.push((path.into(), last));
                 }
             }
-            _ => {}
+            (Sort::Gone(_), _) => {}
+            (Sort::Other, _) => terms.heed(keys, kv)?,
         }
     }
-    told
+    Ok(told)
 }

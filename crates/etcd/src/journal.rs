@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use crate::compact::{self, Compactor};
 use crate::endpoints::{Endpoints, Failed, is_silence};
 use crate::follow::Follower;
-use crate::keys::{self, Keys};
+use crate::keys::{Keys, OPS_MAX};
 use crate::load::{self, NotLoaded, unreachable};
 use crate::messages::{
     CompareResult, PutRequest, RANGE, RangeRequest, RangeResponse, Request, RequestOp, STATUS, StatusRequest,
@@ -24,10 +24,11 @@ use crate::messages::{
 };
 use crate::reader::{Reader, WAITING_MAX, Waiter};
 use crate::settings::{Settings, SettingsError};
-use crate::transaction::{self, Asked};
+use crate::terms::{self, Found, Heed, Terms};
+use crate::transaction;
 
 /// How long a start waits for the first answer.
-const OPEN_MAX: Duration = Duration::from_secs(30);
+pub const OPEN_MAX: Duration = Duration::from_secs(30);
 
 /// How long etcd may take to answer a transaction. It gives up itself after seven seconds.
 pub const TXN_MAX: Duration = Duration::from_secs(7);
@@ -42,18 +43,23 @@ pub const REACH_MAX: Duration = Duration::from_secs(3);
 /// 5,000 wait.
 pub const UNDER_WAY_MAX: usize = 1024;
 
+/// How often a transaction is said anew when what holds for all servers changed meanwhile: that changes a few times in a
+/// rotation of keys, and the watch brings it at once.
+const FENCED_MAX: u32 = 8;
+
 /// How much history a start asks etcd for, in revisions: what it can take in within a second or so.
 const HISTORY_REVISIONS_MAX: i64 = 50_000;
 
 /// A store's journal in etcd.
 #[derive(Clone)]
-pub struct Etcd(Arc<Inner>);
+pub struct Etcd(pub(crate) Arc<Inner>);
 
-struct Inner {
-    host: Host,
-    endpoints: Endpoints,
-    keys: Keys,
-    form: Form,
+pub(crate) struct Inner {
+    pub(crate) host: Host,
+    pub(crate) endpoints: Endpoints,
+    pub(crate) keys: Keys,
+    pub(crate) form: Form,
+    pub(crate) terms: Terms,
     intake: Intake,
     waiting: mpsc::Sender<Waiter>,
     room: Semaphore,
@@ -61,7 +67,8 @@ struct Inner {
     tasks: Mutex<Vec<Task<()>>>,
 }
 
-/// Opens a store over etcd; what is there may be written by other servers at the same time.
+/// Opens a store over etcd; what is there may be written by other servers at the same time. `heed` hears what they agreed on
+/// about sealing.
 ///
 /// # Errors
 /// `Unreachable` when no member answers or etcd is too old, `Damaged` when under the prefix lies what is none of ours.
@@ -69,6 +76,7 @@ pub async fn open(
     host: &Host,
     settings: &Settings,
     form: impl Into<Form>,
+    heed: Heed,
     limits: Limits,
 ) -> Result<(Store, Etcd), OpenError> {
     let form = form.into();
@@ -77,11 +85,16 @@ pub async fn open(
     let asked = compact::horizon(&endpoints, &keys, OPEN_MAX).await;
     let (forgotten, newest) = asked.map_err(|status| unreachable(&status))?;
     check_version(&endpoints).await?;
+    // After the newest is known, so that the watch brings every change of it.
+    let Found { keys, terms, restoring, .. } = terms::find(&endpoints, &keys, heed).await?;
+    if restoring != 0 {
+        return Err(OpenError::Restoring);
+    }
     let intake = Intake::new(host.clone(), limits);
     // From as far back as there is history, so that watchers find their revision after a restart, too.
     let from = forgotten.max(newest - HISTORY_REVISIONS_MAX).max(1);
-    let done = match load::reload(&endpoints, &keys, &form, &intake, from).await {
-        Err(NotLoaded::Compacted) => load::reload(&endpoints, &keys, &form, &intake, 0).await,
+    let done = match load::reload(&endpoints, &keys, (&form, &terms), &intake, from).await {
+        Err(NotLoaded::Compacted) => load::reload(&endpoints, &keys, (&form, &terms), &intake, 0).await,
         loaded => loaded,
     };
     let done = done.map_err(|why| match why {
@@ -94,6 +107,7 @@ pub async fn open(
         endpoints: endpoints.clone(),
         keys: keys.clone(),
         form: form.clone(),
+        terms: terms.clone(),
         intake: intake.clone(),
         done,
     };
@@ -107,8 +121,8 @@ pub async fn open(
     let compactor = Compactor::new(host.clone(), endpoints.clone(), keys.clone());
     let tasks = vec![host.spawn(follower.run()), host.spawn(reader.run()), host.spawn(compactor.run())];
     let room = Semaphore::new(UNDER_WAY_MAX);
-    let inner =
-        Inner { host: host.clone(), endpoints, keys, form, intake, waiting, room, tasks: Mutex::new(tasks) };
+    let (host, tasks) = (host.clone(), Mutex::new(tasks));
+    let inner = Inner { host, endpoints, keys, form, terms, intake, waiting, room, tasks };
     let etcd = Etcd(Arc::new(inner));
     etcd.0.catch_up().await?;
     Ok((etcd.0.intake.store(Box::new(etcd.clone())), etcd))
@@ -126,9 +140,12 @@ pub enum OpenError {
     /// Etcd is too old.
     #[error("etcd is of version {0}; 3.4 is the oldest that does")]
     Version(String),
+    /// It holds a part of a backup alone.
+    #[error("a restore into this store was begun and not ended: do it again (kintsugi store restore)")]
+    Restoring,
 }
 
-async fn check_version(endpoints: &Endpoints) -> Result<(), OpenError> {
+pub async fn check_version(endpoints: &Endpoints) -> Result<(), OpenError> {
     let asked = endpoints.ask_again::<_, StatusResponse>(STATUS, &StatusRequest {}, OPEN_MAX).await;
     let version = asked.map_err(|status| unreachable(&status))?.version;
     let mut parts = version.split('.').map_while(|part| part.parse::<u32>().ok());
@@ -149,25 +166,47 @@ impl Inner {
     }
 
     async fn commit(&self, txn: Txn) -> Result<Committed, StoreError> {
-        let asked = transaction::ask(&self.keys, &self.form, &txn, |path| self.intake.get(path))?;
         let _room = self.room.acquire().await.map_err(|_| StoreError::Closed)?;
+        for _ in 0..FENCED_MAX {
+            if let Some(committed) = self.try_once(&txn).await? {
+                return Ok(committed);
+            }
+            // The watch brings what holds now; after a restore that is the end.
+            self.catch_up().await?;
+        }
+        Err(unreachable(&Status::unavailable("what holds for all servers changes all the time")))
+    }
+
+    /// Does a transaction by what holds as far as is known; `None` when something else holds.
+    async fn try_once(&self, txn: &Txn) -> Result<Option<Committed>, StoreError> {
         if self.intake.is_closed() {
             return Err(StoreError::Closed);
         }
+        let fence = self.terms.fence();
+        let asked = transaction::ask(&self.keys, &self.form, fence, txn, |path| self.intake.get(path))?;
         let before = self.intake.revision();
         match self.endpoints.ask::<_, TxnResponse>(TXN, &asked.request, TXN_MAX).await {
             Ok(answer) if answer.succeeded => {
                 let at = answer.header.unwrap_or_default().revision;
-                self.come_back(keys::revision(at, 0)).await?;
-                Ok(self.committed(&txn, at))
+                self.come_back(self.keys.revision(at, 0)).await?;
+                Ok(Some(self.committed(txn, at)))
             }
-            Ok(answer) => Err(self.beaten(&asked, &answer).await),
+            Ok(answer) => match transaction::beaten(&asked.needs, &answer) {
+                Some((path, found)) => Err(self.beaten(path, found).await),
+                None => Ok(None),
+            },
             Err(Failed::Unsent(status)) => Err(unreachable(&status)),
             Err(Failed::Told(status)) if is_silence(status.code) => {
-                self.find_out(&txn, before, &status).await
+                self.find_out(txn, before, &status).await.map(Some)
             }
-            Err(Failed::Told(status)) => Err(refused(&status, &txn)),
+            Err(Failed::Told(status)) => Err(refused(&status, txn)),
         }
+    }
+
+    /// Asks what may be done twice.
+    pub(crate) async fn ask_twice(&self, ask: &TxnRequest) -> Result<TxnResponse, StoreError> {
+        let answer = self.endpoints.ask_again(TXN, ask, OPEN_MAX).await;
+        answer.map_err(|status| unreachable(&status))
     }
 
     /// Waits until the memory shows an etcd revision of ours.
@@ -179,18 +218,15 @@ impl Inner {
     }
 
     /// Whoever is told that somebody was faster sees what that one wrote.
-    async fn beaten(&self, asked: &Asked, answer: &TxnResponse) -> StoreError {
-        let Some((path, found)) = transaction::beaten(&asked.needs, answer) else {
-            return unreachable(&Status::internal("etcd refused a transaction and did not say why"));
-        };
+    async fn beaten(&self, path: store::Path, found: Option<i64>) -> StoreError {
         let seen = match found {
-            Some(revision) => self.come_back(keys::revision(revision, 0)).await,
+            Some(revision) => self.come_back(self.keys.revision(revision, 0)).await,
             None => self.catch_up().await,
         };
         if let Err(error) = seen {
             return error;
         }
-        StoreError::Conflict { path, actual: found.map(|revision| keys::revision(revision, 0)) }
+        StoreError::Conflict { path, actual: found.map(|revision| self.keys.revision(revision, 0)) }
     }
 
     /// Nobody said what became of a transaction: looks whether it shows.
@@ -206,7 +242,7 @@ impl Inner {
                 }
                 Change::Remove { path, .. } => event.removed && event.record.path == *path,
             });
-            found.map(|event| keys::etcd(event.record.revision))
+            found.map(|event| self.keys.etcd(event.record.revision))
         };
         match txn.changes.first().and_then(shows) {
             Some(at) => Ok(self.committed(txn, at)),
@@ -216,7 +252,7 @@ impl Inner {
 
     /// What a transaction did that etcd did at this revision.
     fn committed(&self, txn: &Txn, at: i64) -> Committed {
-        let revision = |number| keys::revision(at, number);
+        let revision = |number| self.keys.revision(at, number);
         let last = txn.changes.len().saturating_sub(1);
         let since = self.intake.since(revision(0) - 1).unwrap_or_default();
         let mut events = since.iter().take_while(|event| event.record.revision <= revision(last));
@@ -260,7 +296,7 @@ fn refused(status: &Status, txn: &Txn) -> StoreError {
             StoreError::TooLarge { bytes: store::txn_bytes(txn), limit: transaction::TXN_BYTES_MAX }
         }
         Code::InvalidArgument if said("too many operations") => {
-            StoreError::TooMany { changes: txn.changes.len(), limit: keys::OPS_MAX }
+            StoreError::TooMany { changes: txn.changes.len(), limit: OPS_MAX }
         }
         _ => unreachable(status),
     }
@@ -315,12 +351,9 @@ impl Etcd {
     /// `Unreachable` when etcd does not answer.
     pub async fn let_go(&self) -> Result<Revision, StoreError> {
         let inner = &self.0;
-        let mut compactor = Compactor::new(inner.host.clone(), inner.endpoints.clone(), inner.keys.clone());
-        // Learns the round, begins the next, and compacts up to that one in the one after.
-        for _ in 0..3 {
-            compactor.take_turn().await.map_err(|status| unreachable(&status))?;
-        }
-        Ok(keys::whole(compactor.compacted()))
+        let upto = inner.keys.etcd(inner.intake.revision());
+        let done = compact::let_go(&inner.host, &inner.endpoints, &inner.keys, upto).await;
+        Ok(inner.keys.whole(done.map_err(|status| unreachable(&status))?))
     }
 
     /// The members, for messages.

@@ -6,7 +6,8 @@
 //!
 //! All changes of one transaction get one revision of etcd, but each needs one of its own here, so that a watcher that
 //! was cut off between two of them misses nothing. So a revision of ours is etcd's, followed by seven bits that
-//! say which change of it.
+//! say which change of it. A store that was made from a backup is ahead of etcd by a number of its own, so that revisions
+//! only grow.
 
 use bytes::Bytes;
 use store::{Body, Form, Revision};
@@ -17,25 +18,15 @@ const CHANGE_BITS: u32 = 7;
 /// How many operations etcd takes in a transaction, unless it is told otherwise.
 pub const OPS_MAX: usize = 1 << CHANGE_BITS;
 
-/// The revision of a change.
-pub fn revision(etcd: i64, change: usize) -> Revision {
-    (Revision::try_from(etcd).unwrap_or(0) << CHANGE_BITS) | (change as Revision)
-}
+/// An etcd revision that nothing was ever written at.
+const NEVER: i64 = -1;
 
-/// The revision at which all of an etcd revision is there.
-pub fn whole(etcd: i64) -> Revision {
-    revision(etcd, OPS_MAX - 1)
-}
-
-/// The etcd revision of a change.
-pub fn etcd(revision: Revision) -> i64 {
-    i64::try_from(revision >> CHANGE_BITS).unwrap_or(i64::MAX)
-}
-
-/// The keys of a store.
+/// The keys of a store, and how its revisions are counted.
 #[derive(Debug, Clone)]
 pub struct Keys {
     prefix: String,
+    /// By how much revisions are ahead of etcd's.
+    ahead: i64,
 }
 
 /// What a key is.
@@ -52,13 +43,58 @@ pub enum Sort<'a> {
 impl Keys {
     /// Those under a prefix, such as `/kintsugi`.
     pub fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.trim_end_matches('/').to_owned() }
+        Self { prefix: prefix.trim_end_matches('/').to_owned(), ahead: 0 }
+    }
+
+    /// The same, with revisions that are ahead of etcd's by so many.
+    #[must_use]
+    pub fn ahead(&self, ahead: i64) -> Self {
+        Self { ahead, ..self.clone() }
+    }
+
+    /// By how much revisions have to be ahead so that the one after `newest` of etcd comes after `begins`.
+    pub fn ahead_for(begins: Revision, newest: i64) -> i64 {
+        i64::try_from(begins >> CHANGE_BITS).unwrap_or(i64::MAX).saturating_sub(newest)
+    }
+
+    /// The revision of a change.
+    pub fn revision(&self, etcd: i64, change: usize) -> Revision {
+        let number = Revision::try_from(etcd.saturating_add(self.ahead)).unwrap_or(0);
+        (number << CHANGE_BITS) | (change as Revision)
+    }
+
+    /// The revision at which all of an etcd revision is there.
+    pub fn whole(&self, etcd: i64) -> Revision {
+        self.revision(etcd, OPS_MAX - 1)
+    }
+
+    /// The etcd revision of a change; one that nothing was written at where etcd has none so early.
+    pub fn etcd(&self, revision: Revision) -> i64 {
+        let number = i64::try_from(revision >> CHANGE_BITS).unwrap_or(i64::MAX);
+        Some(number.saturating_sub(self.ahead)).filter(|etcd| *etcd > 0).unwrap_or(NEVER)
     }
 
     /// The first key, and the one after the last.
     pub fn all(&self) -> (Bytes, Bytes) {
         // After the slash comes the zero.
         (format!("{}/", self.prefix).into(), format!("{}0", self.prefix).into())
+    }
+
+    /// All keys but ours: ranges, each with its first key and the one after its last.
+    pub fn records(&self) -> [(Bytes, Bytes); 2] {
+        // After the dot comes the slash.
+        let at = |end: &str| Bytes::from(format!("{}{end}", self.prefix));
+        [(at("/"), at("/.")), (at("//"), at("0"))]
+    }
+
+    /// Keys of ours that are no record's, by how their names begin.
+    pub fn owns(&self, begin: &str) -> (Bytes, Bytes) {
+        beginning(self.own(begin))
+    }
+
+    /// The keys of all records whose paths begin so.
+    pub fn below(&self, begin: &str) -> (Bytes, Bytes) {
+        beginning(self.record(begin))
     }
 
     /// The key of a record.
@@ -89,6 +125,16 @@ impl Keys {
             None => Sort::Other,
         }
     }
+}
+
+/// The range of all keys that begin so.
+fn beginning(first: Bytes) -> (Bytes, Bytes) {
+    let mut end = first.to_vec();
+    // Keys are text, and no text has the last byte that there is.
+    if let Some(last) = end.last_mut() {
+        *last = last.saturating_add(1);
+    }
+    (first, end.into())
 }
 
 /// The longest last line of a value, in bytes.
@@ -255,7 +301,40 @@ mod tests {
 
     #[test]
     fn revisions_of_one_transaction_follow_each_other_and_come_before_the_next() {
-        assert!(revision(7, 0) < revision(7, 1) && revision(7, 127) < revision(8, 0));
-        assert_eq!((etcd(revision(7, 0)), etcd(whole(7)), etcd(revision(8, 0))), (7, 7, 8));
+        for ahead in [0, 1_000_000_000] {
+            let keys = Keys::new("/k").ahead(ahead);
+            let revision = |etcd, change| keys.revision(etcd, change);
+            assert!(revision(7, 0) < revision(7, 1) && revision(7, 127) < revision(8, 0));
+            let again = [revision(7, 0), keys.whole(7), revision(8, 0)].map(|revision| keys.etcd(revision));
+            assert_eq!(again, [7, 7, 8]);
+            // What no etcd wrote is not taken for nothing, whose revision is 0.
+            assert_eq!([0, 5, revision(0, 3)].map(|revision| keys.etcd(revision)), [NEVER; 3]);
+        }
+    }
+
+    #[test]
+    fn revisions_can_begin_after_any_that_was_seen() {
+        let check = |begins: Revision, newest: i64| {
+            let keys = Keys::new("/k").ahead(Keys::ahead_for(begins, newest));
+            assert!(keys.revision(newest + 1, 0) > begins, "{begins} {newest}");
+            assert_eq!(keys.etcd(keys.revision(newest + 1, 5)), newest + 1);
+        };
+        check(67, 1);
+        check(67 + (1 << 40), 12);
+        check(127, 0);
+        check(128, 9_000_000);
+    }
+
+    #[test]
+    fn ranges_hold_what_they_say() {
+        let keys = Keys::new("/k");
+        let holds = |(first, end): &(Bytes, Bytes), key: &Bytes| first <= key && key < end;
+        let in_records = |key: Bytes| keys.records().iter().any(|range| holds(range, &key));
+        assert!(in_records(keys.record("/pods/a/x")) && in_records(keys.record("/a")));
+        assert!(!in_records(keys.own("mark")) && !in_records("/kx/a".into()) && !in_records("/k".into()));
+        assert!(holds(&keys.owns("agreed/"), &keys.own("agreed/keys")));
+        assert!(!holds(&keys.owns("agreed/"), &keys.own("ahead")));
+        assert!(holds(&keys.below("/secrets/"), &keys.record("/secrets/a/x")));
+        assert!(!holds(&keys.below("/secrets/"), &keys.record("/secretsx/a")));
     }
 }

@@ -7,6 +7,7 @@
 //! A write goes [`Etcd`] → one etcd transaction → back by the one watch (`follow`) → the store's memory → its author. The
 //! keys and values are described in [`keys`].
 
+mod care;
 mod compact;
 mod endpoints;
 mod follow;
@@ -15,9 +16,13 @@ pub mod keys;
 mod load;
 mod messages;
 mod reader;
+mod sealing;
 mod settings;
+mod terms;
 mod transaction;
 
-pub use journal::{Etcd, open};
+pub use care::{Care, Look};
+pub use journal::{Etcd, OpenError, open};
 pub use settings::{Endpoint, PREFIX, Settings, SettingsError};
+pub use terms::Heed;
 pub use transaction::TXN_BYTES_MAX;

@@ -9,6 +9,7 @@ use store::{Form, Intake, Path, Record, StoreError, Stored, join};
 use crate::endpoints::Endpoints;
 use crate::keys::{self, Keys, Sort, Unread};
 use crate::messages::{KeyValue, RANGE, RangeRequest, RangeResponse};
+use crate::terms::{Terms, strange};
 
 /// How many records are asked for at once: a page of the largest still fits in one answer.
 const PAGE: i64 = 500;
@@ -25,17 +26,15 @@ pub enum NotLoaded {
     Failed(StoreError),
 }
 
-/// Reads all records as they were at a revision; 0 for the newest. Returns the revision at which all of them were read.
-pub async fn load(
+/// Hands on all keys of a range as they were at a revision; 0 for the newest. Returns the revision.
+pub async fn read(
     endpoints: &Endpoints,
-    keys: &Keys,
-    form: &Form,
+    (first, end): (Bytes, Bytes),
     at: i64,
-) -> Result<(Vec<Record>, i64), NotLoaded> {
-    let (first, end) = keys.all();
+    mut take: impl FnMut(&KeyValue) -> Result<(), StoreError>,
+) -> Result<i64, NotLoaded> {
     let mut ask =
         RangeRequest { key: first, range_end: end, limit: PAGE, revision: at, ..RangeRequest::default() };
-    let mut records = Vec::new();
     loop {
         let page: RangeResponse =
             endpoints.ask_again(RANGE, &ask, PAGE_MAX).await.map_err(|status| match status.code {
@@ -47,53 +46,83 @@ pub async fn load(
             ask.revision = page.header.map(|header| header.revision).unwrap_or_default();
         }
         for kv in &page.kvs {
-            if let Sort::Record(path) = keys.sort(&kv.key) {
-                records.push(record(path, kv, form).map_err(NotLoaded::Failed)?);
-            }
+            take(kv).map_err(NotLoaded::Failed)?;
         }
-        let Some(last) = page.kvs.last().filter(|_| page.more) else { return Ok((records, ask.revision)) };
+        let Some(last) = page.kvs.last().filter(|_| page.more) else { return Ok(ask.revision) };
         ask.key = [&last.key[..], b"\0"].concat().into();
     }
+}
+
+/// Reads all records as they were at a revision; 0 for the newest. Returns the revision at which all of them were read.
+pub async fn load(
+    endpoints: &Endpoints,
+    keys: &Keys,
+    (form, terms): (&Form, &Terms),
+    at: i64,
+) -> Result<(Vec<Record>, i64), NotLoaded> {
+    let mut records = Vec::new();
+    let take = |kv: &KeyValue| {
+        match keys.sort(&kv.key) {
+            Sort::Record(path) => {
+                records.push(record(keys, path, kv, form).map_err(|why| unread(path, kv, why))?)
+            }
+            // Ours come before all records.
+            Sort::Gone(_) | Sort::Other => terms.heed(keys, kv)?,
+        }
+        Ok(())
+    };
+    let at = read(endpoints, keys.all(), at, take).await?;
+    Ok((records, at))
 }
 
 /// Puts all records in the place of what the memory holds; returns the etcd revision from which to follow.
 pub async fn reload(
     endpoints: &Endpoints,
     keys: &Keys,
-    form: &Form,
+    (form, terms): (&Form, &Terms),
     intake: &Intake,
     at: i64,
 ) -> Result<i64, NotLoaded> {
-    let (records, at) = load(endpoints, keys, form, at).await?;
+    let (records, at) = load(endpoints, keys, (form, terms), at).await?;
     tracing::info!(records = records.len(), revision = at, "loaded from etcd");
-    intake.replace(records, keys::whole(at));
+    intake.replace(records, keys.whole(at));
     Ok(at)
 }
 
-fn record(path: &str, kv: &KeyValue, form: &Form) -> Result<Record, StoreError> {
-    let (value, change) = value(path, kv, form).map_err(|why| match why {
-        Unread::Sealed(why) => StoreError::Sealed { path: path.into(), why },
-        Unread::Strange => StoreError::Damaged {
-            path: String::from_utf8_lossy(&kv.key).into_owned().into(),
-            at: 0,
-            what: "in etcd there is a value that Kintsugi did not write".into(),
-        },
-    })?;
+/// What lies at a path.
+pub fn record(keys: &Keys, path: &str, kv: &KeyValue, form: &Form) -> Result<Record, Unread> {
+    let (value, change) = value(keys, path, kv, form)?;
     let tags = (form.tagger)(path, &value);
     let stored = Stored {
         path: Path::from(path),
         value,
-        revision: keys::revision(kv.mod_revision, change),
-        created: keys::revision(kv.create_revision, 0),
+        revision: keys.revision(kv.mod_revision, change),
+        created: keys.revision(kv.create_revision, 0),
         tags,
     };
     Ok(stored.into())
 }
 
+/// What is told of what is not read.
+pub fn unread(path: &str, kv: &KeyValue, why: Unread) -> StoreError {
+    match why {
+        Unread::Sealed(why) => StoreError::Sealed { path: path.into(), why },
+        Unread::Strange => strange(kv),
+    }
+}
+
 /// A value with its revision, and which change of its transaction wrote it.
-pub fn value(path: &str, kv: &KeyValue, form: &Form) -> Result<(Bytes, usize), Unread> {
+pub fn value(keys: &Keys, path: &str, kv: &KeyValue, form: &Form) -> Result<(Bytes, usize), Unread> {
     let (body, change) = keys::read(form, path, &kv.value)?;
-    Ok((join(&body, keys::revision(kv.mod_revision, change)), change))
+    Ok((join(&body, keys.revision(kv.mod_revision, change)), change))
+}
+
+/// Why nothing was read, where no other revision is tried.
+pub fn not_read(why: NotLoaded) -> StoreError {
+    match why {
+        NotLoaded::Failed(error) => error,
+        NotLoaded::Compacted => unreachable(&Status::unavailable("it compacts faster than it can be read")),
+    }
 }
 
 /// What is told to those who asked for something that nobody can do now.

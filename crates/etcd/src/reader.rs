@@ -8,7 +8,7 @@ use store::{Intake, StoreError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::endpoints::Endpoints;
-use crate::keys::{self, Keys};
+use crate::keys::Keys;
 use crate::load::unreachable;
 use crate::messages::{PUT, PutRequest, PutResponse, RANGE, RangeRequest, RangeResponse};
 
@@ -68,13 +68,13 @@ impl Reader {
     async fn catch_up(&self) -> Result<(), Status> {
         let end = self.host.moment().0 + CATCH_UP_MAX;
         let ask = RangeRequest { key: self.keys.own("mark"), keys_only: true, ..RangeRequest::default() };
-        let seen = keys::etcd(self.intake.revision());
+        let seen = self.keys.etcd(self.intake.revision());
         let newest: RangeResponse = self.endpoints.ask_again(RANGE, &ask, CATCH_UP_MAX).await?;
         let newest = newest.header.unwrap_or_default().revision;
         if newest < seen {
             return Err(self.gone_back(seen, newest));
         }
-        let newest = keys::revision(newest, 0);
+        let newest = self.keys.revision(newest, 0);
         if self.host.within(PATIENCE, self.intake.reached(newest)).await.is_some() {
             return Ok(());
         }
@@ -82,7 +82,7 @@ impl Reader {
         let left = || end.saturating_sub(self.host.moment().0);
         let put = PutRequest { key: self.keys.own("mark"), ..PutRequest::default() };
         let put: PutResponse = self.endpoints.ask_again(PUT, &put, left()).await?;
-        let mark = keys::revision(put.header.unwrap_or_default().revision, 0);
+        let mark = self.keys.revision(put.header.unwrap_or_default().revision, 0);
         let reached = self.host.within(left(), self.intake.reached(mark)).await;
         reached.ok_or_else(|| Status::unavailable("the watch brings nothing"))
     }

@@ -10,6 +10,7 @@ use crate::messages::{
     Compare, CompareResult, CompareTarget, DeleteRangeRequest, PutRequest, RangeRequest, Request, RequestOp,
     TxnRequest, TxnResponse,
 };
+use crate::terms::Fence;
 
 /// How many bytes a transaction may bring along: etcd refuses requests over 1.5 MiB unless it is told otherwise, and
 /// keys, lengths and comparisons are a part of them.
@@ -35,10 +36,10 @@ pub enum Need {
 }
 
 impl Need {
-    fn of(expect: Expect) -> Self {
+    fn of(expect: Expect, keys: &Keys) -> Self {
         match expect {
             Expect::Absent => Self::Nothing,
-            Expect::At(revision) => Self::At(keys::etcd(revision)),
+            Expect::At(revision) => Self::At(keys.etcd(revision)),
         }
     }
 
@@ -59,13 +60,15 @@ impl Need {
     }
 }
 
-/// Says a transaction in etcd's terms. `lying` is what lies at a path as far as is known.
+/// Says a transaction in etcd's terms. `lying` is what lies at a path as far as is known, and the fence was taken before this
+/// seals anything.
 ///
 /// # Errors
 /// `TooLarge`, `TooMany`, `Twice`: etcd would refuse it.
 pub fn ask(
     keys: &Keys,
     form: &Form,
+    fence: Fence,
     txn: &Txn,
     lying: impl Fn(&str) -> Option<Record>,
 ) -> Result<Asked, StoreError> {
@@ -74,7 +77,7 @@ pub fn ask(
         return Err(StoreError::TooLarge { bytes, limit: TXN_BYTES_MAX });
     }
     let mut success = Vec::with_capacity(txn.changes.len());
-    let expected = txn.expect.iter().map(|(path, expect)| (path.clone(), Need::of(*expect)));
+    let expected = txn.expect.iter().map(|(path, expect)| (path.clone(), Need::of(*expect, keys)));
     let mut needs: Vec<(Path, Need)> = expected.collect();
     let mut touched = BTreeSet::new();
     for (number, change) in txn.changes.iter().enumerate() {
@@ -100,11 +103,17 @@ pub fn ask(
                     success.push(put(keys.gone(number), keys::write_gone(form, path, last, number)));
                 }
                 let key = keys.record(path);
-                success.push(op(Request::DeleteRange(DeleteRangeRequest { key })));
+                success.push(op(Request::DeleteRange(DeleteRangeRequest { key, ..Default::default() })));
             }
         }
     }
-    let changes = success.len().max(needs.len());
+    let seals = |change: &Change| {
+        let (Change::Put { path, .. } | Change::Remove { path, .. }) = change;
+        form.sealer.as_ref().is_some_and(|sealer| sealer.seals(path))
+    };
+    let fence: Vec<Compare> = fence.compare(keys, txn.changes.iter().any(seals)).collect();
+    // A transaction that expects nothing is as large as etcd takes it.
+    let changes = success.len().max(if needs.is_empty() { 0 } else { needs.len() + fence.len() });
     if changes > OPS_MAX {
         return Err(StoreError::TooMany { changes, limit: OPS_MAX });
     }
@@ -115,7 +124,8 @@ pub fn ask(
             ..RangeRequest::default()
         }))
     };
-    let compare = needs.iter().map(|(path, need)| need.compare(keys.record(path))).collect();
+    let needed = needs.iter().map(|(path, need)| need.compare(keys.record(path)));
+    let compare = needed.chain(fence).collect();
     let failure = needs.iter().map(look).collect();
     Ok(Asked { request: TxnRequest { compare, success, failure }, needs })
 }
@@ -133,7 +143,8 @@ pub fn by_revision(key: Bytes, result: CompareResult, revision: i64) -> Compare 
     Compare { result: result.into(), target: CompareTarget::Mod.into(), key, mod_revision: Some(revision) }
 }
 
-/// The first path at which something else lies than was expected, and the etcd revision that wrote it.
+/// The first path at which something else lies than was expected, and the etcd revision that wrote it. None: it is the fence
+/// that does not hold.
 pub fn beaten(needs: &[(Path, Need)], answer: &TxnResponse) -> Option<(Path, Option<i64>)> {
     let found = answer.responses.iter().map(|one| {
         let range = one.range.as_ref();
@@ -167,13 +178,15 @@ mod tests {
     fn check(expect: &[(&str, Expect)], changes: Vec<Change>, told: &str) {
         let form = Form { tagger: Arc::new(|_, _| Tags::default()), sealer: None };
         let expect = expect.iter().map(|(path, expect)| ((*path).into(), *expect)).collect();
-        let asked = match ask(&Keys::new("/k"), &form, &Txn { expect, changes }, nothing) {
+        let asked = match ask(&Keys::new("/k"), &form, Fence::default(), &Txn { expect, changes }, nothing) {
             Ok(asked) => asked,
             Err(error) => return assert_eq!(error.to_string(), told),
         };
         let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).replace('\n', "|");
         let sign = |result| if result == i32::from(CompareResult::Equal) { '=' } else { '>' };
-        let compare = asked.request.compare.iter().map(|one| {
+        let fence = asked.request.compare.last().map(|one| text(&one.key));
+        assert_eq!(fence.as_deref(), Some("/k/.ahead"));
+        let compare = asked.request.compare[..asked.needs.len()].iter().map(|one| {
             format!("{}{}{}", text(&one.key), sign(one.result), one.mod_revision.unwrap_or_default())
         });
         let done = asked.request.success.iter().map(|op| match &op.request {

@@ -1,10 +1,11 @@
 //! Who says what may be done: the authorizers that the settings name, or a file with an `AuthorizationConfiguration`.
 //!
-//! What such a file asks for and we do not do is refused by name.
+//! What such a file asks for and we do not do is refused by name. It is read again while the server runs: what is good takes
+//! effect, what is not changes nothing.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,11 +24,14 @@ const GROUP_VERSIONS: [&str; 3] =
     ["apiserver.config.k8s.io/v1", "apiserver.config.k8s.io/v1beta1", "apiserver.config.k8s.io/v1alpha1"];
 /// How long an answer may take at most that a file gives a time for, and how long those of the flags may: upstream's.
 const TIMEOUT_MAX: Duration = Duration::from_secs(30);
+/// How often the file is looked at. Upstream looks once a minute and is told by the kernel between; half would be noticed by
+/// nobody, double is long for who waits for a right.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long a yes and a no are remembered unless a file says so: upstream's.
 const AUTHORIZED_TTL: Duration = Duration::from_secs(300);
 const UNAUTHORIZED_TTL: Duration = Duration::from_secs(30);
 
-#[derive(Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct AuthorizationConfiguration {
     api_version: String,
@@ -36,7 +40,7 @@ struct AuthorizationConfiguration {
     authorizers: Vec<Configured>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Configured {
     #[serde(default, rename = "type")]
@@ -46,7 +50,7 @@ struct Configured {
     webhook: Option<Webhook>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Webhook {
     #[serde(default, rename = "authorizedTTL")]
@@ -70,7 +74,7 @@ struct Webhook {
     match_conditions: Vec<Condition>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ConnectionInfo {
     #[serde(default, rename = "type")]
@@ -78,29 +82,125 @@ struct ConnectionInfo {
     kube_config_file: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Condition {
     #[serde(default)]
     expression: String,
 }
 
-/// Those who say what may be done, as the settings name them.
-pub fn chain(host: &Host, dial: &Arc<dyn Dial>, rights: &Rights) -> Result<Chain> {
-    let asking = Asking { host, dial };
-    match &rights.authorization_config {
-        Some(file) => asking.of_file(file).with_context(|| format!("cannot use {}", file.display())),
-        None => asking.of_modes(rights),
+/// Those who say what may be done, as the settings name them, and what keeps them as a file says.
+pub fn chain(host: &Host, dial: &Arc<dyn Dial>, rights: &Rights) -> Result<(Chain, Option<Reloader>)> {
+    let asking = Asking { host: host.clone(), dial: dial.clone() };
+    let Some(file) = &rights.authorization_config else {
+        return Ok((Chain::new(asking.of_modes(rights)?), None));
+    };
+    let begun = Reloader::begin(asking, file).with_context(|| format!("cannot use {}", file.display()))?;
+    Ok((begun.chain.clone(), Some(begun)))
+}
+
+/// Keeps those who are asked as a file says.
+pub struct Reloader {
+    asking: Asking,
+    file: PathBuf,
+    chain: Chain,
+    /// What was read last, or why it could not be.
+    seen: Result<String, String>,
+    /// What took effect last.
+    loaded: AuthorizationConfiguration,
+    /// Those beside webhooks that are there since the start.
+    own: BTreeSet<String>,
+}
+
+impl Reloader {
+    fn begin(asking: Asking, file: &Path) -> Result<Self> {
+        let text = fs::read_to_string(file)?;
+        let loaded = AuthorizationConfiguration::read(&text)?;
+        let chain = Chain::new(asking.of_configuration(&loaded)?);
+        Ok(Self { asking, file: file.to_owned(), chain, seen: Ok(text), own: loaded.own(), loaded })
+    }
+
+    /// Looks at the file until its task is dropped.
+    pub async fn run(mut self) {
+        let host = self.asking.host.clone();
+        loop {
+            host.sleep(LOOK_EVERY).await;
+            self = host
+                .blocking(move || {
+                    self.look();
+                    self
+                })
+                .await;
+        }
+    }
+
+    /// Takes up what the file says, when that is new and good.
+    fn look(&mut self) {
+        let read = fs::read_to_string(&self.file).map_err(|error| error.to_string());
+        if read == self.seen {
+            return;
+        }
+        self.seen = read;
+        let now = self.asking.host.now();
+        match self.reload() {
+            Ok(None) => {}
+            Ok(Some(authorizers)) => {
+                tracing::info!(file = %self.file.display(), "who is asked what may be done has changed");
+                self.chain.replace(Some(authorizers), now);
+            }
+            Err(why) => {
+                let why = format!("{why:#}");
+                tracing::error!(file = %self.file.display(), why, "who is asked what may be done stays as it was");
+                self.chain.replace(None, now);
+            }
+        }
+    }
+
+    /// Who is to be asked from now on; `None` where the file says the same in other words.
+    fn reload(&mut self) -> Result<Option<Vec<Authorizer>>> {
+        let text = self.seen.as_ref().map_err(|why| anyhow::Error::msg(why.clone()))?;
+        let configuration = AuthorizationConfiguration::read(text)?;
+        if configuration == self.loaded {
+            return Ok(None);
+        }
+        let authorizers = self.asking.of_configuration(&configuration)?;
+        let own = configuration.own();
+        let missing: Vec<&String> = self.own.difference(&own).collect();
+        ensure!(missing.is_empty(), "authorizers: Required value: must include {missing:?}");
+        let new = own.difference(&self.own).find(|of| matches!(of.as_str(), "Node" | "RBAC"));
+        if let Some(new) = new {
+            bail!("authorizers: {new} was not among them when the server started: restart it");
+        }
+        self.loaded = configuration;
+        Ok(Some(authorizers))
     }
 }
 
-struct Asking<'a> {
-    host: &'a Host,
-    dial: &'a Arc<dyn Dial>,
+impl AuthorizationConfiguration {
+    fn read(text: &str) -> Result<Self> {
+        let configuration: Self = serde_saphyr::from_str(text)?;
+        let (api_version, kind) = (&configuration.api_version, &configuration.kind);
+        ensure!(
+            GROUP_VERSIONS.contains(&api_version.as_str()) && kind == "AuthorizationConfiguration",
+            "it is {kind:?} of {api_version:?} and not AuthorizationConfiguration of {}",
+            GROUP_VERSIONS[0]
+        );
+        Ok(configuration)
+    }
+
+    /// The types of those who are asked, beside webhooks.
+    fn own(&self) -> BTreeSet<String> {
+        self.authorizers.iter().map(|one| one.of.clone()).filter(|of| of != "Webhook").collect()
+    }
 }
 
-impl Asking<'_> {
-    fn of_modes(&self, rights: &Rights) -> Result<Chain> {
+struct Asking {
+    host: Host,
+    dial: Arc<dyn Dial>,
+}
+
+impl Asking {
+    fn of_modes(&self, rights: &Rights) -> Result<Vec<Authorizer>> {
         let modes = &rights.authorization_mode;
         let mut seen = BTreeSet::new();
         let mut all = Vec::new();
@@ -136,24 +236,16 @@ impl Asking<'_> {
             rights.authorization_webhook_config_file.is_none() || modes.iter().any(|mode| mode == "Webhook"),
             "--authorization-webhook-config-file needs Webhook in --authorization-mode"
         );
-        Ok(Chain::new(all))
+        Ok(all)
     }
 
-    fn of_file(&self, file: &Path) -> Result<Chain> {
-        let text = fs::read_to_string(file)?;
-        let configuration: AuthorizationConfiguration = serde_saphyr::from_str(&text)?;
-        let (api_version, kind) = (&configuration.api_version, &configuration.kind);
-        ensure!(
-            GROUP_VERSIONS.contains(&api_version.as_str()) && kind == "AuthorizationConfiguration",
-            "it is {kind:?} of {api_version:?} and not AuthorizationConfiguration of {}",
-            GROUP_VERSIONS[0]
-        );
+    fn of_configuration(&self, configuration: &AuthorizationConfiguration) -> Result<Vec<Authorizer>> {
         ensure!(
             !configuration.authorizers.is_empty(),
             "authorizers: Required value: at least one authorization mode must be defined"
         );
         let (mut types, mut names, mut all) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
-        for (index, one) in configuration.authorizers.into_iter().enumerate() {
+        for (index, one) in configuration.authorizers.iter().cloned().enumerate() {
             let at = format!("authorizers[{index}]");
             ensure!(!one.of.is_empty(), "{at}.type: Required value");
             ensure!(!one.name.is_empty(), "{at}.name: Required value");
@@ -180,11 +272,11 @@ impl Asking<'_> {
                 (None, other, _) => bail!("{at}.type: {}", unknown(other)),
             });
         }
-        Ok(Chain::new(all))
+        Ok(all)
     }
 
     fn webhook(&self, settings: AccessSettings) -> Result<Authorizer> {
-        let outbound = outbound(self.host, self.dial.clone());
+        let outbound = outbound(&self.host, self.dial.clone());
         AccessWebhook::new(settings, outbound)
             .map(|webhook| Authorizer::Webhook(Arc::new(webhook)))
             .map_err(anyhow::Error::msg)
@@ -339,7 +431,7 @@ mod tests {
         let rights = Rights { authorization_config: Some(file), ..Rights::default() };
         let dial: Arc<dyn Dial> = Arc::new(NoDial);
         match (chain(&Host::real(), &dial, &rights), wanted) {
-            (Ok(chain), wanted) => assert_eq!(Ok(chain.asks_others()), wanted, "{authorizers}"),
+            (Ok((chain, _)), wanted) => assert_eq!(Ok(chain.asks_others()), wanted, "{authorizers}"),
             (Err(why), wanted) => {
                 let why = format!("{why:#}");
                 assert!(wanted.is_err_and(|wanted| why.contains(wanted)), "{authorizers}: {why}");
@@ -363,6 +455,57 @@ mod tests {
         check("{type: Guess, name: a}", Err("authorizers[0].type: Unsupported value"));
         check("{type: RBAC, name: a, webhook: {WEBHOOK}}", Err("may only be specified when type=Webhook"));
         check("{type: Webhook, name: a}", Err("required when type=Webhook"));
+    }
+
+    #[test]
+    fn a_file_that_changes_is_taken_up_when_it_is_good() {
+        let dir = tempfile::tempdir().expect("a folder of our own");
+        let kubeconfig = "{apiVersion: v1, kind: Config, current-context: c, clusters: [{name: w, cluster: {server: 'https://a.b'}}],
+            contexts: [{name: c, context: {cluster: w}}]}";
+        fs::write(dir.path().join("kubeconfig"), kubeconfig).expect("a folder of our own");
+        let file = dir.path().join("authorization.yaml");
+        let write = |authorizers: &str| {
+            let webhook = WEBHOOK.replace("DIR", &dir.path().display().to_string());
+            let text = authorizers
+                .replace("WEBHOOK", &format!("{{type: Webhook, name: w, webhook: {{{webhook}}}}}"));
+            let text = format!(
+                "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthorizationConfiguration\nauthorizers: [{text}]\n"
+            );
+            fs::write(&file, text).expect("a folder of our own");
+        };
+        write("{type: RBAC, name: rbac}");
+        let rights = Rights { authorization_config: Some(file.clone()), ..Rights::default() };
+        let dial: Arc<dyn Dial> = Arc::new(NoDial);
+        let (chain, reloader) = chain(&Host::real(), &dial, &rights).expect("a good file");
+        let mut reloader = reloader.expect("there is a file");
+        let mut check = |asks: bool, done: u64, failed: u64| {
+            reloader.look();
+            // Looking twice changes nothing more.
+            reloader.look();
+            let told = chain.metrics();
+            let counted = |status: &str, count: u64| match count {
+                0 => !told.contains(status),
+                count => told.contains(&format!("reloads_total{{status=\"{status}\"}} {count}\n")),
+            };
+            assert!(counted("success", done) && counted("failure", failed), "{done} {failed}: {told}");
+            assert_eq!(chain.asks_others(), asks, "{told}");
+        };
+        check(false, 0, 0);
+        write("WEBHOOK, {type: RBAC, name: rbac}");
+        check(true, 1, 0);
+        write("WEBHOOK, {type: RBAC,   name: rbac}");
+        check(true, 1, 0);
+        // What is not good, takes away or adds what only a start can, or is not there, changes nothing.
+        write("{type: RBAC, name: rbac}, {type: Guess, name: g}");
+        check(true, 1, 1);
+        write("WEBHOOK");
+        check(true, 1, 2);
+        write("{type: RBAC, name: rbac}, {type: Node, name: node}");
+        check(true, 1, 3);
+        fs::remove_file(&file).expect("it is there");
+        check(true, 1, 4);
+        write("{type: RBAC, name: rbac}, {type: AlwaysDeny, name: deny}");
+        check(false, 2, 4);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use host::Host;
 use store::Store;
 
 use crate::keys;
+use crate::rotation::Rotation;
 use crate::vault::Vault;
 
 /// Keeps the keys of a running server.
@@ -20,18 +21,22 @@ pub struct Keeper {
     pub tokens: Arc<Tokens>,
     /// Where keys are kept.
     pub dir: PathBuf,
-    /// Whether other servers have the same keys, and would not hear of a new one.
-    pub is_shared: bool,
+    /// Its part in rotations of the store's key, where other servers have the same keys.
+    pub rotation: Option<Arc<Rotation>>,
 }
 
 #[async_trait]
 impl Upkeep for Keeper {
     async fn rotate(&self, host: &Host, store: &Store) -> Result<(), String> {
-        self.vault.rotate(host, store).await.map_err(|error| format!("{error:#}"))
+        let rotated = match &self.rotation {
+            Some(rotation) => rotation.rotate().await,
+            None => self.vault.rotate(host, store).await,
+        };
+        rotated.map_err(|error| format!("{error:#}"))
     }
 
     async fn rotate_token_key(&self, host: &Host, drop_old: bool) -> Result<(), String> {
-        if self.is_shared {
+        if self.rotation.is_some() {
             return Err(
                 "several servers may share this store, and a new key would reach only this one".into()
             );

@@ -9,6 +9,7 @@ use api::auth::{Authenticator, FrontProxy, Identity, Lookup, MASTERS, Warden};
 use api::dial::Dial;
 use api::{Face, Service};
 use client::HttpsPeers;
+use etcd::Etcd;
 use host::{Host, Task, Tasks};
 use model::Object;
 use network::links::{Lan, LanSettings};
@@ -21,7 +22,8 @@ use crate::keeper::Keeper;
 use crate::keys::{Keys, write_private};
 use crate::place::Place;
 use crate::ranges::Ranges;
-use crate::servers::Presence;
+use crate::rotation::Rotation;
+use crate::servers::{self, Presence};
 use crate::settings::Cluster;
 use crate::tls::{self, Dialer};
 use crate::vault::Vault;
@@ -47,8 +49,9 @@ pub struct Server {
     faces: Tasks,
     /// Keeps this one among the servers that pods find, where several share the store.
     presence: Option<Presence>,
-    /// Signs certificates, and serves machines that join.
-    _duties: [Task<()>; 2],
+    /// Signs certificates, serves machines that join, takes part in rotations of the store's key where it is shared, and keeps
+    /// those who are asked what may be done as a file says.
+    _duties: [Option<Task<()>>; 4],
 }
 
 /// Whom a server is for.
@@ -101,7 +104,8 @@ impl Server {
         };
         let vault = Arc::new(Vault::open(&place.store_keys())?);
         let (lan, opened) = tokio::join!(lan, open(host, place, cluster, vault.clone()));
-        let (lan, (store, keys)) = (lan.context("cannot make the network of this machine's nodes")?, opened?);
+        let (lan, (store, keys, etcd)) =
+            (lan.context("cannot make the network of this machine's nodes")?, opened?);
         let (outer, inner) = listen(cluster.listen, lan.as_ref().map(Lan::server_address)).await?;
         let address = outer.local_addr()?;
         let inner_address = match (reach, &inner) {
@@ -119,7 +123,12 @@ impl Server {
             .believing(front_proxy)
             .asking(strangers::outside(host, dial.clone(), &cluster.strangers)?);
         let said = admission::said(cluster.admission_control_config_file.as_deref())?;
-        let chain = authorization::chain(host, &(dial.clone() as Arc<dyn Dial>), &cluster.rights)?;
+        let (chain, reloader) =
+            authorization::chain(host, &(dial.clone() as Arc<dyn Dial>), &cluster.rights)?;
+        let rotation = etcd.map(|etcd| {
+            let (store, name) = (store.clone(), servers::name_of(inner_address));
+            Arc::new(Rotation::new(host, etcd, store, vault.clone(), keys.clone(), Some(name)))
+        });
         let settings = api::Settings {
             service_cidr: ranges.services,
             advertise: inner_address,
@@ -131,7 +140,7 @@ impl Server {
             security: said.security,
             audit: audit_log::begin(host, dial.clone(), &cluster.audit)?,
             dial,
-            upkeep: Arc::new(Keeper { vault, tokens, dir: place.keys(), is_shared: store.is_shared() }),
+            upkeep: Arc::new(Keeper { vault, tokens, dir: place.keys(), rotation: rotation.clone() }),
         };
         let identity = client::Identity::Certificate {
             chain_pem: own.cert.clone().into_bytes(),
@@ -160,7 +169,9 @@ impl Server {
             Reach::Outside(_) => format!("https://{inner_address}"),
         };
         let joining = joining::start(host, &control.service, &keys, ranges, cluster, &public);
-        let _duties = [signer, joining];
+        let rotating = rotation.map(|rotation| host.spawn(rotation.run()));
+        let reloading = reloader.map(|reloader| host.spawn(reloader.run()));
+        let _duties = [Some(signer), Some(joining), rotating, reloading];
         let presence = control.service.store().is_shared().then(|| {
             let client =
                 control::client(&control.service, Identity::user("kubernetes-admin", &[MASTERS]), "presence");
@@ -213,24 +224,24 @@ async fn open(
     place: &Place,
     cluster: &Cluster,
     vault: Arc<Vault>,
-) -> Result<(Store, Arc<Keys>)> {
+) -> Result<(Store, Arc<Keys>, Option<Etcd>)> {
     let dir = place.keys();
-    match shared::open(host, &cluster.store, control::form(vault.clone())).await? {
+    match shared::open(host, &cluster.store, &vault).await? {
         None => {
             let keys = Keys::open(&dir, host.now())?;
             let store = control::open_sealed(host, place.store(), vault.clone()).await?;
             vault.save()?;
             vault.settle(host, &store).await?;
-            Ok((store, Arc::new(keys)))
+            Ok((store, Arc::new(keys), None))
         }
         Some((store, etcd)) => {
             shared::check_before_keys(&etcd, &dir).await?;
             let keys = Keys::open(&dir, host.now())?;
             vault.save()?;
-            vault.settle(host, &store).await?;
-            // After the last change to the files, and before anything is written.
-            shared::agree(&etcd, place, &keys, cluster).await?;
-            Ok((store, Arc::new(keys)))
+            // Before anything is written.
+            shared::agree_on_keys(host, &etcd, place, &keys, &vault).await?;
+            shared::agree_on_ranges(&etcd, cluster).await?;
+            Ok((store, Arc::new(keys), Some(etcd)))
         }
     }
 }

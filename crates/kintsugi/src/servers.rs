@@ -15,6 +15,8 @@ use tokio::sync::oneshot;
 
 /// Where the leases of servers are.
 const NAMESPACE: &str = "kube-system";
+/// How the paths of those leases in the store begin.
+pub const LEASES: &str = "/leases.coordination.k8s.io/kube-system/apiserver-";
 /// The label by which they are found: upstream's.
 const LABEL: &str = "apiserver.kubernetes.io/identity";
 const LABELLED: &str = "kube-apiserver";
@@ -165,6 +167,11 @@ impl Keeper {
     }
 }
 
+/// The name of a server's lease.
+pub fn name_of(address: SocketAddr) -> String {
+    key(address).name.to_string()
+}
+
 fn key(address: SocketAddr) -> Key {
     let spelled = address.to_string().replace([':', '[', ']', '.'], "-");
     Key::new(&LEASE, NAMESPACE, format!("apiserver-{}", spelled.trim_matches('-')))
@@ -270,6 +277,8 @@ mod tests {
 
     #[test]
     fn a_lease_is_named_by_its_servers_address() {
+        let path = format!("/{}.{}/{NAMESPACE}/apiserver-", LEASE.plural, LEASE.group);
+        assert_eq!(LEASES, path);
         assert_eq!(key("10.0.0.1:6443".parse().expect("an address")).name, "apiserver-10-0-0-1-6443");
         assert_eq!(key("[fd00::1]:6443".parse().expect("an address")).name, "apiserver-fd00--1--6443");
     }

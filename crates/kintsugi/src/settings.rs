@@ -126,7 +126,7 @@ pub struct Rights {
     /// Who says what may be done, in the order in which they are asked: Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny
     #[arg(long, value_name = "NAME,…", default_value = "Node,RBAC", value_delimiter = ',')]
     pub authorization_mode: Vec<String>,
-    /// A file (AuthorizationConfiguration of apiserver.config.k8s.io) that says so instead
+    /// A file (AuthorizationConfiguration of apiserver.config.k8s.io) that says so instead, and is read again when it changes
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "authorization_mode", "authorization_webhook_config_file", "authorization_webhook_version",
         "authorization_webhook_cache_authorized_ttl", "authorization_webhook_cache_unauthorized_ttl",
@@ -255,6 +255,17 @@ pub struct StoreSettings {
     /// Its key (PEM)
     #[arg(long, value_name = "FILE", requires = "store_certfile")]
     pub store_keyfile: Option<PathBuf>,
+}
+
+/// Where a cluster is kept, and where its objects are stored.
+#[derive(Debug, Clone, Args)]
+pub struct Kept {
+    /// Where the cluster is kept.
+    #[command(flatten)]
+    pub data: DataDir,
+    /// Where its objects are stored.
+    #[command(flatten)]
+    pub store: StoreSettings,
 }
 
 /// How failures are noticed and mended; the same on the server and on all its nodes.
@@ -654,7 +665,7 @@ pub enum StoreAct {
     Check {
         /// Where the cluster is kept.
         #[command(flatten)]
-        data: DataDir,
+        kept: Kept,
         /// Look over this backup instead
         #[arg(long, value_name = "FILE")]
         backup: Option<PathBuf>,
@@ -663,16 +674,16 @@ pub enum StoreAct {
     Backup {
         /// Where the cluster is kept.
         #[command(flatten)]
-        data: DataDir,
+        kept: Kept,
         /// The file to be made
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Make the store of a data directory from a backup, while no server runs on it
+    /// Make the store of a data directory, or one in etcd, from a backup, while no server runs on it
     Restore {
         /// Where the cluster is kept.
         #[command(flatten)]
-        data: DataDir,
+        kept: Kept,
         /// The backup
         #[arg(value_name = "FILE")]
         file: PathBuf,
@@ -680,7 +691,7 @@ pub enum StoreAct {
         /// it was when the backup was made
         #[arg(long, value_name = "FILE")]
         keys: Option<PathBuf>,
-        /// Take the place of the store that is there, which is kept beside it
+        /// Take the place of the store that is there, which is kept beside it; of one in etcd a backup is kept
         #[arg(long)]
         overwrite: bool,
         /// Your word that no node runs anything of this cluster: pods of StatefulSets and those with exclusive volumes need
@@ -688,18 +699,19 @@ pub enum StoreAct {
         #[arg(long)]
         nothing_runs: bool,
     },
-    /// Shrink the log on the disk to what it takes to hold the present; works while the server runs
+    /// Shrink the log on the disk to what it takes to hold the present, or have etcd forget the past; works while the server
+    /// runs
     Compact {
         /// Where the cluster is kept.
         #[command(flatten)]
-        data: DataDir,
+        kept: Kept,
     },
-    /// Seal what is secret with a new key, and let go of the old one; works while the server runs. Backups made before need
-    /// the keys that they were sealed with
+    /// Seal what is secret with a new key, and let go of the old one; works while the server runs, or several on one etcd.
+    /// Backups made before need the keys that they were sealed with
     RotateKey {
         /// Where the cluster is kept.
         #[command(flatten)]
-        data: DataDir,
+        kept: Kept,
     },
 }
 

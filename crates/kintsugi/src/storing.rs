@@ -10,12 +10,12 @@ use client::{Access, Client, Https};
 use host::Host;
 use http::Method;
 use rustix::fs::{CWD, Mode, RenameFlags};
-use store::{Form, Harm, Report, Store};
+use store::{Form, Harm, Kept, Report, Revision, Store};
 
-use crate::control;
 use crate::place::Place;
 use crate::settings::StoreAct;
 use crate::vault::Vault;
+use crate::{caring, control, shared};
 
 /// What is to be printed, and whether all is well.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct Told {
 }
 
 impl Told {
-    fn well(lines: Vec<String>) -> Self {
+    pub(crate) fn well(lines: Vec<String>) -> Self {
         Self { lines, is_well: true }
     }
 }
@@ -36,22 +36,39 @@ impl Told {
 pub async fn run(host: &Host, act: StoreAct) -> Result<Told> {
     // What is written here is everything that the cluster knows: for its owner alone.
     rustix::process::umask(Mode::from_raw_mode(0o077));
+    let (StoreAct::Check { kept, .. }
+    | StoreAct::Backup { kept, .. }
+    | StoreAct::Restore { kept, .. }
+    | StoreAct::Compact { kept }
+    | StoreAct::RotateKey { kept }) = &act;
+    match shared::etcd_settings(&kept.store)? {
+        Some(etcd) => caring::run(host, &etcd, act).await,
+        None => run_here(host, act).await,
+    }
+}
+
+/// Does it with the store of a data directory.
+async fn run_here(host: &Host, act: StoreAct) -> Result<Told> {
     match act {
-        StoreAct::Check { data, backup: Some(file) } => check_backup(host, &data.data_dir, &file),
-        StoreAct::Check { data, backup: None } => check(host, &there(&data.data_dir)?),
-        StoreAct::Backup { data, file } => back_up(host, &there(&data.data_dir)?, &file),
-        StoreAct::Restore { data, file, keys, overwrite, nothing_runs } => {
+        StoreAct::Check { kept, backup: Some(file) } => check_backup(host, &kept.data.data_dir, &file),
+        StoreAct::Check { kept, backup: None } => check(host, &there(&kept.data.data_dir)?),
+        StoreAct::Backup { kept, file } => back_up(host, &there(&kept.data.data_dir)?, &file),
+        StoreAct::Restore { kept, file, keys, overwrite, nothing_runs } => {
             let wish = Wish { file: &file, keys: keys.as_deref(), overwrite, nothing_runs };
-            restore(host, &data.data_dir, &wish).await
+            restore(host, &kept.data.data_dir, &wish).await
         }
-        StoreAct::Compact { data } => compact(host, &there(&data.data_dir)?).await,
-        StoreAct::RotateKey { data } => rotate_key(host, &there(&data.data_dir)?).await,
+        StoreAct::Compact { kept } => compact(host, &there(&kept.data.data_dir)?).await,
+        StoreAct::RotateKey { kept } => rotate_key(host, &there(&kept.data.data_dir)?).await,
     }
 }
 
 /// A data directory that holds a store.
 fn there(dir: &Path) -> Result<Place> {
-    ensure!(dir.join("store").is_dir(), "there is no store in {}", dir.display());
+    ensure!(
+        dir.join("store").is_dir(),
+        "there is no store in {}; one in etcd is named by --store, as for the server",
+        dir.display()
+    );
     Place::open(dir)
 }
 
@@ -97,7 +114,7 @@ fn spelled(report: &Report) -> Vec<String> {
     lines
 }
 
-fn check_backup(host: &Host, dir: &Path, file: &Path) -> Result<Told> {
+pub(crate) fn check_backup(host: &Host, dir: &Path, file: &Path) -> Result<Told> {
     let vault = Vault::open(&dir.join("pki/store.keys"))?;
     let kept = store::examine(host, file, &control::form(Arc::new(vault)))
         .context("the backup cannot be used; take another one")?;
@@ -105,59 +122,97 @@ fn check_backup(host: &Host, dir: &Path, file: &Path) -> Result<Told> {
 }
 
 fn back_up(host: &Host, place: &Place, file: &Path) -> Result<Told> {
+    is_new(file)?;
+    let kept = store::backup(host, place.store(), file, &form_of(place)?).context("no backup was made")?;
+    Ok(backed_up(place, file, kept))
+}
+
+/// A backup takes the place of nothing.
+pub(crate) fn is_new(file: &Path) -> Result<()> {
     ensure!(
         !file.exists(),
         "{} is there already: a backup never takes the place of another file",
         file.display()
     );
-    let kept = store::backup(host, place.store(), file, &form_of(place)?).context("no backup was made")?;
-    Ok(Told::well(vec![
+    Ok(())
+}
+
+/// What is said of a backup that was made.
+pub(crate) fn backed_up(place: &Place, file: &Path, kept: Kept) -> Told {
+    Told::well(vec![
         format!("{}: {} objects at revision {}", file.display(), kept.records, kept.revision),
         format!(
             "keep a copy of {} in another place: without store.keys of now this backup cannot be read, without the others the \
              cluster's nodes and tokens are strangers",
             place.keys().display()
         ),
-    ]))
+    ])
 }
 
 /// What is to be restored, and how.
-struct Wish<'a> {
-    file: &'a Path,
-    keys: Option<&'a Path>,
-    overwrite: bool,
-    nothing_runs: bool,
+pub(crate) struct Wish<'a> {
+    pub file: &'a Path,
+    pub keys: Option<&'a Path>,
+    pub overwrite: bool,
+    pub nothing_runs: bool,
+}
+
+/// What is needed to restore: the keys by which is sealed here, and the backup.
+pub(crate) struct Ready {
+    pub vault: Arc<Vault>,
+    backup: store::Backup,
+}
+
+impl Ready {
+    /// Reads the keys of a place, and the backup.
+    pub fn read(host: &Host, place: &Place, wish: &Wish<'_>) -> Result<Self> {
+        fs::create_dir_all(place.keys())
+            .with_context(|| format!("cannot make {}", place.keys().display()))?;
+        let vault = Arc::new(Vault::open(&place.store_keys())?);
+        let reading = match wish.keys {
+            Some(keys) => Arc::new(Vault::open(keys)?),
+            None => vault.clone(),
+        };
+        let backup = store::Backup::read(host, wish.file, &control::form(reading));
+        let backup = backup.context("the backup cannot be used; nothing was changed")?;
+        Ok(Self { vault, backup })
+    }
+
+    /// Makes a store aside, beyond all that was seen; gives where, what it holds, and the nodes that have to speak.
+    pub async fn make_aside(
+        &self,
+        host: &Host,
+        place: &Place,
+        seen: Revision,
+        wish: &Wish<'_>,
+    ) -> Result<(PathBuf, Kept, Vec<String>)> {
+        let aside = place.dir().join("store.restoring");
+        // Left by a restore that was cut off.
+        if aside.exists() {
+            fs::remove_dir_all(&aside).with_context(|| format!("cannot remove {}", aside.display()))?;
+        }
+        // Before anything is sealed with it.
+        self.vault.save()?;
+        let own = control::form(self.vault.clone());
+        let made = self.backup.restore(host, aside.clone(), seen, &own).context("nothing was changed")?;
+        let marking = control::open_sealed(host, aside.clone(), self.vault.clone()).await?;
+        let nodes = api::mark_restored(&marking, wish.nothing_runs).await.context("nothing was changed")?;
+        marking.close().await;
+        Ok((aside, made, nodes))
+    }
 }
 
 async fn restore(host: &Host, dir: &Path, wish: &Wish<'_>) -> Result<Told> {
     let place = Place::open(dir)?;
     let _held = place.hold().context("stop the server first; nothing was changed")?;
-    fs::create_dir_all(place.keys()).with_context(|| format!("cannot make {}", place.keys().display()))?;
-    let vault = Arc::new(Vault::open(&place.store_keys())?);
-    let own = control::form(vault.clone());
-    let reading = match wish.keys {
-        Some(keys) => control::form(Arc::new(Vault::open(keys)?)),
-        None => own.clone(),
-    };
-    let backup = store::Backup::read(host, wish.file, &reading);
-    let backup = backup.context("the backup cannot be used; nothing was changed")?;
-    let (now, aside) = (place.store(), place.dir().join("store.restoring"));
+    let ready = Ready::read(host, &place, wish)?;
+    let now = place.store();
     let is_taken = now.is_dir() && fs::read_dir(&now)?.next().is_some();
     if is_taken && !wish.overwrite {
         bail!("{} holds a store already: --overwrite takes its place, and keeps it beside", now.display());
     }
-    // Left by a restore that was cut off.
-    if aside.exists() {
-        fs::remove_dir_all(&aside).with_context(|| format!("cannot remove {}", aside.display()))?;
-    }
-    // Before anything is sealed with it.
-    vault.save()?;
-    let seen = store::seen_of(host, now.clone(), &own);
-    let made = backup.restore(host, aside.clone(), seen, &own).context("nothing was changed")?;
-    let marking = control::open_sealed(host, aside.clone(), vault).await?;
-    let nodes = api::mark_restored(&marking, wish.nothing_runs).await.context("nothing was changed")?;
-    marking.close().await;
-    drop(marking);
+    let seen = store::seen_of(host, now.clone(), &control::form(ready.vault.clone()));
+    let (aside, made, nodes) = ready.make_aside(host, &place, seen, wish).await?;
     let mut lines = vec![format!("{} objects, now at revision {}", made.records, made.revision)];
     if is_taken {
         let old = put_in_place_of(&aside, &now, &place)?;
@@ -182,7 +237,7 @@ fn put_in_place_of(aside: &Path, now: &Path, place: &Place) -> Result<PathBuf> {
     Ok(old)
 }
 
-fn what_now(nodes: &[String], nothing_runs: bool) -> Vec<String> {
+pub(crate) fn what_now(nodes: &[String], nothing_runs: bool) -> Vec<String> {
     let mut lines = Vec::new();
     if !nodes.is_empty() && !nothing_runs {
         lines.push(format!(
@@ -224,10 +279,15 @@ async fn rotate_key(host: &Host, place: &Place) -> Result<Told> {
         }
         Err(_) => drop(ask(place, api::ROTATE_KEY).await?),
     }
-    Ok(Told::well(vec![
+    Ok(rotated(place))
+}
+
+/// What is said of a rotation that is done.
+pub(crate) fn rotated(place: &Place) -> Told {
+    Told::well(vec![
         format!("what is secret is sealed with a new key, in {}", place.store_keys().display()),
         "the old key is gone: backups made before need a copy of that file from then (restore --keys)".into(),
-    ]))
+    ])
 }
 
 /// Opens the store of a place on which no server runs.

@@ -3,15 +3,18 @@
 //! The file lists the newest key first: it seals; all of them open. While `rewriting` stands in it, something on the disk
 //! may be plain or sealed with an older key; when all was written anew, the others and that word are taken out. So a crash
 //! between any two steps leaves a store that opens, and the next start ends what was begun.
+//!
+//! Where several servers share a store, what they agreed on in it says which key seals ([`Agreed`]).
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use anyhow::{Context, Result, ensure};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use etcd::Heed;
 use host::Host;
 use serde::{Deserialize, Serialize};
 use store::{Sealer, Store};
@@ -36,6 +39,8 @@ pub struct Vault {
 struct Ring {
     kept: Kept,
     keys: Vec<Key>,
+    /// What the servers of a shared store agreed on last.
+    agreed: Option<Agreed>,
     /// Whether the file is as this.
     is_saved: bool,
 }
@@ -46,7 +51,7 @@ struct Key {
 }
 
 /// The keys as their file has them.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Kept {
     /// The newest first.
     keys: Vec<KeptKey>,
@@ -54,12 +59,83 @@ struct Kept {
     rewriting: bool,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct KeptKey {
     /// Four bytes in hexadecimal.
     id: String,
     /// The key in Base64.
     key: String,
+}
+
+/// What the servers of a shared store agree on about its keys, as it lies in etcd.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agreed {
+    /// How far the rotation is.
+    pub phase: Phase,
+    /// The name of the key that sealed before.
+    old: String,
+    /// The name of the one that seals afterwards.
+    new: String,
+    /// That key, sealed with the old one, in Base64; there until the old one is let go of.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    key: String,
+}
+
+/// How far a rotation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Every server takes the new key up, to open with it; the old one seals.
+    Opening,
+    /// The new key seals, and what the old one sealed is written anew.
+    Sealing,
+    /// The old key is gone.
+    Done,
+}
+
+impl Agreed {
+    /// The same, further on.
+    #[must_use]
+    pub fn at(&self, phase: Phase) -> Self {
+        let key = if phase == Phase::Done { String::new() } else { self.key.clone() };
+        Self { phase, key, ..self.clone() }
+    }
+
+    /// As it lies in etcd.
+    pub fn spelled(&self) -> Result<String> {
+        Ok(serde_json::to_string(self)?)
+    }
+
+    /// Under which path the new key is sealed.
+    fn path(&self) -> String {
+        format!("/.sealing/{}", self.new)
+    }
+
+    /// The keys of who had these and hears this.
+    fn apply(&self, kept: &Kept) -> Result<Kept> {
+        let find = |id: &str| kept.keys.iter().find(|key| key.id == id).cloned();
+        let old = find(&self.old);
+        let new = match (find(&self.new), &old) {
+            (Some(new), _) => new,
+            (None, Some(old)) if !self.key.is_empty() => {
+                let sealed = STANDARD.decode(&self.key).context("the new key is no Base64")?;
+                let key = Key::read(old)?
+                    .open(&self.path(), &sealed)
+                    .context("the old key does not open the new one")?;
+                KeptKey { id: self.new.clone(), key: STANDARD.encode(key) }
+            }
+            (None, _) => anyhow::bail!("what is secret is sealed with key {}, which is not there", self.new),
+        };
+        let keys = match (self.phase, old) {
+            (Phase::Opening, Some(old)) => vec![old, new],
+            (Phase::Opening, None) => {
+                anyhow::bail!("what is secret is sealed with key {}, which is not there", self.old)
+            }
+            (Phase::Sealing, old) => [Some(new), old].into_iter().flatten().collect(),
+            (Phase::Done, _) => vec![new],
+        };
+        Ok(Kept { keys, rewriting: self.phase != Phase::Done })
+    }
 }
 
 impl Vault {
@@ -82,37 +158,123 @@ impl Vault {
     pub fn save(&self) -> Result<()> {
         let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
         if !ring.is_saved {
-            self.write(&ring.kept)?;
+            write(&self.path, &ring.kept)?;
             ring.is_saved = true;
         }
         Ok(())
     }
 
-    /// Ends what was begun: writes all anew where something may not be sealed with the newest key, then lets go of the others.
-    pub async fn settle(&self, host: &Host, store: &Store) -> Result<()> {
-        if !self.is_rewriting() {
+    /// The same, while others seal and open.
+    pub async fn save_beside(&self, host: &Host) -> Result<()> {
+        let (kept, is_saved) = {
+            let ring = self.ring();
+            (ring.kept.clone(), ring.is_saved)
+        };
+        if is_saved {
             return Ok(());
         }
-        // Nothing was ever written to a store that is at its first revision, and all that is in a shared one was sealed with the
-        // one key that its servers agree on.
-        if store.revision() > 1 && !store.is_shared() {
-            store.compact().await.context("cannot write what is secret anew")?;
-        }
+        let (path, writing) = (self.path.clone(), kept.clone());
+        host.blocking(move || write(&path, &writing)).await?;
+        let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        ring.is_saved = ring.kept == kept;
+        Ok(())
+    }
+
+    /// What hears the servers of a shared store agree on keys.
+    pub fn heed(self: &Arc<Self>) -> Heed {
+        let vault = self.clone();
+        Arc::new(move |text| vault.take_up(text).map_err(|why| format!("{why:#}")))
+    }
+
+    /// Seals and opens from now on as the servers agreed. Its file is written afterwards, by [`Vault::save_beside`].
+    fn take_up(&self, text: &[u8]) -> Result<()> {
+        let agreed: Agreed =
+            serde_json::from_slice(text).context("what the servers agreed on makes no sense")?;
+        let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        let kept = agreed.apply(&ring.kept).with_context(|| {
+            format!(
+                "{} is of another time: copy it from one of the servers of this store",
+                self.path.display()
+            )
+        })?;
+        let is_saved = ring.is_saved && kept == ring.kept;
+        *ring = Ring { agreed: Some(agreed), ..Ring::new(kept, is_saved)? };
+        Ok(())
+    }
+
+    /// What the servers of a shared store agreed on last.
+    pub fn agreed(&self) -> Option<Agreed> {
+        self.ring().agreed.clone()
+    }
+
+    /// Whether servers of a shared store are about to agree on a new key.
+    pub fn is_rotating(&self) -> bool {
+        self.ring().agreed.as_ref().is_some_and(|agreed| agreed.phase != Phase::Done)
+    }
+
+    /// A new key, for the servers of a shared store to agree on.
+    pub fn propose(&self) -> Result<Agreed> {
+        let ring = self.ring();
+        let drawn = draw()?;
+        let mut agreed = Agreed {
+            phase: Phase::Opening,
+            old: ring.kept.keys[0].id.clone(),
+            new: drawn.id,
+            key: String::new(),
+        };
+        let key = STANDARD.decode(&drawn.key).context("a key is no Base64")?;
+        agreed.key = STANDARD.encode(ring.keys[0].seal(&agreed.path(), &key));
+        Ok(agreed)
+    }
+
+    /// What the file would say if it held one of the keys alone, for each of them.
+    pub fn each_alone(&self) -> Result<Vec<String>> {
+        let alone = |key: &KeptKey| spell(&Kept { keys: vec![key.clone()], rewriting: false });
+        self.ring().kept.keys.iter().map(alone).collect()
+    }
+
+    /// What it says when a rotation is done that is under way.
+    pub fn alone_then(&self) -> Result<String> {
+        let ring = self.ring();
+        let agreed = ring.agreed.as_ref().context("no rotation is under way")?;
+        spell(&agreed.at(Phase::Done).apply(&ring.kept)?)
+    }
+
+    /// Lets go of all keys but one, by its place.
+    pub async fn keep_one(&self, host: &Host, place: usize) -> Result<()> {
         let kept = {
-            let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
-            Kept { keys: ring.kept.keys.iter().take(1).cloned().collect(), rewriting: false }
+            let ring = self.ring();
+            let keys = ring.kept.keys.get(place).cloned().into_iter().collect();
+            let kept = Kept { keys, rewriting: false };
+            if ring.is_saved && ring.kept == kept {
+                return Ok(());
+            }
+            kept
         };
         self.put(host, kept).await
     }
 
-    /// Takes a new key, writes all anew, and lets go of the old one.
+    fn ring(&self) -> RwLockReadGuard<'_, Ring> {
+        self.ring.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends what was begun in a store of one server: writes all anew where something may not be sealed with the newest key, then
+    /// lets go of the others.
+    pub async fn settle(&self, host: &Host, store: &Store) -> Result<()> {
+        if !self.is_rewriting() {
+            return Ok(());
+        }
+        // Nothing was ever written to a store that is at its first revision.
+        if store.revision() > 1 {
+            store.compact().await.context("cannot write what is secret anew")?;
+        }
+        self.keep_one(host, 0).await
+    }
+
+    /// Takes a new key, writes all anew, and lets go of the old one. In a store of one server; see [`crate::rotation`].
     pub async fn rotate(&self, host: &Host, store: &Store) -> Result<()> {
-        ensure!(
-            !store.is_shared(),
-            "several servers may share this store, and a new key would reach only this one"
-        );
         self.settle(host, store).await?;
-        let mut kept = self.ring.read().unwrap_or_else(PoisonError::into_inner).kept.clone();
+        let mut kept = self.ring().kept.clone();
         kept.keys.insert(0, draw()?);
         kept.rewriting = true;
         self.put(host, kept).await?;
@@ -121,7 +283,7 @@ impl Vault {
 
     /// Whether something on the disk may not be sealed with the newest key.
     pub fn is_rewriting(&self) -> bool {
-        self.ring.read().unwrap_or_else(PoisonError::into_inner).kept.rewriting
+        self.ring().kept.rewriting
     }
 
     /// Keys are in their file before anything is sealed with them.
@@ -129,17 +291,19 @@ impl Vault {
         let ring = Ring::new(kept.clone(), true)?;
         let path = self.path.clone();
         host.blocking(move || write(&path, &kept)).await?;
-        *self.ring.write().unwrap_or_else(PoisonError::into_inner) = ring;
+        let mut held = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        *held = Ring { agreed: held.agreed.take(), ..ring };
         Ok(())
-    }
-
-    fn write(&self, kept: &Kept) -> Result<()> {
-        write(&self.path, kept)
     }
 }
 
+/// The text of a file.
+fn spell(kept: &Kept) -> Result<String> {
+    Ok(format!("{}\n", serde_json::to_string_pretty(kept)?))
+}
+
 fn write(path: &Path, kept: &Kept) -> Result<()> {
-    write_private(path, &format!("{}\n", serde_json::to_string_pretty(kept)?))?;
+    write_private(path, &spell(kept)?)?;
     let dir = path.parent().unwrap_or(Path::new("/"));
     fs::File::open(dir)
         .and_then(|dir| dir.sync_all())
@@ -161,7 +325,7 @@ impl Ring {
     fn new(kept: Kept, is_saved: bool) -> Result<Self> {
         let keys = kept.keys.iter().map(Key::read).collect::<Result<Vec<_>>>()?;
         ensure!(!keys.is_empty(), "there are no keys in it");
-        Ok(Self { kept, keys, is_saved })
+        Ok(Self { kept, keys, agreed: None, is_saved })
     }
 }
 
@@ -172,6 +336,29 @@ impl Key {
         let sealing = RandomizedNonceKey::new(&AES_256_GCM, &key).context("a key has not 32 bytes")?;
         Ok(Self { id: id.to_be_bytes(), sealing })
     }
+
+    /// The sealed form of a value: the key's name, a number that is used once, and what cannot be read.
+    fn seal(&self, path: &str, value: &[u8]) -> Vec<u8> {
+        let mut text = value.to_vec();
+        let nonce = self.sealing.seal_in_place_append_tag(Aad::from(path.as_bytes()), &mut text);
+        let nonce =
+            nonce.expect("values are far below what a key can seal, and the kernel has chance to give");
+        let mut sealed = Vec::with_capacity(ID_LEN + NONCE_LEN + text.len());
+        sealed.extend_from_slice(&self.id);
+        sealed.extend_from_slice(nonce.as_ref());
+        sealed.extend_from_slice(&text);
+        sealed
+    }
+
+    /// The value again; `None` when it is not this key's, or not of this path, or was changed.
+    fn open(&self, path: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+        let (nonce, text) = sealed.strip_prefix(&self.id)?.split_first_chunk::<NONCE_LEN>()?;
+        let mut text = text.to_vec();
+        let opened = self.sealing.open_in_place(Nonce::from(nonce), Aad::from(path.as_bytes()), &mut text);
+        let len = opened.ok()?.len();
+        text.truncate(len);
+        Some(text)
+    }
 }
 
 impl Sealer for Vault {
@@ -180,23 +367,12 @@ impl Sealer for Vault {
     }
 
     fn seal(&self, path: &str, value: &[u8]) -> Vec<u8> {
-        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
-        let key = &ring.keys[0];
-        let mut text = value.to_vec();
-        let nonce = key.sealing.seal_in_place_append_tag(Aad::from(path.as_bytes()), &mut text);
-        let nonce =
-            nonce.expect("values are far below what a key can seal, and the kernel has chance to give");
-        let mut sealed = Vec::with_capacity(ID_LEN + NONCE_LEN + text.len());
-        sealed.extend_from_slice(&key.id);
-        sealed.extend_from_slice(nonce.as_ref());
-        sealed.extend_from_slice(&text);
-        sealed
+        self.ring().keys[0].seal(path, value)
     }
 
     fn open(&self, path: &str, sealed: &[u8]) -> Result<Vec<u8>, String> {
-        let (id, rest) = sealed.split_first_chunk::<ID_LEN>().ok_or("it is cut short")?;
-        let (nonce, text) = rest.split_first_chunk::<NONCE_LEN>().ok_or("it is cut short")?;
-        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+        let id = sealed.first_chunk::<ID_LEN>().ok_or("it is cut short")?;
+        let ring = self.ring();
         let key = ring.keys.iter().find(|key| key.id == *id);
         let key = key.ok_or_else(|| {
             format!(
@@ -205,13 +381,8 @@ impl Sealer for Vault {
                 self.path.display()
             )
         })?;
-        let mut text = text.to_vec();
-        let opened = key.sealing.open_in_place(Nonce::from(nonce), Aad::from(path.as_bytes()), &mut text);
-        let len = opened
-            .map_err(|_| format!("key {} of {} does not open it", spelled(id), self.path.display()))?
-            .len();
-        text.truncate(len);
-        Ok(text)
+        let opened = key.open(path, sealed);
+        opened.ok_or_else(|| format!("key {} of {} does not open it", spelled(id), self.path.display()))
     }
 }
 
@@ -254,6 +425,55 @@ mod tests {
         assert!(!path.exists());
         fs::write(&path, "{}").expect("a folder of our own");
         assert!(Vault::open(&path).is_err(), "a damaged file is not replaced silently");
+    }
+
+    /// The places of the keys that a server has in the end which had these in its file: `a` the old one, `b` the new one.
+    #[test]
+    fn a_server_takes_up_what_was_agreed_on() {
+        let dir = tempfile::tempdir().expect("a folder of our own");
+        let path = |name: &str| dir.path().join(name);
+        let first = opened(&path("first"));
+        let opening = first.propose().expect("chance");
+        let a = first.ring().kept.keys[0].clone();
+        let b = opening.apply(&first.ring().kept).expect("it is sealed with its key").keys[1].clone();
+        let stranger = draw().expect("chance");
+        let check = |had: &str, phase: Phase, wanted: Option<&str>| {
+            let of = |letter: char| match letter {
+                'a' => a.clone(),
+                'b' => b.clone(),
+                _ => stranger.clone(),
+            };
+            let file = path("file");
+            write(&file, &Kept { keys: had.chars().map(of).collect(), rewriting: false })
+                .expect("our folder");
+            let vault = Arc::new(opened(&file));
+            let heard = (vault.heed())(opening.at(phase).spelled().expect("plain text").as_bytes());
+            let Some(wanted) = wanted else {
+                let why = heard.expect_err("it lacks a key");
+                return assert!(why.contains("copy it from one of the servers"), "{why}");
+            };
+            assert_eq!(heard, Ok(()), "{had} {phase:?}");
+            // It can be read again after a crash, and what it says is the same whoever wrote it.
+            vault.save().expect("our folder");
+            let kept = opened(&file).ring().kept.clone();
+            assert_eq!(kept.keys, wanted.chars().map(of).collect::<Vec<_>>(), "{had} {phase:?}");
+            assert_eq!((kept.rewriting, vault.is_rotating()), (phase != Phase::Done, phase != Phase::Done));
+            assert_eq!(
+                vault.alone_then().ok(),
+                spell(&Kept { keys: vec![b.clone()], rewriting: false }).ok()
+            );
+        };
+        for (had, opening, sealing, done) in [
+            ("a", Some("ab"), Some("ba"), None),
+            ("ab", Some("ab"), Some("ba"), Some("b")),
+            ("ba", Some("ab"), Some("ba"), Some("b")),
+            ("b", None, Some("b"), Some("b")),
+            ("x", None, None, None),
+        ] {
+            check(had, Phase::Opening, opening);
+            check(had, Phase::Sealing, sealing);
+            check(had, Phase::Done, done);
+        }
     }
 
     #[tokio::test]

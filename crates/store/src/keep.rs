@@ -17,9 +17,9 @@ use crate::snapshot;
 
 /// By how much a store that is made from a backup is ahead of it.
 ///
-/// More than any store writes between a backup and its loss: ten thousand writes a second for a day. Half would do as well;
-/// numbers are plentiful.
-pub const RESTORE_AHEAD: Revision = 1_000_000_000;
+/// More than any store writes between a backup and its loss: ten thousand writes a second for a day, of 128 numbers each, as a
+/// store in etcd counts them. Half would do as well; numbers are plentiful.
+pub const RESTORE_AHEAD: Revision = 128_000_000_000;
 
 /// How often a folder is read again when its files change meanwhile. A running store makes a snapshot after megabytes of
 /// writes, so a second time is rare already.
@@ -61,11 +61,23 @@ fn placed(host: &Host, file: &Path) -> Result<(Folder, String), StoreError> {
 pub fn backup(host: &Host, dir: PathBuf, file: &Path, form: &Form) -> Result<Kept, StoreError> {
     let from = Folder::peek(host.disk().clone(), dir);
     let found = settled(|| load::read(host, &from, form, &Limits::default()))?;
-    let revision = found.memory.revision;
     let records = found.memory.list(&Range::default())?.records;
+    write_backup(host, (&records, found.memory.revision), file, form)
+}
+
+/// Writes records, and the revision whose state they are, into `file`, and reads the file back.
+///
+/// # Errors
+/// `Full` or `Disk` when the disk does not do, `Damaged` when it does not give back what it was given.
+pub fn write_backup(
+    host: &Host,
+    (records, revision): (&[Record], Revision),
+    file: &Path,
+    form: &Form,
+) -> Result<Kept, StoreError> {
     let (folder, name) = placed(host, file)?;
     let header = Header { kind: Kind::Backup, marker: draw_marker(host.chance()), revision };
-    let written = snapshot::write_as(&folder, &name, header, &records, form);
+    let written = snapshot::write_as(&folder, &name, header, records, form);
     written.map_err(|failure| failure.to_error(&folder.dir))?;
     let kept = examine(host, file, form)?;
     let again = Kept { revision, records: records.len() };

@@ -33,7 +33,7 @@ mod tests;
 pub use check::{Finding, Harm, Report, check};
 pub use face::*;
 pub use journal::{Intake, Journal, Told, txn_bytes};
-pub use keep::{Backup, Kept, RESTORE_AHEAD, backup, examine, seen_of};
+pub use keep::{Backup, Kept, RESTORE_AHEAD, backup, examine, seen_of, write_backup};
 pub use limits::Limits;
 pub use stage::join;
 pub use store::Store;

@@ -120,6 +120,10 @@ impl Guard for Warden {
         self.chain.asks_others()
     }
 
+    fn metrics(&self) -> String {
+        self.chain.metrics()
+    }
+
     fn may_by_all<'a>(&'a self, who: &'a Identity, what: &'a Attributes) -> BoxFuture<'a, Decision> {
         self.chain.ask(&self.host, who, what, move |one| self.opinion(one, who, what)).boxed()
     }

@@ -331,6 +331,7 @@ impl Inner {
         let more = self.more_metrics.get().map(|more| more()).unwrap_or_default();
         let hooks = self.hooks.get().map(Hooks::metrics).unwrap_or_default();
         let audit = self.settings.audit.as_ref().map(|trail| trail.metrics()).unwrap_or_default();
+        let guard = self.settings.guard.metrics();
         format!(
             "# HELP apiserver_longrunning_requests Watches under way.\n\
              # TYPE apiserver_longrunning_requests gauge\n\
@@ -340,7 +341,7 @@ impl Inner {
              kintsugi_requests_waiting {waiting}\n\
              # HELP kintsugi_store_revision The newest revision of the store.\n\
              # TYPE kintsugi_store_revision counter\n\
-             kintsugi_store_revision {}\n{hooks}{audit}{more}",
+             kintsugi_store_revision {}\n{hooks}{audit}{guard}{more}",
             self.store.revision()
         )
     }
@@ -540,10 +541,15 @@ impl Inner {
 
     /// Whether somebody may do something, once all who have a say in it have been asked.
     pub async fn decide(&self, who: &Identity, what: &Attributes) -> Decision {
-        match self.settings.guard.asks_others() {
-            true => self.settings.guard.may_by_all(who, what).await,
-            false => self.settings.guard.may(who, what),
+        let guard = &self.settings.guard;
+        if !guard.asks_others() {
+            let told = guard.may(who, what);
+            // Who is asked may have changed meanwhile.
+            if told.allowed || !guard.asks_others() {
+                return told;
+            }
         }
+        guard.may_by_all(who, what).await
     }
 
     /// A server whose store lies elsewhere is ready while it is reached: who shares requests out looks here.

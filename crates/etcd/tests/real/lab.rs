@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd::{Etcd, Settings};
+use etcd::{Care, Etcd, Heed, Settings};
 use host::{Host, Tasks};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use store::{Limits, Store};
@@ -65,9 +65,26 @@ impl Lab {
 
     /// The same, with its journal.
     pub async fn open(&self) -> (Store, Etcd) {
-        let settings = Settings::new(&format!("http://127.0.0.1:{}", self.gate_port)).expect("an address");
-        let opened = etcd::open(&self.host, &settings, suite::tagger(), Limits::default()).await;
-        opened.expect("etcd is there")
+        self.try_open().await.expect("etcd is there")
+    }
+
+    /// The same, where it may be refused.
+    pub async fn try_open(&self) -> Result<(Store, Etcd), etcd::OpenError> {
+        self.open_as(suite::tagger().into(), heed()).await
+    }
+
+    /// The same, with keys that hear what the servers agree on.
+    pub async fn open_as(&self, form: store::Form, heed: Heed) -> Result<(Store, Etcd), etcd::OpenError> {
+        etcd::open(&self.host, &self.settings(), form, heed, Limits::default()).await
+    }
+
+    fn settings(&self) -> Settings {
+        Settings::new(&format!("http://127.0.0.1:{}", self.gate_port)).expect("an address")
+    }
+
+    /// What looks after it beside the servers.
+    pub fn care(&self) -> Care {
+        Care::open(&self.host, &self.settings()).expect("the settings are good")
     }
 
     /// How it is reached over TLS, by the certificate of its authority and a client's own.
@@ -194,6 +211,11 @@ fn certificates(dir: &Path) {
         write(&format!("{name}.crt"), params.signed_by(&key, &issuer).expect("a good request").pem());
         write(&format!("{name}.key"), key.serialize_pem());
     }
+}
+
+/// Hears of no keys.
+pub fn heed() -> Heed {
+    Arc::new(|_| Ok(()))
 }
 
 fn free_port() -> u16 {

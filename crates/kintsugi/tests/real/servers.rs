@@ -10,11 +10,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 
+use kintsugi::vault::{Phase, Vault};
+
 use crate::WEB;
 use crate::harness::{inside, new_network_namespace, until_true};
 
 const ETCD: &str = "http://127.0.0.1:2379";
-const SERVERS: [(&str, &str); 2] = [("one", "10.77.0.1:6443"), ("two", "10.77.0.2:6443")];
+const SERVERS: [(&str, &str); 3] =
+    [("one", "10.77.0.1:6443"), ("two", "10.77.0.2:6443"), ("three", "10.77.0.3:6443")];
 
 /// The processes of a cluster, by name, in one namespace.
 struct Site {
@@ -64,7 +67,7 @@ impl Site {
     }
 
     fn server(&self, name: &str) -> Command {
-        let (_, address) = SERVERS.iter().find(|(own, _)| *own == name).expect("one of the two");
+        let (_, address) = SERVERS.iter().find(|(own, _)| *own == name).expect("one of them");
         let mut server = self.inside(env!("CARGO_BIN_EXE_kintsugi"));
         server.args(["server", "--listen", address, "--store", &format!("etcd={ETCD}"), "--data-dir"]);
         server.arg(self.data_dir(name)).env("KINTSUGI_LOG", "info");
@@ -81,6 +84,12 @@ impl Site {
 
     fn said(&self, name: &str) -> String {
         std::fs::read_to_string(self.dir.path().join(format!("{name}.log"))).unwrap_or_default()
+    }
+
+    fn signal(&self, name: &str, signal: i32) {
+        let (_, child) = self.running.iter().find(|(own, _)| *own == name).expect("it runs");
+        // SAFETY: the process is our own child and has not been waited for.
+        unsafe { libc::kill(child.id() as i32, signal) };
     }
 
     fn end(&mut self, name: &str, signal: i32) {
@@ -127,6 +136,42 @@ impl Site {
         assert!(seen.is_ok(), "kubectl {} prints still:\n{last}\n{}", words.join(" "), logs());
     }
 
+    /// Does something with the store, by the keys of a server: in etcd, or in its data directory.
+    fn store_command(&self, name: &str, words: &[&str], in_etcd: bool) -> Command {
+        let mut command = self.inside(env!("CARGO_BIN_EXE_kintsugi"));
+        command.arg("store").args(words).arg("--data-dir").arg(self.data_dir(name));
+        if in_etcd {
+            command.args(["--store", &format!("etcd={ETCD}")]);
+        }
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn store(&self, name: &str, words: &[&str], in_etcd: bool) -> (bool, String) {
+        let output = self.store_command(name, words, in_etcd).output().expect("the binary runs");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    }
+
+    fn well(&self, name: &str, words: &[&str], in_etcd: bool) -> String {
+        let (is_well, said) = self.store(name, words, in_etcd);
+        assert!(is_well, "store {words:?}: {said}");
+        said
+    }
+
+    /// All keys and values in etcd whose keys begin so.
+    fn raw(&self, begin: &str) -> String {
+        let mut command = self.inside("etcdctl");
+        command.env("ETCDCTL_API", "3").args(["--endpoints", ETCD, "get", "--prefix", begin]);
+        String::from_utf8_lossy(&command.output().expect("etcdctl is beside etcd").stdout).into_owned()
+    }
+
+    fn value(&self, server: &str, of: &str, path: &str) -> String {
+        let (good, said) = self.kubectl(server, &["get", of, "-o", &format!("jsonpath={path}")]);
+        assert!(good, "{said}");
+        said
+    }
+
     fn holder(&self, server: &str) -> String {
         let lease = ["-n", "kube-system", "get", "lease", "kintsugi-controllers"];
         self.kubectl(server, &[&lease[..], &["-o", "jsonpath={.spec.holderIdentity}"]].concat()).1
@@ -139,7 +184,7 @@ impl Drop for Site {
             let name = *name;
             self.end(name, libc::SIGTERM);
         }
-        for name in ["a", "one", "two"] {
+        for name in ["a", "one", "two", "three"] {
             let mut down = self.inside(env!("CARGO_BIN_EXE_kintsugi"));
             // What is left is found by its folder.
             let _ = down.args(["down", "--data-dir"]).arg(self.data_dir(name)).output();
@@ -192,7 +237,7 @@ fn losing_a_server_changes_nothing_but_the_leader() {
     let mut agent = site.inside(env!("CARGO_BIN_EXE_kintsugi"));
     agent.args(["agent", "--node-name", "a", "--node-address", "10.77.0.3", "--token", &token, "--data-dir"]);
     agent.arg(site.data_dir("a"));
-    for (_, address) in SERVERS {
+    for (_, address) in &SERVERS[..2] {
         agent.args(["--server", &format!("https://{address}")]);
     }
     site.start("a", agent);
@@ -256,6 +301,207 @@ fn losing_a_server_changes_nothing_but_the_leader() {
     let (good, said) = site.kubectl("one", &["scale", "deployment", "web", "--replicas=2"]);
     assert!(good, "{said}");
     site.until("one", &replicas, |said| said == "2");
+}
+
+#[test]
+fn a_backup_goes_from_etcd_into_a_data_directory_and_back() {
+    let Some(mut site) = Site::new() else { return };
+    site.start_server("one");
+    let secret = ["create", "secret", "generic", "s", "--from-literal=word=open-sesame"];
+    assert!(site.kubectl("one", &secret).0);
+    assert!(site.kubectl("one", &["create", "configmap", "before"]).0);
+    let word = site.value("one", "secret/s", "{.data.word}");
+    let [file, again, third] =
+        ["backup", "again", "third"].map(|name| site.data_dir(name).display().to_string());
+    site.well("one", &["backup", &file], true);
+    assert!(!site.store("one", &["backup", &file], true).0, "a backup takes the place of nothing");
+    assert!(site.well("one", &["check", "--backup", &file], true).contains("sound"));
+    assert!(site.well("one", &["check"], true).contains("sound"));
+    assert!(site.well("one", &["compact"], true).contains("forgotten"));
+    assert!(!std::fs::read(&file).expect("it was made").windows(word.len()).any(|at| at == word.as_bytes()));
+
+    // Neither on its own data directory nor from elsewhere while it runs.
+    let restore = ["restore", &file, "--overwrite"];
+    let (is_well, said) = site.store("one", &restore, true);
+    assert!(!is_well && said.contains("is in use"), "{said}");
+    copy(&site.data_dir("one").join("pki"), &site.data_dir("two").join("pki"));
+    let (is_well, said) = site.store("two", &restore, true);
+    assert!(!is_well && said.contains("a server serves on this store"), "{said}");
+    assert!(site.kubectl("one", &["create", "configmap", "after"]).0);
+    let newest: u64 =
+        site.value("one", "configmap/after", "{.metadata.resourceVersion}").parse().expect("a number");
+    site.end("one", libc::SIGTERM);
+    let (is_well, said) = site.store("one", &["restore", &file], true);
+    assert!(!is_well && said.contains("--overwrite takes its place"), "{said}");
+    let said = site.well("one", &restore, true);
+    assert!(said.contains("store.before-1.backup"), "{said}");
+
+    // The cluster is as it was, at revisions that nobody has seen.
+    site.start_server("one");
+    assert_eq!(site.value("one", "secret/s", "{.data.word}"), word);
+    let maps = site.kubectl("one", &["get", "configmaps", "-o", "name"]).1;
+    assert!(maps.contains("configmap/before") && !maps.contains("configmap/after"), "{maps}");
+    let revision = site.value("one", "configmap/before", "{.metadata.resourceVersion}");
+    assert!(revision.parse::<u64>().is_ok_and(|revision| revision > newest), "{revision} {newest}");
+    let watch = format!("/api/v1/configmaps?watch=1&timeoutSeconds=1&resourceVersion={newest}");
+    let (_, told) = site.kubectl("one", &["get", "--raw", &watch]);
+    assert!(told.contains("too old") || told.contains("Expired"), "{told}");
+    assert!(!site.raw("/kintsugi/secrets/").contains(&word));
+    site.end("one", libc::SIGTERM);
+
+    // A store in a data directory is made of it, and etcd's of that one's, under another prefix.
+    assert!(site.well("two", &["restore", &file], false).contains("objects"));
+    assert!(site.well("two", &["check"], false).contains("sound"));
+    site.well("two", &["backup", &again], false);
+    let elsewhere = ["--store-prefix", "/other"];
+    site.well("two", &[&["restore", &again][..], &elsewhere].concat(), true);
+    assert!(site.well("two", &[&["check"][..], &elsewhere].concat(), true).contains("sound"));
+    assert!(site.raw("/other/configmaps/default/before").contains("ConfigMap"));
+    assert!(!site.raw("/other/").contains(&word));
+
+    // What is none of ours, or no object, is found, and no backup pretends to hold it.
+    for (key, value) in [("/other/pods/a/x", "?"), ("/other/pods/a/y", "{bad\n0 -")] {
+        let mut put = site.inside("etcdctl");
+        put.env("ETCDCTL_API", "3").args(["--endpoints", ETCD, "put", key, value]);
+        assert!(put.output().expect("etcdctl is beside etcd").status.success());
+    }
+    let (is_well, said) = site.store("two", &[&["check"][..], &elsewhere].concat(), true);
+    for wanted in ["/other/pods/a/x in etcd: Kintsugi did not write it", "/pods/a/y in etcd: it is no object"]
+    {
+        assert!(!is_well && said.contains(&format!("DAMAGED   {wanted}")), "{said}");
+    }
+    let (is_well, said) = site.store("two", &[&["backup", &third][..], &elsewhere].concat(), true);
+    assert!(!is_well && said.contains("/other/pods/a/x"), "{said}");
+}
+
+/// The names of the keys in a server's file, the one that seals first.
+fn key_names(site: &Site, server: &str) -> Vec<String> {
+    let file = std::fs::read(site.data_dir(server).join("pki/store.keys")).expect("it has keys");
+    let kept: serde_json::Value = serde_json::from_slice(&file).expect("they are JSON");
+    let keys = kept["keys"].as_array().expect("a list").iter();
+    keys.map(|key| key["id"].as_str().expect("a name").to_owned()).collect()
+}
+
+/// The key of a server after a rotation; on a slow machine whoever asked for it may have been told that it goes on by itself.
+fn rotated(site: &Site, old: &[String], is_done: bool, said: &str) -> Vec<String> {
+    assert!(is_done || said.contains("goes on by itself"), "{said}");
+    until_true("the rotation to end", || {
+        let names = key_names(site, "one");
+        names.len() == 1 && names != old
+    });
+    key_names(site, "one")
+}
+
+/// The name of the key by which a Secret is sealed in etcd.
+fn sealed_by(site: &Site, secret: &str) -> String {
+    let mut command = site.inside("etcdctl");
+    let key = format!("/kintsugi/secrets/default/{secret}");
+    command.env("ETCDCTL_API", "3").args(["--endpoints", ETCD, "get", "--print-value-only", &key]);
+    let value = command.output().expect("etcdctl is beside etcd").stdout;
+    value.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn a_new_key_seals_on_all_servers_at_once() {
+    let Some(mut site) = Site::new() else { return };
+    site.start_server("one");
+    copy(&site.data_dir("one").join("pki"), &site.data_dir("two").join("pki"));
+    copy(&site.data_dir("one").join("pki"), &site.data_dir("three").join("pki"));
+    site.start_server("two");
+    let make = |site: &Site, server: &str, name: &str| {
+        let made =
+            site.kubectl(server, &["create", "secret", "generic", name, "--from-literal=word=open-sesame"]);
+        assert!(made.0, "{}", made.1);
+    };
+    make(&site, "one", "s");
+    let word = site.value("two", "secret/s", "{.data.word}");
+    let old = key_names(&site, "one");
+    assert_eq!((&old, sealed_by(&site, "s")), (&key_names(&site, "two"), old[0].clone()));
+
+    // Both go on serving, and reading the same, while it goes on.
+    let rotating = site.store_command("one", &["rotate-key"], true).spawn().expect("the binary runs");
+    for number in 0..10 {
+        let server = if number % 2 == 0 { "one" } else { "two" };
+        make(&site, server, &format!("s{number}"));
+        assert_eq!(site.value(server, "secret/s", "{.data.word}"), word);
+    }
+    let done = rotating.wait_with_output().expect("our own child");
+    let new = rotated(&site, &old, done.status.success(), &String::from_utf8_lossy(&done.stderr));
+    until_true("the other server to let go of the old key", || key_names(&site, "two") == new);
+    for secret in ["s", "s0", "s3", "s9"] {
+        assert_eq!(sealed_by(&site, secret), new[0], "{secret}");
+        for server in ["one", "two"] {
+            assert_eq!(site.value(server, &format!("secret/{secret}"), "{.data.word}"), word);
+        }
+    }
+    assert!(!site.raw("/kintsugi/.sealing").contains("\"key\""), "the new key is not in etcd any more");
+
+    // Who has the old key alone is told what to do; with a copy it starts, as do the others.
+    let refused = site.server("three").output().expect("the binary runs");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("copy it from one of the servers"), "{said}");
+    copy(&site.data_dir("two").join("pki"), &site.data_dir("three").join("pki"));
+    site.end("one", libc::SIGTERM);
+    site.start_server("three");
+    site.start_server("one");
+    assert_eq!(site.value("three", "secret/s", "{.data.word}"), word);
+    assert_eq!(site.value("one", "secret/s9", "{.data.word}"), word);
+
+    // A rotation that was begun and left goes on by whoever starts, also one that has the old key alone.
+    for server in ["one", "two", "three"] {
+        site.end(server, libc::SIGKILL);
+    }
+    let mut last = new;
+    for phase in [Phase::Opening, Phase::Sealing] {
+        let vault = Vault::open(&site.data_dir("two").join("pki/store.keys")).expect("it has keys");
+        let begun = vault.propose().and_then(|agreed| agreed.at(phase).spelled()).expect("chance");
+        let mut put = site.inside("etcdctl");
+        put.env("ETCDCTL_API", "3").args(["--endpoints", ETCD, "put", "/kintsugi/.sealing", &begun]);
+        assert!(put.output().expect("etcdctl is beside etcd").status.success());
+        site.start_server("two");
+        until_true("the rotation to end", || {
+            let names = key_names(&site, "two");
+            names.len() == 1 && names != last
+        });
+        last = key_names(&site, "two");
+        assert_eq!(sealed_by(&site, "s"), last[0], "{phase:?}");
+        assert_eq!(site.value("two", "secret/s", "{.data.word}"), word);
+        site.end("two", libc::SIGKILL);
+    }
+    site.start_server("two");
+
+    // From a data directory on which no server runs.
+    copy(&site.data_dir("two").join("pki"), &site.data_dir("one").join("pki"));
+    until_true("a rotation from there", || site.store("one", &["rotate-key"], true).0);
+    assert_ne!(key_names(&site, "one"), last);
+    assert_eq!(sealed_by(&site, "s"), key_names(&site, "one")[0]);
+    until_true("the server to let go of the old key", || key_names(&site, "two") == key_names(&site, "one"));
+    assert_eq!(site.value("two", "secret/s", "{.data.word}"), word);
+}
+
+#[test]
+fn a_server_that_stood_still_while_a_key_was_rotated_seals_nothing_with_the_old_one() {
+    let Some(mut site) = Site::new() else { return };
+    site.start_server("one");
+    copy(&site.data_dir("one").join("pki"), &site.data_dir("two").join("pki"));
+    site.start_server("two");
+    assert!(site.kubectl("one", &["create", "secret", "generic", "s", "--from-literal=a=b"]).0);
+    let old = key_names(&site, "one");
+    site.signal("two", libc::SIGSTOP);
+    let (is_done, said) = site.store("one", &["rotate-key"], true);
+    let new = rotated(&site, &old, is_done, &said);
+    site.signal("two", libc::SIGCONT);
+    // It hears of the new key before it writes; or it cannot any more, and then it serves nothing.
+    let (good, said) = site.kubectl("two", &["create", "secret", "generic", "late", "--from-literal=a=b"]);
+    if good {
+        assert_eq!(sealed_by(&site, "late"), new[0]);
+        until_true("the server to have the new key alone", || key_names(&site, "two") == new);
+        assert_eq!(site.value("two", "secret/s", "{.data.a}"), "Yg==");
+    } else {
+        assert!(!site.kubectl("two", &["get", "--raw", "/readyz"]).0, "{said}");
+        assert!(site.raw("/kintsugi/secrets/default/late").is_empty(), "{said}");
+    }
+    assert_eq!(site.value("one", "secret/s", "{.data.a}"), "Yg==");
 }
 
 #[test]

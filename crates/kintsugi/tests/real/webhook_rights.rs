@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::harness::Cluster;
+use crate::harness::{Cluster, until_true};
 use crate::outside::{Outside, certificate};
 
 /// Lets everybody it is asked about list ConfigMaps, refuses Secrets for good, and shows the RuntimeClasses of one
@@ -111,4 +111,58 @@ fn a_webhook_gives_and_takes_rights_where_the_file_says_so() {
     let (_, err) = cluster.kubectl_as(ann, &["get", "services"]);
     assert!(err.contains("Internal error occurred"), "{err}");
     assert!(cluster.kubectl(&["get", "services", "-o", "name"]).contains("service/kubernetes"));
+}
+
+#[test]
+fn a_file_that_changes_takes_effect_while_the_server_runs() {
+    let (bundle, pair) = certificate(&["127.0.0.1"]);
+    let mut webhook = None;
+    let cluster = Cluster::start_beside(1, |cluster| {
+        webhook = Some(Outside::start(cluster, &pair, |_, review| judge(review)));
+        let path = cluster.dir().join("authorization.yaml");
+        std::fs::write(&path, configuration(&[])).expect("the folder is ours");
+        vec!["--authorization-config".to_owned(), path.display().to_string()]
+    });
+    let webhook = webhook.expect("it was started");
+    let config = json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "w", "cluster": {"server": format!("https://127.0.0.1:{}/rights", webhook.port),
+            "certificate-authority-data": bundle}}],
+        "contexts": [{"name": "c", "context": {"cluster": "w"}}]});
+    let kubeconfig = cluster.dir().join("webhook");
+    std::fs::write(&kubeconfig, config.to_string()).expect("the folder is ours");
+    let write = |text: String| {
+        std::fs::write(cluster.dir().join("authorization.yaml"), text).expect("the folder is ours");
+    };
+    let token = cluster.kubectl(&["create", "token", "default"]);
+    let lists =
+        || cluster.kubectl_as(token.trim(), &["get", "configmaps", "-o", "name"]).0.contains("configmap/");
+    let counted = |status: &str, count: u32| {
+        let line = format!("reloads_total{{status=\"{status}\"}} {count}\n");
+        until_true(&line, || cluster.kubectl(&["get", "--raw", "/metrics"]).contains(&line));
+    };
+    assert!(!lists(), "no role lets it");
+    let rights = json!({"type": "Webhook", "name": "rights", "webhook": {
+        "timeout": "3s", "subjectAccessReviewVersion": "v1", "failurePolicy": "NoOpinion",
+        "connectionInfo": {"type": "KubeConfigFile", "kubeConfigFile": kubeconfig}}});
+    write(configuration(&[rights]));
+    counted("success", 1);
+    assert!(lists(), "the webhook lets it");
+    // What is broken, or takes away what is there since the start, changes nothing.
+    write("authorizers: [".to_owned());
+    counted("failure", 1);
+    write(configuration(&[]).replace("RBAC", "AlwaysDeny"));
+    counted("failure", 2);
+    assert!(lists(), "the webhook still lets it");
+    write(configuration(&[]));
+    counted("success", 2);
+    assert!(!lists(), "no role lets it");
+    assert!(cluster.kubectl(&["get", "nodes", "-o", "name"]).contains("node/"), "others go on");
+}
+
+/// A file with these authorizers before nodes' own and the roles.
+fn configuration(first: &[Value]) -> String {
+    let own = [json!({"type": "Node", "name": "node"}), json!({"type": "RBAC", "name": "rbac"})];
+    let authorizers = [first, &own].concat();
+    json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthorizationConfiguration", "authorizers": authorizers})
+        .to_string()
 }
