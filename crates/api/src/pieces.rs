@@ -89,44 +89,26 @@ impl Pieces {
         if self.is_done {
             return Bytes::new();
         }
-        let head = std::mem::take(&mut self.head);
-        let (count, inner) = self.reach(len.saturating_sub(head.len()));
-        let mut out = BytesMut::with_capacity(head.len() + inner + TAIL.len());
-        out.put_slice(&head);
-        // All are looked at before the first is copied. They lie all over the memory: so they are waited for together, and
-        // not one after the other.
-        let cut: Vec<usize> = self.items.as_slice()[..count].iter().map(|item| self.left_out(item)).collect();
-        for (cut, item) in cut.into_iter().zip(self.items.by_ref()) {
+        let mut out = BytesMut::with_capacity((len + len / 8).min(self.len_max));
+        out.put_slice(&std::mem::take(&mut self.head));
+        while out.len() < len {
+            let Some(item) = self.items.next() else {
+                out.put_slice(TAIL);
+                self.is_done = true;
+                break;
+            };
             if !std::mem::take(&mut self.is_first) {
                 out.put_u8(b',');
             }
-            if cut > 0 {
-                out.put_u8(b'{');
+            match rest(&item, &self.prefix) {
+                Some(rest) => {
+                    out.put_u8(b'{');
+                    out.put_slice(rest);
+                }
+                None => out.put_slice(&item),
             }
-            out.put_slice(&item[cut..]);
-        }
-        if self.items.as_slice().is_empty() {
-            out.put_slice(TAIL);
-            self.is_done = true;
         }
         out.freeze()
-    }
-
-    /// How many of the next items make so many bytes, or all that are left; and as many bytes as they are at most.
-    fn reach(&self, len: usize) -> (usize, usize) {
-        let (mut count, mut inner) = (0, 0);
-        for item in self.items.as_slice() {
-            if inner >= len {
-                break;
-            }
-            (count, inner) = (count + 1, inner + item.len() + 1);
-        }
-        (count, inner)
-    }
-
-    /// How many bytes an item leaves out at its begin.
-    fn left_out(&self, item: &[u8]) -> usize {
-        rest(item, &self.prefix).map_or(0, |rest| item.len() - rest.len())
     }
 }
 
