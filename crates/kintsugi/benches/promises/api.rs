@@ -172,10 +172,10 @@ impl Bench {
         let path = format!("/api/v1/namespaces/{}/pods", self.namespace);
         let (mut times, mut costs) = (Vec::new(), Vec::new());
         let target = Target::new(&self.access, &path)?;
-        let mut sender = target.connect().await?;
+        let mut stream = target.connect_plainly().await?;
         for _ in 0..RUNS * 4 {
             let before = self.used();
-            times.push(exchange(&target, &mut sender, Method::GET, &path, Bytes::new()).await?);
+            times.push(target.skim(&mut stream, &path).await?.as_secs_f64() * 1000.0);
             costs.push((self.used() - before).as_secs_f64() * 1000.0);
         }
         let mut figures =

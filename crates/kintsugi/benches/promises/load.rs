@@ -12,11 +12,13 @@ use http::{Method, Request, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use memchr::memmem;
 use model::kinds;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
@@ -32,6 +34,9 @@ const RUNS: usize = 5;
 const LOADS: [(usize, usize); 3] = [(1, 1_000), (16, 5_000), (64, 10_000)];
 /// Bytes of each ConfigMap's data.
 const DATA_LEN: usize = 1024;
+/// Bytes of a long list that are read at once, and of those that may be its end.
+const SKIM_LEN: usize = 64 * 1024;
+const END_LEN: usize = 7;
 /// Objects that one request removes.
 const REMOVE_MAX: usize = 500;
 
@@ -181,6 +186,33 @@ impl Target {
     pub fn head(&self, path: &str) -> String {
         let token = self.token.as_ref().map(|token| format!("authorization: {token}\r\n"));
         format!("GET {path} HTTP/1.1\r\nhost: {}\r\n{}\r\n", self.address, token.unwrap_or_default())
+    }
+
+    /// Gets something large over a connection that speaks TLS, reads every byte of it, and keeps none: what else a client
+    /// does takes memory and processors from the server beside it.
+    pub async fn skim(&self, stream: &mut TlsStream<TcpStream>, path: &str) -> Result<Duration> {
+        let began = Instant::now();
+        stream.write_all(self.head(path).as_bytes()).await?;
+        let mut buffer = Vec::with_capacity(SKIM_LEN);
+        let head_len = loop {
+            ensure!(stream.read_buf(&mut buffer).await? > 0, "the connection of a list ended");
+            if let Some(end) = memmem::find(&buffer, b"\r\n\r\n") {
+                break end + 4;
+            }
+        };
+        let head = String::from_utf8_lossy(&buffer[..head_len]).to_ascii_lowercase();
+        ensure!(head.starts_with("http/1.1 200 "), "refused: {}", String::from_utf8_lossy(&buffer));
+        let len = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+        let mut read = buffer.len() - head_len;
+        // JSON has no such bytes in it.
+        while len.map_or(!buffer.ends_with(b"\r\n0\r\n\r\n"), |len| read < len) {
+            let kept = buffer.len().min(END_LEN);
+            buffer.drain(..buffer.len() - kept);
+            let more = stream.read_buf(&mut buffer).await?;
+            ensure!(more > 0, "the connection of a list ended");
+            read += more;
+        }
+        Ok(began.elapsed())
     }
 
     /// One more connection.
