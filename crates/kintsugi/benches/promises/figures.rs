@@ -227,5 +227,7 @@ kube-scheduler, kubelet, kube-proxy, containerd + runc) on the same kind of mach
   from the moment at which its create was sent until its bytes are decrypted; rate and processor time from the first create on, when all are connected.
 - Creates: ConfigMaps with 1 KiB of data over HTTP/1.1 and TLS, a connection for each of those at once; an answer means
   that the object is synced to disk.
+- Not measured but simulated, with the real control plane and agents: a day of noise, of which nothing may come (`cargo xtask sim --noise`; 20 % of requests lost, 500 ms of jitter, pauses shorter
+  than the lease), and 60 % of the nodes cut off at once, for which nothing is evicted and no Service emptied (`sim/scenarios/most-nodes-cut-of-ten.yaml`).
 
 ";
