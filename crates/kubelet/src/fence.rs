@@ -322,7 +322,9 @@ impl Fence {
         let runs_fenced = sandboxes.iter().any(runs);
         if !runs_fenced {
             for sandbox in sandboxes.iter().filter(|sandbox| sandbox.spec.fence.is_some()) {
-                if crate::jobs::remove(agent, &sandbox.spec.pod_uid).await.is_err() {
+                // A renewal may be acknowledged meanwhile: then what is there may run, and starts at once.
+                let runs = self.state().holder.right().runs(self.host.moment().0);
+                if runs || crate::jobs::remove(agent, &sandbox.spec.pod_uid).await.is_err() {
                     return false;
                 }
             }

@@ -332,6 +332,15 @@ impl Runtime for SimRuntime {
     async fn remove_sandbox(&self, pod_uid: &str) -> Result<(), RuntimeError> {
         self.take(SANDBOX).await;
         self.may_fail("remove a sandbox")?;
+        // What runs ends first, and that is told, whoever asked for it.
+        let running: Vec<String> = {
+            let state = self.state();
+            let sandbox = state.sandboxes.get(pod_uid).into_iter();
+            sandbox.flat_map(SimSandbox::running).map(|one| one.id().to_owned()).collect()
+        };
+        for id in running {
+            self.finish(pod_uid, &id, 128 + SIGKILL, Some(SIGKILL));
+        }
         let gone = self.state().sandboxes.remove(pod_uid);
         for one in gone.iter().flat_map(|sandbox| &sandbox.containers) {
             self.0.book.ended(pod_uid, &one.status.name, one.id());
