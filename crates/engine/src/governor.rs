@@ -1,9 +1,9 @@
 //! May this healer act now? One governor sees all acts that rest on suspicion, and holds back what would harm.
 //!
 //! Pure, but for what it remembers of its own answers. Promises: when too many nodes fall silent at once, the likelier
-//! explanation is us, and nothing is evicted or dropped; suspicion never empties a Service; nodes are condemned one
-//! after the other, and so are leases taken, which is proof and never forbidden. It ends by itself when the world looks
-//! right again.
+//! explanation is us, and nothing is evicted or dropped, nor for a while after that: the last of them to come back is not
+//! dead. Suspicion never empties a Service; nodes are condemned one after the other, and so are leases taken, which is
+//! proof and never forbidden. It ends by itself when the world looks right again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,6 +18,10 @@ pub const NODE_PACE: Duration = Duration::from_secs(5);
 
 /// How long an act that is held back rests before it is asked about again, unless something wakes it before.
 pub const HELD_REST: Duration = Duration::from_secs(5);
+
+/// How long after the world was last found to look wrong an act that rests on silence waits: time for the last nodes to
+/// come back. What is held back asks again every [`HELD_REST`], so that is 10 s at least from when it no longer did.
+pub const AFTERMATH: Duration = Duration::from_secs(15);
 
 /// How long after one lease was taken the next may be: time to bind and attach elsewhere what the first one held.
 pub const TAKEOVER_PACE: Duration = Duration::from_secs(1);
@@ -76,9 +80,10 @@ pub enum Deed {
     },
 }
 
-/// Judges acts, remembering which node was condemned last.
+/// Judges acts, remembering which node was condemned last, and when the world last looked wrong.
 #[derive(Debug, Default)]
 pub struct Governor {
+    wrong: Option<Time>,
     condemned: Option<(String, Time)>,
     taken: Option<(String, Time)>,
     moved: Option<(String, Time)>,
@@ -96,7 +101,11 @@ impl Governor {
             return pace(&mut self.taken, node, TAKEOVER_PACE, now);
         }
         if let Some(why) = nodes.looks_wrong() {
+            self.wrong = Some(now);
             return Verdict::No { why };
+        }
+        if let Some(until) = self.wrong.map(|at| at + AFTERMATH).filter(|until| now < *until) {
+            return Verdict::Wait { until, why: "too many nodes were silent just before".into() };
         }
         match deed {
             Deed::Drop { node, empties } if !empties.is_empty() && nodes.suspects.contains_key(node) => {
@@ -275,6 +284,30 @@ mod tests {
         assert_eq!(governor.judge(&evict("n1"), &world, at(55)), Verdict::Go);
     }
 
+    #[test]
+    fn the_last_nodes_to_come_back_are_not_given_up_at_once() {
+        let mut governor = Governor::new();
+        let evict = Deed::Evict { node: "n0".into() };
+        assert!(matches!(governor.judge(&evict, &nodes(5, &[0, 0, 0]), at(10)), Verdict::No { .. }));
+        assert!(matches!(governor.judge(&evict, &nodes(5, &[0, 0]), at(15)), Verdict::No { .. }));
+        let waits = governor.judge(&evict, &nodes(5, &[0]), at(16));
+        assert_eq!(
+            waits,
+            Verdict::Wait { until: at(30), why: "too many nodes were silent just before".into() }
+        );
+        let drop = Deed::Drop { node: "n0".into(), empties: Vec::new() };
+        assert!(matches!(governor.judge(&drop, &nodes(5, &[0]), at(29)), Verdict::Wait { .. }));
+        assert_eq!(governor.judge(&evict, &nodes(5, &[0]), at(30)), Verdict::Go);
+    }
+
+    #[test]
+    fn a_node_that_dies_long_after_the_world_looked_wrong_is_given_up_as_ever() {
+        let mut governor = Governor::new();
+        let evict = Deed::Evict { node: "n0".into() };
+        assert!(matches!(governor.judge(&evict, &nodes(5, &[0, 0]), at(10)), Verdict::No { .. }));
+        assert_eq!(governor.judge(&evict, &nodes(5, &[50]), at(54)), Verdict::Go);
+    }
+
     const WORLD: &str = r#"
         nodes {"metadata":{"name":"dead"},"status":{"conditions":[{"type":"Ready","status":"Unknown","lastTransitionTime":"1970-01-01T00:00:10Z"}]}}
         nodes {"metadata":{"name":"well"},"status":{"conditions":[{"type":"Ready","status":"True"}]}}
@@ -313,11 +346,12 @@ mod tests {
         let waits = governor.judge(&shift("y"), &nodes(3, &[]), at(6));
         assert_eq!(waits, Verdict::Wait { until: at(15), why: "another pod was moved just before".into() });
         assert!(matches!(governor.judge(&shift("y"), &nodes(3, &[0, 0]), at(20)), Verdict::No { .. }));
-        assert_eq!(governor.judge(&shift("y"), &nodes(3, &[]), at(20)), Verdict::Go);
+        assert!(matches!(governor.judge(&shift("y"), &nodes(3, &[]), at(20)), Verdict::Wait { .. }));
+        assert_eq!(governor.judge(&shift("y"), &nodes(3, &[]), at(35)), Verdict::Go);
         let evict = Write::Evict { pod: Key::new(&PODS, "a", "web-2"), when: Default::default() };
         let world = Text::new(WORLD);
-        assert!(matches!(governor.judge_write(&evict, &world, at(21)), Verdict::Wait { .. }));
-        assert_eq!(governor.judge_write(&evict, &world, at(30)), Verdict::Go);
+        assert!(matches!(governor.judge_write(&evict, &world, at(36)), Verdict::Wait { .. }));
+        assert_eq!(governor.judge_write(&evict, &world, at(45)), Verdict::Go);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use client::Changed;
+use controllers::suspicion::Nodes;
 use model::diagnosis;
 use model::fence::SUSPECTED;
 use model::repair::{Outcome, ROLLED_BACK, Repair, Subject};
@@ -88,7 +89,8 @@ impl Cases {
         let entries = match &changed.key.gvr {
             gvr if *gvr == PODS => self.pod(changed, world, now),
             gvr if *gvr == NODES => {
-                self.suspicion(changed, now).into_iter().chain(self.node(changed, now)).collect()
+                let suspicion = self.suspicion(changed, world, now);
+                suspicion.into_iter().chain(self.node(changed, world, now)).collect()
             }
             gvr if *gvr == DEPLOYMENTS => self.deployment(changed, now).into_iter().collect(),
             _ => Vec::new(),
@@ -367,7 +369,7 @@ impl Cases {
     }
 
     /// A node that is late with a renewal, until it is heard again.
-    fn suspicion(&mut self, changed: &Changed, now: Time) -> Option<Entry> {
+    fn suspicion(&mut self, changed: &Changed, world: &dyn World, now: Time) -> Option<Entry> {
         let node = changed.new.as_ref().or(changed.old.as_ref())?;
         let said =
             |object: &Option<Object>| object.as_ref()?.meta().annotations.get(SUSPECTED).map(str::to_owned);
@@ -378,8 +380,8 @@ impl Cases {
         match (old, &new) {
             (None, Some(_)) if changed.old.is_some() => {
                 let detected_after = Some(between(began, now));
-                let action = "its addresses are left out of Services".into();
-                Some(self.begin(Repair { action, detected_after, ..repair }, now))
+                let deed = ("its addresses are left out of Services", "leaving its addresses out of Services");
+                Some(self.begin(Repair { detected_after, ..unless_wrong(repair, deed, world) }, now))
             }
             (_, None) => {
                 let is_there = changed.new.is_some();
@@ -390,14 +392,15 @@ impl Cases {
         }
     }
 
-    fn node(&mut self, changed: &Changed, now: Time) -> Option<Entry> {
+    fn node(&mut self, changed: &Changed, world: &dyn World, now: Time) -> Option<Entry> {
         let node = changed.new.as_ref().or(changed.old.as_ref())?;
         let ready = |object: &Option<Object>| object.as_ref().map(|node| view(node).ready().to_owned());
         let (old, new) = (ready(&changed.old), ready(&changed.new));
         let repair = begin(subject(node, "Node"), "NodeLost", now, "its lease ran out");
         match (old.as_deref(), new.as_deref()) {
             (Some("True" | "False"), Some("Unknown")) => {
-                Some(self.begin(Repair { action: "its pods are replaced elsewhere".into(), ..repair }, now))
+                let deed = ("its pods are replaced elsewhere", "replacing its pods");
+                Some(self.begin(unless_wrong(repair, deed, world), now))
             }
             (_, Some("True")) => self.end(&repair.key(), Outcome::Recovered, now),
             (_, None) => self.end(&repair.key(), Outcome::Unneeded, now),
@@ -427,6 +430,18 @@ impl Cases {
                 self.end(&blank.key(), Outcome::Recovered, now)
             }
             Some(_) => None,
+        }
+    }
+}
+
+/// A repair with what is done about a silent node (as an act, as what it rejects), or with why it is not.
+fn unless_wrong(repair: Repair, (done, undone): (&str, &str), world: &dyn World) -> Repair {
+    match Nodes::look(world).looks_wrong() {
+        None => Repair { action: done.into(), ..repair },
+        Some(why) => {
+            let action = "nothing while so many are silent".into();
+            let rejected = vec![format!("{undone}: {why}")];
+            Repair { action, rejected, outcome: Outcome::Suppressed, ..repair }
         }
     }
 }
@@ -928,6 +943,40 @@ mod tests {
         assert_eq!(take(None, late()), None, "a cache that begins sees old news");
         assert_eq!(take(node(None), late()), Some((Outcome::Ongoing, after)));
         assert_eq!(take(late(), None), Some((Outcome::Unneeded, after)));
+    }
+
+    #[test]
+    fn of_one_of_many_silent_nodes_it_is_told_that_nothing_is_done_and_why() {
+        let node = |name: &str, ready: &str| {
+            let since = "1970-01-01T00:00:07Z";
+            format!(
+                r#"{{"metadata":{{"name":"{name}"}},"status":{{"conditions":[{{"type":"Ready","status":"{ready}","lastTransitionTime":"{since}"}}]}}}}"#
+            )
+        };
+        let told = |others: [&str; 2]| {
+            let object =
+                |ready: &str| Some(Object::read(node("a", ready).into()).expect("an object"));
+            let changed =
+                Changed { key: Key::new(&NODES, "", "a"), old: object("True"), new: object("Unknown") };
+            let [b, c] = others;
+            let world = format!(
+                "nodes {}\nnodes {}\nnodes {}",
+                node("a", "Unknown"),
+                node("b", b),
+                node("c", c)
+            );
+            let repair = Cases::default().take(&changed, &Text::new(&world), at(9)).remove(0).repair;
+            (repair.action, repair.rejected.join(", "), repair.outcome)
+        };
+        assert_eq!(
+            told(["True", "True"]),
+            ("its pods are replaced elsewhere".into(), String::new(), Outcome::Ongoing)
+        );
+        let rejected = "replacing its pods: 2 of 3 nodes fell silent at once".to_owned();
+        assert_eq!(
+            told(["Unknown", "True"]),
+            ("nothing while so many are silent".into(), rejected, Outcome::Suppressed)
+        );
     }
 
     #[test]

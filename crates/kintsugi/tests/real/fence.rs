@@ -5,10 +5,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use host::Host;
 use kintsugi::demo::oracle::{self, Verdict};
-use kintsugi::faults::{Faults, Paused};
-use kintsugi::place::Place;
+use kintsugi::faults::Paused;
 use network::links::Way;
 
 use crate::harness::{Cluster, IMAGE, until_true};
@@ -72,24 +70,6 @@ impl World {
     fn check(&self) {
         let verdict = self.verdict();
         assert_eq!((verdict.doubled, verdict.lost), (0, 0), "{verdict:?}");
-    }
-
-    /// Does something to the cluster from inside its network.
-    fn fault<T: Send>(&self, work: impl AsyncFnOnce(Faults) -> anyhow::Result<T> + Send) -> T {
-        let place = Place::open(&self.cluster.data_dir()).expect("it is there");
-        self.cluster.within(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let done = runtime.expect("a runtime").block_on(work(Faults::new(Host::real(), place)));
-            done.expect("a fault that can be done")
-        })
-    }
-
-    fn cut(&self, node: &str, way: Way) {
-        self.fault(async |faults| faults.cut(node, way).await);
-    }
-
-    fn join(&self, node: &str) {
-        self.fault(async |faults| faults.join(node).await);
     }
 
     /// Waits until the database writes on another node, and the Deployment is whole without the lost one.
@@ -244,8 +224,8 @@ fn a_killed_nodes_pods_start_elsewhere_and_nothing_is_written_twice() {
     let (node, writer) = (world.node_of_db(), world.writer());
     any_phase();
     // An agent that is started again reaches nobody.
-    world.cut(&node, Way::Both);
-    world.fault(async |faults| faults.kill_node(&node));
+    world.cluster.cut(&node, Way::Both);
+    world.cluster.fault(async |faults| faults.kill_node(&node));
     // Suspicion takes its addresses out of the Service, long before the node counts as lost.
     let places = "jsonpath={range .items[*].endpoints[*]}{.nodeName} {.conditions.ready}{'\\n'}{end}";
     world
@@ -264,7 +244,7 @@ fn a_killed_nodes_pods_start_elsewhere_and_nothing_is_written_twice() {
     let state = "jsonpath={.metadata.annotations.healing\\.kintsugi\\.dev/lease-state}";
     let lease = format!("lease/{node}");
     assert_eq!(world.cluster.kubectl(&["-n", "kube-node-lease", "get", &lease, "-o", state]), "Lost");
-    world.join(&node);
+    world.cluster.join(&node);
     world.until_whole();
     world.check();
 }
@@ -276,12 +256,12 @@ fn a_node_that_is_cut_off_either_way_gives_its_database_up_and_serves_again_when
         let (node, writer) = (world.node_of_db(), world.writer());
         let uid = world.cluster.value("pod/db-0", "{.metadata.uid}");
         any_phase();
-        world.cut(&node, way);
+        world.cluster.cut(&node, way);
         world.until_moved(&node, &writer);
         // It ended the pod by itself, without hearing that it was to.
         assert_eq!(containers_of(&uid), Vec::<i32>::new(), "{way:?}");
         any_phase();
-        world.join(&node);
+        world.cluster.join(&node);
         world.until_whole();
         world.until_written(20);
         world.check();
@@ -294,7 +274,7 @@ fn agents_and_whole_nodes_that_pause_neither_write_twice_nor_stay_away() {
     for (time, whole) in [(SHORTLY, false), (LONG, false), (SHORTLY, true), (LONG, true)] {
         let node = world.node_of_db();
         let uid = world.cluster.value("pod/db-0", "{.metadata.uid}");
-        let agent = world.fault(async |faults| faults.agent(&node));
+        let agent = world.cluster.fault(async |faults| faults.agent(&node));
         let (monitors, containers) = match whole {
             true => (world.processes(&node, "monitor"), containers_of(&uid)),
             false => (Vec::new(), Vec::new()),

@@ -12,6 +12,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use host::Host;
+use kintsugi::faults::Faults;
+use kintsugi::place::Place;
+use network::links::Way;
 use serde_json::{Value, json};
 
 /// How long a cluster may take to be ready, and anything in it to happen: far beyond every promise, so that a busy
@@ -439,6 +443,26 @@ impl Cluster {
             });
             working.join().expect("the work does not panic")
         })
+    }
+
+    /// Does something to the cluster from inside its network.
+    pub fn fault<T: Send>(&self, work: impl AsyncFnOnce(Faults) -> anyhow::Result<T> + Send) -> T {
+        let place = Place::open(&self.data_dir()).expect("it is there");
+        self.within(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let done = runtime.expect("a runtime").block_on(work(Faults::new(Host::real(), place)));
+            done.expect("a fault that can be done")
+        })
+    }
+
+    /// Cuts a node off.
+    pub fn cut(&self, node: &str, way: Way) {
+        self.fault(async |faults| faults.cut(node, way).await);
+    }
+
+    /// Undoes a cut.
+    pub fn join(&self, node: &str) {
+        self.fault(async |faults| faults.join(node).await);
     }
 
     /// `kubectl` running beside the test; it is killed when it is dropped.

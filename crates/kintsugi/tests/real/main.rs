@@ -15,6 +15,7 @@ mod images;
 mod joining;
 mod ladder;
 mod objects;
+mod outage;
 mod outside;
 mod pods;
 mod rights;
