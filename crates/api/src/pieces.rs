@@ -11,8 +11,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http_body::{Body, Frame};
 use store::Record;
 
-/// How many bytes a piece has, about: as many as TLS takes at once. Half would double the calls, double would only wait.
-const PIECE_LEN: usize = 64 * 1024;
+use crate::http::TLS_LEN;
+
+/// How many bytes a piece has, about: what TLS takes at once, less the frame around it and the last item's rest, so that
+/// each goes to the kernel in one call.
+const PIECE_LEN: usize = TLS_LEN - 8 * 1024;
 /// What ends a list.
 const TAIL: &[u8] = b"]}\n";
 

@@ -11,14 +11,15 @@ use api::dial::{Backend, ClientPair, Dial, Duplex, Shows, Tls, Trust};
 use async_trait::async_trait;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
-    SignatureScheme,
+    CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore,
+    ServerConfig, SignatureScheme, SupportedCipherSuite,
 };
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -61,9 +62,30 @@ pub fn showing(
     } else {
         verifier.allow_unauthenticated().build()?
     };
-    let mut config = ServerConfig::builder().with_client_cert_verifier(verifier).with_cert_resolver(own);
+    let mut config = ServerConfig::builder_with_provider(Arc::new(swift()))
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(own);
+    config.ignore_client_order = true;
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(config))
+}
+
+/// The usual ciphers, but AES with 128 bits first, as Go's servers have it: a quarter less work than with 256.
+fn swift() -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    let is_longer = |suite: &SupportedCipherSuite| {
+        matches!(
+            suite.suite(),
+            CipherSuite::TLS13_AES_256_GCM_SHA384
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
+                | CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384
+        )
+    };
+    let (longer, mut others): (Vec<_>, Vec<_>) = provider.cipher_suites.into_iter().partition(is_longer);
+    others.extend(longer);
+    provider.cipher_suites = others;
+    provider
 }
 
 /// The certificate that a server shows, which may be renewed while it serves.
@@ -389,5 +411,17 @@ impl ServerCertVerifier for TakeAny {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_cipher_is_left_out_and_the_shorter_aes_comes_first() {
+        let (usual, ours) = (aws_lc_rs::default_provider().cipher_suites, swift().cipher_suites);
+        assert_eq!(ours[0].suite(), CipherSuite::TLS13_AES_128_GCM_SHA256);
+        assert!(usual.len() == ours.len() && usual.iter().all(|suite| ours.contains(suite)));
     }
 }

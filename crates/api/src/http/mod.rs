@@ -5,4 +5,5 @@ mod patient;
 mod serve;
 pub mod status;
 
+pub(crate) use serve::TLS_LEN;
 pub use serve::{Face, serve};

@@ -380,7 +380,8 @@ impl Cases {
         match (old, &new) {
             (None, Some(_)) if changed.old.is_some() => {
                 let detected_after = Some(between(began, now));
-                let deed = ("its addresses are left out of Services", "leaving its addresses out of Services");
+                let deed =
+                    ("its addresses are left out of Services", "leaving its addresses out of Services");
                 Some(self.begin(Repair { detected_after, ..unless_wrong(repair, deed, world) }, now))
             }
             (_, None) => {
@@ -954,17 +955,12 @@ mod tests {
             )
         };
         let told = |others: [&str; 2]| {
-            let object =
-                |ready: &str| Some(Object::read(node("a", ready).into()).expect("an object"));
+            let object = |ready: &str| Some(Object::read(node("a", ready).into()).expect("an object"));
             let changed =
                 Changed { key: Key::new(&NODES, "", "a"), old: object("True"), new: object("Unknown") };
             let [b, c] = others;
-            let world = format!(
-                "nodes {}\nnodes {}\nnodes {}",
-                node("a", "Unknown"),
-                node("b", b),
-                node("c", c)
-            );
+            let world =
+                format!("nodes {}\nnodes {}\nnodes {}", node("a", "Unknown"), node("b", b), node("c", c));
             let repair = Cases::default().take(&changed, &Text::new(&world), at(9)).remove(0).repair;
             (repair.action, repair.rejected.join(", "), repair.outcome)
         };

@@ -64,7 +64,8 @@ fn most_nodes_that_are_cut_off_at_once_and_come_back_one_by_one_lose_no_pod() {
     for node in cut {
         cluster.cut(node, Way::Both);
     }
-    let told = ["-n", "kube-system", "get", "repair", "cluster-cluster-worldlookswrong", "--ignore-not-found"];
+    let told =
+        ["-n", "kube-system", "get", "repair", "cluster-cluster-worldlookswrong", "--ignore-not-found"];
     let outcome = [&told[..], &["-o", "jsonpath={.status.outcome}"]].concat();
     cluster.until(&outcome, |outcome| outcome == "Suppressed");
     cluster.until(&["get", "nodes", "-o", NODES], |all| all.matches("Unknown").count() == 3);
