@@ -94,6 +94,7 @@ impl Pieces {
         }
         let mut out = BytesMut::with_capacity((len + len / 8).min(self.len_max));
         out.put_slice(&std::mem::take(&mut self.head));
+        warm(self.items.as_slice(), len);
         while out.len() < len {
             let Some(item) = self.items.next() else {
                 out.put_slice(TAIL);
@@ -113,6 +114,19 @@ impl Pieces {
         }
         out.freeze()
     }
+}
+
+/// Has the processor fetch the begins of as many items as fill `len` bytes, many at once: each lies somewhere else, and
+/// whoever looks at one after the other waits for memory each time.
+fn warm(items: &[Item], len: usize) {
+    let mut left = len;
+    let count = items.iter().position(|item| {
+        left = left.saturating_sub(item.len());
+        left == 0
+    });
+    let next = &items[..count.unwrap_or(items.len())];
+    let begins: u64 = next.iter().filter_map(|item| item.first()).map(|&byte| u64::from(byte)).sum();
+    std::hint::black_box(begins);
 }
 
 /// What follows the prefix, where there is one and the item has it.
