@@ -27,6 +27,10 @@ const SILENCE_MAX_SECONDS: i64 = 50;
 /// What the house's own agents hold a lease for when it does not say, in seconds.
 const LEASE_SECONDS: i64 = 4;
 
+/// How long a suspicion may take from its write to the rules of all nodes: several times what that takes where nothing is
+/// busy. It is written so much before its time, so that the addresses are out when it is due.
+const SPREAD: Duration = Duration::from_millis(50);
+
 /// The controller.
 pub static CONTROLLER: Controller = Controller {
     name: "node-lifecycle-controller",
@@ -178,9 +182,8 @@ impl Silence {
 /// gone for a moment, and its pods are not. That begins at once and ends at once: addresses go by it.
 fn suspect(plan: &mut Plan, key: &Key, node: &Object, silence: &Silence, now: Time) {
     let is_suspected = node.meta().annotations.contains_key(SUSPECTED);
-    let Some(knock_at) = silence.suspected_at.map(|at| at.checked_sub(KNOCK).unwrap_or(Time::MIN)) else {
-        return;
-    };
+    let Some(suspected_at) = silence.suspected_at else { return };
+    let knock_at = suspected_at.checked_sub(KNOCK + SPREAD).unwrap_or(Time::MIN);
     let is_late = knock_at <= now;
     let says = match (is_suspected, is_late) {
         (false, true) => Tree::from(time::micros(silence.heard)),
