@@ -92,40 +92,47 @@ impl Pieces {
         if self.is_done {
             return Bytes::new();
         }
-        let mut out = BytesMut::with_capacity((len + len / 8).min(self.len_max));
+        let (items, inner) = filling(self.items.as_slice(), len);
+        warm(items);
+        let mut out = BytesMut::with_capacity(self.head.len() + inner + items.len() + TAIL.len());
         out.put_slice(&std::mem::take(&mut self.head));
-        warm(self.items.as_slice(), len);
-        while out.len() < len {
-            let Some(item) = self.items.next() else {
-                out.put_slice(TAIL);
-                self.is_done = true;
-                break;
-            };
+        for item in items {
             if !std::mem::take(&mut self.is_first) {
                 out.put_u8(b',');
             }
-            match rest(&item, &self.prefix) {
+            match rest(item, &self.prefix) {
                 Some(rest) => {
                     out.put_u8(b'{');
                     out.put_slice(rest);
                 }
-                None => out.put_slice(&item),
+                None => out.put_slice(item),
             }
+        }
+        // Let go together: each counts down at its record, and while one is copied, the processor would wait for that.
+        let count = items.len();
+        self.items.by_ref().take(count).for_each(drop);
+        if self.items.len() == 0 {
+            out.put_slice(TAIL);
+            self.is_done = true;
         }
         out.freeze()
     }
 }
 
-/// Has the processor fetch the begins of as many items as fill `len` bytes, many at once: each lies somewhere else, and
-/// whoever looks at one after the other waits for memory each time.
-fn warm(items: &[Item], len: usize) {
-    let mut left = len;
-    let count = items.iter().position(|item| {
-        left = left.saturating_sub(item.len());
-        left == 0
-    });
-    let next = &items[..count.unwrap_or(items.len())];
-    let begins: u64 = next.iter().filter_map(|item| item.first()).map(|&byte| u64::from(byte)).sum();
+/// The first items that have `len` bytes together, or all, and how many bytes they have.
+fn filling(items: &[Item], len: usize) -> (&[Item], usize) {
+    let (mut count, mut inner) = (0, 0);
+    while let Some(item) = items.get(count).filter(|_| inner < len) {
+        inner += item.len();
+        count += 1;
+    }
+    (&items[..count], inner)
+}
+
+/// Has the processor fetch the begins of items, many at once: each lies somewhere else, and whoever looks at one after the
+/// other waits for memory each time.
+fn warm(items: &[Item]) {
+    let begins: u64 = items.iter().filter_map(|item| item.first()).map(|&byte| u64::from(byte)).sum();
     std::hint::black_box(begins);
 }
 

@@ -31,7 +31,7 @@ fn every_flaw_of_the_world_breaks_its_law() {
 const FENCE: [(Mutation, u64); 11] = [
     (Mutation::NoVotes, 1),
     (Mutation::NoMargin, 1),
-    (Mutation::ShortMargin, 108),
+    (Mutation::ShortMargin, 120),
     (Mutation::PromisesForgotten, 289),
     (Mutation::NoCounting, 9),
     (Mutation::LoneKeepsNone, 1),
