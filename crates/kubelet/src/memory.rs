@@ -32,6 +32,8 @@ pub const RUNS_KEPT: usize = 2;
 pub struct PodMemory {
     /// When this node took the pod up.
     pub started_at: Option<Time>,
+    /// When its specification changed last, as far as this agent saw it.
+    pub changed_at: Option<Time>,
     /// The sandbox.
     pub sandbox: Step<SandboxHere>,
     /// Which sandbox this is, from 1; runs of an earlier one say nothing of this one.

@@ -554,7 +554,7 @@ fn tend(seen: &Seen<'_>, member: &Member, run: &Run, plan: &mut Decision) {
     if let Some(killing) = &container.killing {
         return press(seen, member, killing, None, plan);
     }
-    if let Some((why, grace)) = reason_to_kill(seen, member, run) {
+    if let Some((why, grace)) = reason_to_kill(seen, member, run, plan) {
         return plan.act(Act::Kill { name: member.name().to_owned(), why, grace });
     }
     if run.post_start == Hook::Due {
@@ -620,10 +620,20 @@ fn resize(seen: &Seen<'_>, member: &Member, run: &Run, plan: &mut Decision) {
     }
 }
 
-fn reason_to_kill(seen: &Seen<'_>, member: &Member, run: &Run) -> Option<(String, Duration)> {
+/// How long a changed specification rests before a container is restarted for it: what else changes meanwhile costs no
+/// second restart, and whoever changed it can still read how the pod was.
+const CHANGE_RESTS_FOR: Duration = Duration::from_millis(250);
+
+fn reason_to_kill(
+    seen: &Seen<'_>,
+    member: &Member,
+    run: &Run,
+    plan: &mut Decision,
+) -> Option<(String, Duration)> {
     let name = member.name();
     let own = seconds(seen.pod.grace_seconds());
-    if run.hash != member.hash && member.role != Role::Ephemeral {
+    let is_outdated = run.hash != member.hash && member.role != Role::Ephemeral;
+    if is_outdated && seen.memory.changed_at.is_none_or(|at| plan.is_due(at + CHANGE_RESTS_FOR, seen.now)) {
         return Some((format!("Container {name} definition changed, will be restarted"), own));
     }
     if let Some(has) = &run.resources

@@ -221,7 +221,7 @@ kube-scheduler, kubelet, kube-proxy, containerd + runc) on the same kind of mach
 - Memory is what the kernel calls resident (`VmRSS`), the pages of the program's file included. A monitor's is
   `Private_Clean` + `Private_Dirty`.
 - Processor time is that of the server, agent and all monitors together, user and system; that of the control plane alone is of `kintsugi server` without a node.
-- 10,000 pods: bound to a node that nobody runs; 1.5 kB each as stored, alone in a cluster of their own. Of a list every byte is read, and none is kept.
+- 10,000 pods: bound to a node that nobody runs; 1.5 kB each as stored, alone in a cluster of their own. Of a list every byte is read, and none is kept; its reader rests as that of the watchers does.
 - A flood of lists: a user who may read one namespace lists its 10,000 pods over 32 connections, each again as soon as it has its answer, whatever that is.
 - 200 watchers, each over a connection of its own, read on one thread of their own and look for the names of objects alone; it rests a quarter of a millisecond whenever there is nothing to read. An event's delay is counted
   from the moment at which its create was sent until its bytes are decrypted; rate and processor time from the first create on, when all are connected.

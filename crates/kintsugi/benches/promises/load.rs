@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -20,6 +21,7 @@ use rustls::{ClientConfig, RootCertStore};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -37,8 +39,16 @@ const DATA_LEN: usize = 1024;
 /// Bytes of a long list that are read at once, and of those that may be its end.
 const SKIM_LEN: usize = 64 * 1024;
 const END_LEN: usize = 7;
+/// How long whoever reads much rests when there is nothing to read. To be woken for each event, or each part of a list,
+/// would take more from the server beside it than the reading does; this is a part of what is measured.
+const GLANCE: Duration = Duration::from_micros(250);
 /// Objects that one request removes.
 const REMOVE_MAX: usize = 500;
+
+/// What those read on who read much, on a thread of their own: it looks now and then, and is not woken.
+pub fn glancing() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().on_thread_park(|| thread::sleep(GLANCE)).build()
+}
 
 /// The rows of a cluster of its own.
 pub async fn alone(binary: &Path) -> Result<Vec<Figure>> {

@@ -25,7 +25,7 @@ use tokio_rustls::client::TlsStream;
 use crate::api::{RUNS, spread_at};
 use crate::cluster::Cluster;
 use crate::figures::{Figure, Unit, quantile};
-use crate::load::Target;
+use crate::load::{Target, glancing};
 use crate::processes;
 
 /// Watchers, and the events that each is told in a run.
@@ -33,9 +33,6 @@ const WATCHERS: usize = 200;
 const EVENTS: usize = 1_000;
 /// The pause between two creates that tells the watchers of 80,000 events a second.
 const PACE: Duration = Duration::from_micros(2_500);
-/// How long whoever reads for all watchers rests when there is nothing to read. To be woken for each event would take more
-/// from the server beside it than the reading does; this is a part of what is measured.
-const GLANCE: Duration = Duration::from_micros(250);
 /// What precedes the number in an object's name.
 const NAME: &[u8] = b"\"name\":\"e-";
 /// The longest digits and the quote behind them: what a read may have cut off.
@@ -156,8 +153,7 @@ impl Bench<'_> {
         let (tell_ready, ready) = oneshot::channel();
         let (tell_heard, heard) = oneshot::channel();
         let begin = Instant::now();
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        let runtime = runtime.enable_all().on_thread_park(|| thread::sleep(GLANCE)).build()?;
+        let runtime = glancing()?;
         thread::spawn(move || {
             let hear = async {
                 let mut watching = JoinSet::new();

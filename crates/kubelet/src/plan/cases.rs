@@ -500,14 +500,23 @@ fn nothing_is_cleared_while_it_is_being_made() {
 }
 
 #[test]
-fn a_changed_image_restarts_the_container_in_place() {
+fn a_changed_image_restarts_the_container_in_place_once_the_change_has_rested() {
     let spec = json!({"containers": [{"name": "a", "image": "i:1"}]});
     let pod = pod_with(json!({}), spec, json!({}));
     let mut memory = world(&pod, "laid\nimage a\na runs@0");
     memory.container("a").runs[0].hash = "other".into();
-    let seen =
-        Seen { pod: &pod, memory: &memory, curve: &Curve::HEALING, now: at(0), node: Default::default() };
-    assert_eq!(told(&decide(&seen)), "kill a in 30s # Container a definition changed, will be restarted");
+    let kill = "kill a in 30s # Container a definition changed, will be restarted";
+    for (changed_at, expected) in [(None, kill), (Some(at(9)), kill), (Some(at(10)), "wake 10.25")] {
+        memory.changed_at = changed_at;
+        let seen = Seen {
+            pod: &pod,
+            memory: &memory,
+            curve: &Curve::HEALING,
+            now: at(10),
+            node: Default::default(),
+        };
+        assert_eq!(told(&decide(&seen)), expected);
+    }
 }
 
 fn check_amounts(asked: &[&str], allotted: &[&str], facts: &str, taken: u64, expected: &str) {

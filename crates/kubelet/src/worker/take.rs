@@ -61,6 +61,9 @@ impl Worker {
             (meta.labels.clone(), meta.annotations.clone(), meta.generation)
         };
         let is_news = has_changed(&pod) != has_changed(&self.pod);
+        if pod.pod.metadata.generation != self.pod.pod.metadata.generation {
+            self.memory.changed_at = Some(self.agent.means.host.now());
+        }
         self.pod = pod;
         self.pod.allot(&self.memory.allotted.clone().unwrap_or_default());
         if !is_news {
