@@ -14,6 +14,15 @@ const NODES: &str = "jsonpath={range .items[*]}{.status.conditions[?(@.type=='Re
 const ASKED: &str =
     "jsonpath={range .items[*].endpoints[?(@.conditions.ready==true)]}{.addresses[0]}{'\\n'}{end}";
 
+/// How many acts the governor holds back before the nodes come back: for each of the four pods that are on them, two.
+const HELD_BACK_MIN: u64 = 8;
+
+/// How many acts the governor has held back, by the server's metrics.
+fn held_back(metrics: &str) -> u64 {
+    let rows = metrics.lines().filter(|line| line.starts_with("kintsugi_acts_held_back_total{"));
+    rows.filter_map(|row| row.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+}
+
 /// A pod on each of five nodes behind a Service, and one alone behind its own on the last node.
 fn workload() -> String {
     let parts = |name: &str, replicas: u8, on: &str| {
@@ -69,8 +78,7 @@ fn most_nodes_that_are_cut_off_at_once_and_come_back_one_by_one_lose_no_pod() {
     let outcome = [&told[..], &["-o", "jsonpath={.status.outcome}"]].concat();
     cluster.until(&outcome, |outcome| outcome == "Suppressed");
     cluster.until(&["get", "nodes", "-o", NODES], |all| all.matches("Unknown").count() == 3);
-    // Long enough for every healer to have asked the governor, and been held back, more than once.
-    std::thread::sleep(Duration::from_secs(12));
+    cluster.until(&["get", "--raw", "/metrics"], |metrics| held_back(metrics) >= HELD_BACK_MIN);
     assert_eq!(pods(), before);
     assert_eq!((asked("web"), asked("lone")), (5, 1));
     for node in cut {
